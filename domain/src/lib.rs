@@ -1,1 +1,29 @@
-pub fn placeholder() {}
+//! Scrip's rules: coupons and points as pure decisions over plain data.
+//!
+//! A caller (the engine of the server crate) gathers commands into a batch, loads the rows they name ([`key`]) into a
+//! [`state::State`], lets [`decide::decide`] judge each command in order, and commits the writes the state has collected.
+//! A single request is the batch of size one, and a batch gives exactly what its commands give one by one.
+//!
+//! What this crate guarantees: no IO, no clock, no randomness (time and id seeds are arguments), no floats, checked
+//! arithmetic. A refusal is a value, [`rejection::Rejection`], and is decided before anything is written for it.
+//!
+//! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`state`], [`decide`].
+
+pub mod command;
+pub mod coupon;
+pub mod decide;
+pub mod event;
+pub mod id;
+pub mod key;
+pub mod points;
+pub mod rejection;
+pub mod state;
+pub mod tenant;
+pub mod time;
+
+pub use command::{Command, Envelope, Idempotency};
+pub use decide::{Answer, Interrupt, Outcome, decide};
+pub use id::*;
+pub use rejection::Rejection;
+pub use state::State;
+pub use time::Timestamp;

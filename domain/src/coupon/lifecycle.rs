@@ -1,0 +1,224 @@
+//! What happens to a coupon after its claim. Every function first settles what time has already decided.
+//!
+//! Repeating a step for the same order changes nothing and answers the coupon as it is, so a shop may always retry.
+
+use super::{Coupon, CouponStatus};
+use crate::command::Envelope;
+use crate::decide::Outcome;
+use crate::event::EventKind;
+use crate::id::{CouponId, Ids, OrderId};
+use crate::rejection::Rejection;
+use crate::state::State;
+use crate::time::Timestamp;
+
+/// AVAILABLE -> LOCKED for an order, until `locked_until` (`None`: until unlocked).
+pub fn lock(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: CouponId,
+    order_id: &OrderId,
+    locked_until: Option<Timestamp>,
+) -> Result<Outcome, Rejection> {
+    let mut coupon = settle(state, envelope, ids, id)?;
+    if coupon.status == CouponStatus::Locked && coupon.order_id.as_ref() == Some(order_id) {
+        return Ok(Outcome::Coupon(Box::new(coupon)));
+    }
+    require_available(&coupon)?;
+    if envelope.at < coupon.valid_from {
+        return Err(Rejection::CouponNotYetValid { valid_from: coupon.valid_from });
+    }
+    if locked_until.is_some_and(|deadline| deadline <= envelope.at) {
+        return Err(Rejection::DeadlinePassed { field: "expires_at" });
+    }
+    coupon.status = CouponStatus::Locked;
+    coupon.order_id = Some(order_id.clone());
+    coupon.locked_until = locked_until;
+    Ok(save(state, envelope, ids, coupon, EventKind::CouponLocked, order_data(order_id)))
+}
+
+/// LOCKED -> USED by the order that locked it.
+pub fn use_locked(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: CouponId,
+    order_id: &OrderId,
+    discount_amount: Option<i64>,
+) -> Result<Outcome, Rejection> {
+    let mut coupon = settle(state, envelope, ids, id)?;
+    match coupon.status {
+        CouponStatus::Used if coupon.order_id.as_ref() == Some(order_id) => {
+            return Ok(Outcome::Coupon(Box::new(coupon)));
+        }
+        CouponStatus::Locked => require_order(&coupon, order_id)?,
+        CouponStatus::Available => return Err(Rejection::CouponNotLocked),
+        _ => require_available(&coupon)?,
+    }
+    coupon.status = CouponStatus::Used;
+    coupon.locked_until = None;
+    coupon.discount_amount = discount_amount;
+    coupon.used_at = Some(envelope.at);
+    state.count_use(envelope.tenant, coupon.template_id, 1);
+    let data = match discount_amount {
+        Some(amount) => format!("{{\"order_id\":{},\"discount_amount\":{amount}}}", quoted(order_id)),
+        None => order_data(order_id),
+    };
+    Ok(save(state, envelope, ids, coupon, EventKind::CouponUsed, data))
+}
+
+/// LOCKED -> AVAILABLE, or EXPIRED when its validity has ended. Unlocking what is not locked changes nothing.
+pub fn release(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: CouponId,
+    order_id: &OrderId,
+) -> Result<Outcome, Rejection> {
+    let coupon = settle(state, envelope, ids, id)?;
+    match coupon.status {
+        CouponStatus::Locked => {
+            require_order(&coupon, order_id)?;
+            let coupon = open_again(state, envelope, ids, coupon, envelope.at);
+            Ok(Outcome::Coupon(Box::new(expire_if_over(state, envelope, ids, coupon, envelope.at))))
+        }
+        CouponStatus::Used => Err(used(&coupon)),
+        _ => Ok(Outcome::Coupon(Box::new(coupon))),
+    }
+}
+
+/// USED -> AVAILABLE after a full refund.
+///
+/// A coupon that expired meanwhile lives for the template's `refund_extend_days` more when the template is enabled;
+/// otherwise it ends EXPIRED and an event asks an operator to compensate the member.
+pub fn return_used(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: CouponId,
+    order_id: &OrderId,
+) -> Result<Outcome, Rejection> {
+    let mut coupon = settle(state, envelope, ids, id)?;
+    if coupon.status != CouponStatus::Used {
+        return Err(Rejection::CouponNotUsed { status: coupon.status });
+    }
+    require_order(&coupon, order_id)?;
+    let template = state.template(envelope.tenant, coupon.template_id)?;
+    let extension = template.enabled.then_some(template.definition.refund_extend_days).filter(|days| *days > 0);
+    coupon.order_id = None;
+    coupon.used_at = None;
+    coupon.discount_amount = None;
+    state.count_use(envelope.tenant, coupon.template_id, -1);
+    let kind = if envelope.at < coupon.valid_until {
+        coupon.status = CouponStatus::Available;
+        EventKind::CouponReturned
+    } else if let Some(days) = extension {
+        coupon.status = CouponStatus::Available;
+        coupon.valid_until = envelope.at.plus_days(days);
+        EventKind::CouponReturned
+    } else {
+        coupon.status = CouponStatus::Expired;
+        EventKind::CouponCompensationNeeded
+    };
+    Ok(save(state, envelope, ids, coupon, kind, order_data(order_id)))
+}
+
+/// AVAILABLE -> REVOKED by an operator.
+pub fn revoke(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: CouponId,
+    reason: &str,
+) -> Result<Outcome, Rejection> {
+    let mut coupon = settle(state, envelope, ids, id)?;
+    if coupon.status == CouponStatus::Revoked {
+        return Ok(Outcome::Coupon(Box::new(coupon)));
+    }
+    require_available(&coupon)?;
+    coupon.status = CouponStatus::Revoked;
+    let data = serde_json::json!({ "reason": reason }).to_string();
+    Ok(save(state, envelope, ids, coupon, EventKind::CouponRevoked, data))
+}
+
+/// Writes what time has decided: a lock past its deadline is released, an open coupon past its validity expires.
+pub fn settle(state: &mut State, envelope: &Envelope, ids: &mut Ids, id: CouponId) -> Result<Coupon, Rejection> {
+    let mut coupon = state.coupon(envelope.tenant, id)?.clone();
+    if coupon.status == CouponStatus::Locked
+        && let Some(deadline) = coupon.locked_until.filter(|deadline| *deadline <= envelope.at)
+    {
+        coupon = open_again(state, envelope, ids, coupon, deadline);
+    }
+    Ok(expire_if_over(state, envelope, ids, coupon, envelope.at))
+}
+
+fn open_again(state: &mut State, envelope: &Envelope, ids: &mut Ids, mut coupon: Coupon, at: Timestamp) -> Coupon {
+    let data = coupon.order_id.as_ref().map_or_else(|| "{}".into(), order_data);
+    coupon.status = CouponStatus::Available;
+    coupon.order_id = None;
+    coupon.locked_until = None;
+    record(state, envelope, ids, at, &coupon, EventKind::CouponUnlocked, data);
+    state.save_coupon(envelope.tenant, coupon.clone());
+    coupon
+}
+
+fn expire_if_over(state: &mut State, envelope: &Envelope, ids: &mut Ids, mut coupon: Coupon, at: Timestamp) -> Coupon {
+    if coupon.status == CouponStatus::Available && at >= coupon.valid_until {
+        coupon.status = CouponStatus::Expired;
+        record(state, envelope, ids, at, &coupon, EventKind::CouponExpired, "{}".into());
+        state.save_coupon(envelope.tenant, coupon.clone());
+    }
+    coupon
+}
+
+fn require_available(coupon: &Coupon) -> Result<(), Rejection> {
+    match coupon.status {
+        CouponStatus::Available => Ok(()),
+        CouponStatus::Locked => Err(Rejection::CouponLocked { order_id: coupon.order_id.clone() }),
+        CouponStatus::Used => Err(used(coupon)),
+        CouponStatus::Expired => Err(Rejection::CouponExpired { valid_until: coupon.valid_until }),
+        CouponStatus::Revoked => Err(Rejection::CouponRevoked),
+    }
+}
+
+fn used(coupon: &Coupon) -> Rejection {
+    Rejection::CouponUsed { order_id: coupon.order_id.clone() }
+}
+
+fn require_order(coupon: &Coupon, order_id: &OrderId) -> Result<(), Rejection> {
+    if coupon.order_id.as_ref() == Some(order_id) { Ok(()) } else { Err(Rejection::OrderMismatch) }
+}
+
+fn save(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    coupon: Coupon,
+    kind: EventKind,
+    data: String,
+) -> Outcome {
+    record(state, envelope, ids, envelope.at, &coupon, kind, data);
+    state.save_coupon(envelope.tenant, coupon.clone());
+    Outcome::Coupon(Box::new(coupon))
+}
+
+fn record(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    at: Timestamp,
+    coupon: &Coupon,
+    kind: EventKind,
+    data: String,
+) {
+    state.record_event(envelope, ids, at, kind, coupon.id.0, Some(&coupon.member_id), data);
+}
+
+fn order_data(order_id: &OrderId) -> String {
+    format!("{{\"order_id\":{}}}", quoted(order_id))
+}
+
+/// The order id as a JSON string; a caller's id may hold quotes.
+fn quoted(order_id: &OrderId) -> serde_json::Value {
+    serde_json::Value::String(order_id.as_str().to_owned())
+}

@@ -1,0 +1,142 @@
+//! Coupon templates and the coupons claimed from them.
+//!
+//! A template's [`Definition`] is what operators author; every edit makes a new version, and a coupon keeps the version it
+//! was claimed under: that is its snapshot. Stock and counters live beside the definition and change with each claim.
+//!
+//! ```text
+//!              lock                use
+//! AVAILABLE ---------> LOCKED ------------> USED
+//!  |  |  ^              |  |                 |
+//!  |  |  +-- unlock ----+  +-- unlock --+    | return: still valid, or extended by the template's
+//!  |  |  +-------------------------------|---+ refund_extend_days when it expired meanwhile
+//!  |  +-> EXPIRED <---------------------+    |
+//!  |        ^                                |
+//!  |        +--------------------------------+ return, expired and the template disabled: a compensation case
+//!  +----> REVOKED
+//! ```
+//!
+//! A lock is honoured until its own deadline even when the coupon's validity ends in between. Once the deadline has passed
+//! the coupon behaves as unlocked; the change is written by the first command or sweep that notices.
+
+mod claim;
+mod lifecycle;
+mod template;
+
+pub use claim::claim;
+pub use lifecycle::{lock, release, return_used, revoke, settle, use_locked};
+pub use template::{
+    Benefit, Definition, MAX_AMOUNT, MAX_STOCK, Scope, Template, TemplatePatch, Validity, change_stock, create, delete,
+    set_enabled, update,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{CouponId, MemberId, OrderId, TemplateId};
+use crate::time::Timestamp;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum CouponStatus {
+    Available,
+    Locked,
+    Used,
+    Expired,
+    Revoked,
+}
+
+impl CouponStatus {
+    pub const ALL: [CouponStatus; 5] = [
+        CouponStatus::Available,
+        CouponStatus::Locked,
+        CouponStatus::Used,
+        CouponStatus::Expired,
+        CouponStatus::Revoked,
+    ];
+
+    /// The name as stored and as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CouponStatus::Available => "AVAILABLE",
+            CouponStatus::Locked => "LOCKED",
+            CouponStatus::Used => "USED",
+            CouponStatus::Expired => "EXPIRED",
+            CouponStatus::Revoked => "REVOKED",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<CouponStatus> {
+        CouponStatus::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// How a coupon came to its member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum CouponSource {
+    Claim,
+}
+
+impl CouponSource {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CouponSource::Claim => "CLAIM",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<CouponSource> {
+        (text == CouponSource::Claim.as_str()).then_some(CouponSource::Claim)
+    }
+}
+
+/// A member's copy of a template. The short serde names keep recorded outcomes small.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coupon {
+    #[serde(rename = "i")]
+    pub id: CouponId,
+    #[serde(rename = "t")]
+    pub template_id: TemplateId,
+    /// The template version that prices this coupon.
+    #[serde(rename = "v")]
+    pub template_version: i64,
+    #[serde(rename = "m")]
+    pub member_id: MemberId,
+    #[serde(rename = "s")]
+    pub status: CouponStatus,
+    /// 1 for the member's first coupon of the template, 2 for the second, and so on.
+    #[serde(rename = "n")]
+    pub sequence: i64,
+    #[serde(rename = "c")]
+    pub source: CouponSource,
+    #[serde(rename = "f")]
+    pub valid_from: Timestamp,
+    #[serde(rename = "u")]
+    pub valid_until: Timestamp,
+    #[serde(rename = "o", skip_serializing_if = "Option::is_none", default)]
+    pub order_id: Option<OrderId>,
+    /// The lock's deadline; `None` while locked means until unlocked.
+    #[serde(rename = "l", skip_serializing_if = "Option::is_none", default)]
+    pub locked_until: Option<Timestamp>,
+    /// What the order got off, in minor units, when the caller said so.
+    #[serde(rename = "d", skip_serializing_if = "Option::is_none", default)]
+    pub discount_amount: Option<i64>,
+    #[serde(rename = "a")]
+    pub claimed_at: Timestamp,
+    #[serde(rename = "x", skip_serializing_if = "Option::is_none", default)]
+    pub used_at: Option<Timestamp>,
+}
+
+impl Coupon {
+    /// The status that holds at `at`, whether or not a sweep has written it yet.
+    pub fn status_at(&self, at: Timestamp) -> CouponStatus {
+        let open = match self.status {
+            CouponStatus::Available => true,
+            CouponStatus::Locked => self.locked_until.is_some_and(|deadline| at >= deadline),
+            _ => false,
+        };
+        match (open, at >= self.valid_until) {
+            (false, _) => self.status,
+            (true, false) => CouponStatus::Available,
+            (true, true) => CouponStatus::Expired,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Coupon templates: what operators author, and how they change it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Envelope;
+use crate::decide::Outcome;
+use crate::event::EventKind;
+use crate::id::{Ids, TemplateId};
+use crate::rejection::Rejection;
+use crate::state::State;
+use crate::time::{Timestamp, Window};
+
+/// The largest amount of money accepted, in minor units: sums of any order stay far from the range of `i64`.
+pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
+/// The largest stock of a template.
+pub const MAX_STOCK: i64 = 1_000_000_000_000;
+
+/// What a coupon gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Benefit {
+    /// `amount` minor units off.
+    AmountOff { amount: i64 },
+    /// `percent_off` (1-99) percent off, at most `max_amount` minor units.
+    PercentOff { percent_off: u8, max_amount: Option<i64> },
+    /// One unit of the product, or of one of its SKUs, free.
+    Exchange { product_id: String, sku_id: Option<String> },
+}
+
+impl Benefit {
+    /// The kind's name, as stored and as shown.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Benefit::AmountOff { .. } => "AMOUNT_OFF",
+            Benefit::PercentOff { .. } => "PERCENT_OFF",
+            Benefit::Exchange { .. } => "EXCHANGE",
+        }
+    }
+
+    /// Every kind's name, for filters.
+    pub const KINDS: [&'static str; 3] = ["AMOUNT_OFF", "PERCENT_OFF", "EXCHANGE"];
+}
+
+/// When coupons of a template are valid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "UPPERCASE")]
+pub enum Validity {
+    /// The same interval for every coupon.
+    Fixed { starts_at: Timestamp, ends_at: Timestamp },
+    /// `days` of 24 hours from the claim.
+    Relative { days: u32 },
+}
+
+/// Which goods a coupon applies to; empty lists mean all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    pub products: Vec<String>,
+    pub categories: Vec<String>,
+}
+
+/// Everything an operator authors. Immutable once stored: an edit makes a new version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    pub name: String,
+    pub description: String,
+    pub benefit: Benefit,
+    /// Least eligible subtotal, in minor units.
+    pub min_order_amount: i64,
+    /// What must remain to pay after the coupon, in minor units.
+    pub min_pay_amount: i64,
+    pub scope: Scope,
+    /// Member levels that may claim; empty means all.
+    pub member_levels: Vec<String>,
+    pub validity: Validity,
+    /// When coupons can be claimed.
+    pub distribution: Window,
+    pub limit_per_member: i64,
+    /// How long a coupon that expired before its refund lives again, in days.
+    pub refund_extend_days: u32,
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A template as it stands: the current definition, its stock and its counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    pub id: TemplateId,
+    /// Grows with every change by an operator, never with a claim.
+    pub version: i64,
+    pub enabled: bool,
+    /// `None` is unlimited, and then `remaining_stock` is `None` too.
+    pub total_stock: Option<i64>,
+    pub remaining_stock: Option<i64>,
+    pub claimed_count: i64,
+    pub used_count: i64,
+    pub definition: Arc<Definition>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// What an operator changes in one edit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TemplatePatch {
+    /// The version the operator has seen.
+    pub expected_version: i64,
+    pub definition: Definition,
+}
+
+pub fn create(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    definition: &Definition,
+    total_stock: Option<i64>,
+) -> Result<Outcome, Rejection> {
+    let template = Template {
+        id: TemplateId(ids.draw()),
+        version: 1,
+        enabled: true,
+        total_stock,
+        remaining_stock: total_stock,
+        claimed_count: 0,
+        used_count: 0,
+        definition: Arc::new(definition.clone()),
+        created_at: envelope.at,
+        updated_at: envelope.at,
+    };
+    state.insert_template(envelope.tenant, template.clone());
+    record(state, envelope, ids, &template, EventKind::TemplateCreated, "{}".into());
+    Ok(Outcome::Template(Box::new(template)))
+}
+
+pub fn update(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: TemplateId,
+    patch: &TemplatePatch,
+) -> Result<Outcome, Rejection> {
+    let current = state.template(envelope.tenant, id)?;
+    if current.version != patch.expected_version {
+        return Err(Rejection::TemplateVersionStale { current: current.version });
+    }
+    if *current.definition == patch.definition {
+        return Ok(Outcome::Template(Box::new(current.clone())));
+    }
+    let changed = Template { definition: Arc::new(patch.definition.clone()), ..current.clone() };
+    Ok(save(state, envelope, ids, changed, EventKind::TemplateUpdated, "{}".into()))
+}
+
+pub fn set_enabled(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: TemplateId,
+    enabled: bool,
+) -> Result<Outcome, Rejection> {
+    let current = state.template(envelope.tenant, id)?;
+    if current.enabled == enabled {
+        return Ok(Outcome::Template(Box::new(current.clone())));
+    }
+    let kind = if enabled { EventKind::TemplateEnabled } else { EventKind::TemplateDisabled };
+    let changed = Template { enabled, ..current.clone() };
+    Ok(save(state, envelope, ids, changed, kind, "{}".into()))
+}
+
+/// Adds `change` to the stock (negative takes away, at most what is left).
+pub fn change_stock(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: TemplateId,
+    change: i64,
+) -> Result<Outcome, Rejection> {
+    let current = state.template(envelope.tenant, id)?;
+    let (Some(total), Some(remaining)) = (current.total_stock, current.remaining_stock) else {
+        return Err(Rejection::StockUnlimited);
+    };
+    let (total, remaining) = match (total.checked_add(change), remaining.checked_add(change)) {
+        (Some(total), Some(left)) if left >= 0 && total <= MAX_STOCK => (total, left),
+        _ => return Err(Rejection::StockOutOfRange { remaining, max_total: MAX_STOCK }),
+    };
+    let changed = Template { total_stock: Some(total), remaining_stock: Some(remaining), ..current.clone() };
+    let data = format!("{{\"change\":{change},\"remaining_stock\":{remaining}}}");
+    Ok(save(state, envelope, ids, changed, EventKind::TemplateStockChanged, data))
+}
+
+pub fn delete(state: &mut State, envelope: &Envelope, ids: &mut Ids, id: TemplateId) -> Result<Outcome, Rejection> {
+    let current = state.template(envelope.tenant, id)?.clone();
+    if current.claimed_count > 0 {
+        return Err(Rejection::TemplateInUse { claimed: current.claimed_count });
+    }
+    state.delete_template(envelope.tenant, id);
+    record(state, envelope, ids, &current, EventKind::TemplateDeleted, "{}".into());
+    Ok(Outcome::Deleted)
+}
+
+fn save(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    changed: Template,
+    kind: EventKind,
+    data: String,
+) -> Outcome {
+    let next = Template { version: changed.version + 1, updated_at: envelope.at, ..changed };
+    state.save_template_version(envelope.tenant, next.clone());
+    record(state, envelope, ids, &next, kind, data);
+    Outcome::Template(Box::new(next))
+}
+
+fn record(state: &mut State, envelope: &Envelope, ids: &mut Ids, template: &Template, kind: EventKind, data: String) {
+    state.record_event(envelope, ids, envelope.at, kind, template.id.0, None, data);
+}

@@ -1,0 +1,176 @@
+//! The heart: judges one command against the rows at hand.
+//!
+//! First the idempotency record, then the command's own checks in their order, then the change. A refused command changes
+//! nothing but what time had already decided (settled expiries), which is true with or without it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Envelope};
+use crate::coupon::{self, Coupon, CouponStatus, Template};
+use crate::id::{Ids, MemberId, TransactionId};
+use crate::points::{self, Hold, Transaction};
+use crate::rejection::Rejection;
+use crate::state::State;
+use crate::tenant::{ApiKey, Tenant};
+
+/// What an accepted command gives. Recorded as JSON under its idempotency key, from which the answer is rendered again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    Tenant(Box<Tenant>),
+    ApiKey(Box<ApiKey>),
+    Template(Box<Template>),
+    Deleted,
+    Coupon(Box<Coupon>),
+    Transaction(Box<Transaction>),
+    Hold {
+        hold: Box<Hold>,
+        available: i64,
+        transaction_id: TransactionId,
+    },
+    /// What a sweep found due on one object and has written.
+    Settled(Settled),
+}
+
+/// How much of what time had decided was still to be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    pub coupons_expired: u32,
+    pub locks_released: u32,
+    pub holds_released: u32,
+    pub points_expired: i64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    Accepted {
+        outcome: Outcome,
+        /// Whether this is the recorded answer of an earlier request.
+        replayed: bool,
+    },
+    Refused(Rejection),
+}
+
+/// Why a decision function stopped early, before it changed anything.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Interrupt {
+    Refused(Rejection),
+    /// The lots at hand do not suffice: load all of the account's, then decide again.
+    NeedLots(MemberId),
+}
+
+impl From<Rejection> for Interrupt {
+    fn from(rejection: Rejection) -> Self {
+        Interrupt::Refused(rejection)
+    }
+}
+
+/// The account whose lots must all be loaded before the command can be decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeedLots(pub MemberId);
+
+/// Judges `envelope` and applies its effect to `state`.
+///
+/// # Errors
+/// [`NeedLots`] when the account's lots at hand do not suffice; `state` is unchanged then.
+pub fn decide(state: &mut State, envelope: &Envelope) -> Result<Answer, NeedLots> {
+    if let Some(idempotency) = envelope.idempotency
+        && let Some(record) = state.recorded(envelope.tenant, idempotency.key)
+    {
+        return Ok(if record.fingerprint != idempotency.fingerprint {
+            Answer::Refused(Rejection::IdempotencyKeyReused)
+        } else {
+            let outcome = serde_json::from_str(&record.outcome).expect("recorded outcomes are written by this crate");
+            Answer::Accepted { outcome, replayed: true }
+        });
+    }
+    match apply(state, envelope) {
+        Ok(outcome) => {
+            if let Some(idempotency) = envelope.idempotency {
+                let recorded = serde_json::to_string(&outcome).expect("outcomes are plain data");
+                state.record_outcome(envelope.tenant, idempotency, recorded);
+            }
+            Ok(Answer::Accepted { outcome, replayed: false })
+        }
+        Err(Interrupt::Refused(rejection)) => Ok(Answer::Refused(rejection)),
+        Err(Interrupt::NeedLots(member)) => Err(NeedLots(member)),
+    }
+}
+
+fn apply(state: &mut State, envelope: &Envelope) -> Result<Outcome, Interrupt> {
+    let ids = &mut Ids::new(envelope.seed);
+    match &envelope.command {
+        Command::CreateTenant(tenant) => {
+            state.insert_tenant(tenant.clone());
+            Ok(Outcome::Tenant(Box::new(tenant.clone())))
+        }
+        Command::CreateApiKey { key, secret_digest } => {
+            state.tenant(key.tenant_id)?;
+            state.insert_api_key(key.clone(), *secret_digest);
+            Ok(Outcome::ApiKey(Box::new(key.clone())))
+        }
+        Command::RevokeApiKey(id) => {
+            let key = state.revoke_api_key(envelope.tenant, *id, envelope.at)?;
+            Ok(Outcome::ApiKey(Box::new(key)))
+        }
+        Command::CreateTemplate { definition, total_stock } => {
+            Ok(coupon::create(state, envelope, ids, definition, *total_stock)?)
+        }
+        Command::UpdateTemplate { template_id, patch } => {
+            Ok(coupon::update(state, envelope, ids, *template_id, patch)?)
+        }
+        Command::EnableTemplate { template_id, enabled } => {
+            Ok(coupon::set_enabled(state, envelope, ids, *template_id, *enabled)?)
+        }
+        Command::ChangeStock { template_id, change } => {
+            Ok(coupon::change_stock(state, envelope, ids, *template_id, *change)?)
+        }
+        Command::DeleteTemplate(id) => Ok(coupon::delete(state, envelope, ids, *id)?),
+        Command::Claim { template_id, member_id, member_level } => {
+            Ok(coupon::claim(state, envelope, ids, *template_id, member_id, member_level.as_deref())?)
+        }
+        Command::LockCoupon { coupon_id, order_id, expires_at } => {
+            Ok(coupon::lock(state, envelope, ids, *coupon_id, order_id, *expires_at)?)
+        }
+        Command::UseCoupon { coupon_id, order_id, discount_amount } => {
+            Ok(coupon::use_locked(state, envelope, ids, *coupon_id, order_id, *discount_amount)?)
+        }
+        Command::UnlockCoupon { coupon_id, order_id } => {
+            Ok(coupon::release(state, envelope, ids, *coupon_id, order_id)?)
+        }
+        Command::ReturnCoupon { coupon_id, order_id, .. } => {
+            Ok(coupon::return_used(state, envelope, ids, *coupon_id, order_id)?)
+        }
+        Command::RevokeCoupon { coupon_id, reason } => Ok(coupon::revoke(state, envelope, ids, *coupon_id, reason)?),
+        Command::SettleCoupon(id) => {
+            let before = state.coupon(envelope.tenant, *id)?.status;
+            let after = coupon::settle(state, envelope, ids, *id)?.status;
+            Ok(Outcome::Settled(Settled {
+                coupons_expired: (before != CouponStatus::Expired && after == CouponStatus::Expired).into(),
+                locks_released: (before == CouponStatus::Locked && after != CouponStatus::Locked).into(),
+                ..Settled::default()
+            }))
+        }
+        Command::Grant { member_id, movement, expires_at } => {
+            points::grant(state, envelope, ids, member_id, movement, *expires_at)
+        }
+        Command::Debit { member_id, movement } => points::debit(state, envelope, ids, member_id, movement),
+        Command::Hold { member_id, movement, expires_at } => {
+            points::hold(state, envelope, ids, member_id, movement, *expires_at)
+        }
+        Command::CaptureHold { member_id, hold_id, points } => {
+            points::capture(state, envelope, ids, member_id, *hold_id, *points)
+        }
+        Command::ReleaseHold { member_id, hold_id } => points::release(state, envelope, ids, member_id, *hold_id),
+        Command::Reverse { member_id, transaction_id, points, remark } => {
+            points::reverse(state, envelope, ids, member_id, *transaction_id, *points, remark.as_deref())
+        }
+        Command::SettleAccount(member_id) => {
+            let own = state.account(envelope.tenant, member_id);
+            let expired_before = own.account.expired;
+            let holds_released = own.holds().filter(|hold| hold.is_overdue(envelope.at)).count() as u32;
+            points::settle(state, envelope, ids, member_id)?;
+            let points_expired = state.account(envelope.tenant, member_id).account.expired - expired_before;
+            Ok(Outcome::Settled(Settled { holds_released, points_expired, ..Settled::default() }))
+        }
+    }
+}

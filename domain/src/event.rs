@@ -1,0 +1,77 @@
+//! What happened, as told to those outside: one event for each change, in the same transaction as the change.
+
+use uuid::Uuid;
+
+use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, TemplateId, TransactionId};
+use crate::time::Timestamp;
+
+macro_rules! event_kinds {
+    ($($variant:ident = $name:literal, $subject:ident;)*) => {
+        /// The kinds of events; stored and shown by name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum EventKind { $($variant,)* }
+
+        impl EventKind {
+            pub const ALL: &'static [EventKind] = &[$(EventKind::$variant,)*];
+
+            /// The name as stored and as shown.
+            pub fn as_str(self) -> &'static str {
+                match self { $(EventKind::$variant => $name,)* }
+            }
+
+            /// The subject's id in its public form.
+            pub fn subject_text(self, subject: Uuid) -> String {
+                match self { $(EventKind::$variant => $subject(subject).to_string(),)* }
+            }
+        }
+    };
+}
+
+event_kinds! {
+    TemplateCreated = "coupon_template.created", TemplateId;
+    TemplateUpdated = "coupon_template.updated", TemplateId;
+    TemplateEnabled = "coupon_template.enabled", TemplateId;
+    TemplateDisabled = "coupon_template.disabled", TemplateId;
+    TemplateStockChanged = "coupon_template.stock_changed", TemplateId;
+    TemplateDeleted = "coupon_template.deleted", TemplateId;
+    CouponClaimed = "coupon.claimed", CouponId;
+    CouponLocked = "coupon.locked", CouponId;
+    CouponUsed = "coupon.used", CouponId;
+    CouponUnlocked = "coupon.unlocked", CouponId;
+    CouponReturned = "coupon.returned", CouponId;
+    CouponRevoked = "coupon.revoked", CouponId;
+    CouponExpired = "coupon.expired", CouponId;
+    CouponCompensationNeeded = "coupon.compensation_needed", CouponId;
+    PointsGranted = "points.granted", TransactionId;
+    PointsDebited = "points.debited", TransactionId;
+    PointsHeld = "points.held", HoldId;
+    PointsCaptured = "points.captured", HoldId;
+    PointsReleased = "points.released", HoldId;
+    PointsReversed = "points.reversed", TransactionId;
+    PointsExpired = "points.expired", TransactionId;
+    PointsDebtSettled = "points.debt_settled", TransactionId;
+}
+
+impl EventKind {
+    pub fn parse(text: &str) -> Option<EventKind> {
+        EventKind::ALL.iter().copied().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// One event as written. Its position in the log is given by the store at commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub id: EventId,
+    pub kind: EventKind,
+    /// The object concerned; which kind of id it is follows from `kind`.
+    pub subject: Uuid,
+    pub member_id: Option<MemberId>,
+    /// A JSON object.
+    pub data: String,
+    /// The API key that asked for it; `None` for the server's own jobs.
+    pub actor: Option<KeyId>,
+    /// When it took effect.
+    pub occurred_at: Timestamp,
+    /// When it was recorded; differs from `occurred_at` in imports, replays and late postings.
+    pub recorded_at: Timestamp,
+}

@@ -1,0 +1,96 @@
+//! Which rows a batch of commands touches: what the store must lock and load before they can be decided.
+
+use std::collections::BTreeSet;
+
+use crate::command::{Command, Envelope};
+use crate::id::{CouponId, HoldId, KeyId, MemberId, TemplateId, TenantId, TransactionId};
+use crate::time::Timestamp;
+
+/// The keys of a batch, each set sorted: every store locks in this order, so that batches cannot deadlock.
+/// The order between the sets is that of the fields.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// To read: settings, and whether it exists.
+    pub tenants: BTreeSet<TenantId>,
+    /// To lock: their stock or definition changes.
+    pub templates: BTreeSet<(TenantId, TemplateId)>,
+    /// To read only.
+    pub template_reads: BTreeSet<(TenantId, TemplateId)>,
+    /// How many coupons of the template the member has claimed; guarded by the template's lock.
+    pub claimants: BTreeSet<(TenantId, TemplateId, MemberId)>,
+    pub coupons: BTreeSet<(TenantId, CouponId)>,
+    /// To lock; the lock also guards the member's lots, holds and reversals.
+    pub accounts: BTreeSet<(TenantId, MemberId)>,
+    pub holds: BTreeSet<(TenantId, HoldId)>,
+    /// Transactions to be reversed.
+    pub originals: BTreeSet<(TenantId, TransactionId)>,
+    pub api_keys: BTreeSet<(TenantId, KeyId)>,
+    pub idempotency: BTreeSet<(TenantId, [u8; 16])>,
+    /// The latest time any command of the batch takes effect: holds due by then must be loaded.
+    pub latest: Option<Timestamp>,
+}
+
+impl Keys {
+    pub fn of<'a>(envelopes: impl IntoIterator<Item = &'a Envelope>) -> Keys {
+        let mut keys = Keys::default();
+        for envelope in envelopes {
+            keys.add(envelope);
+        }
+        let locked = &keys.templates;
+        keys.template_reads.retain(|key| !locked.contains(key));
+        keys
+    }
+
+    fn add(&mut self, envelope: &Envelope) {
+        let tenant = envelope.tenant;
+        if let Some(idempotency) = envelope.idempotency {
+            self.idempotency.insert((tenant, idempotency.key));
+        }
+        self.latest = self.latest.max(Some(envelope.at));
+        match &envelope.command {
+            Command::CreateTenant(_) | Command::CreateTemplate { .. } => {}
+            Command::CreateApiKey { key, .. } => {
+                self.tenants.insert(key.tenant_id);
+            }
+            Command::RevokeApiKey(id) => {
+                self.api_keys.insert((tenant, *id));
+            }
+            Command::UpdateTemplate { template_id, .. }
+            | Command::EnableTemplate { template_id, .. }
+            | Command::ChangeStock { template_id, .. }
+            | Command::DeleteTemplate(template_id) => {
+                self.templates.insert((tenant, *template_id));
+            }
+            Command::Claim { template_id, member_id, .. } => {
+                self.templates.insert((tenant, *template_id));
+                self.claimants.insert((tenant, *template_id, member_id.clone()));
+            }
+            Command::LockCoupon { coupon_id, .. }
+            | Command::UseCoupon { coupon_id, .. }
+            | Command::UnlockCoupon { coupon_id, .. }
+            | Command::RevokeCoupon { coupon_id, .. }
+            | Command::SettleCoupon(coupon_id) => {
+                self.coupons.insert((tenant, *coupon_id));
+            }
+            Command::ReturnCoupon { coupon_id, template_id, .. } => {
+                self.coupons.insert((tenant, *coupon_id));
+                self.template_reads.insert((tenant, *template_id));
+            }
+            Command::Grant { member_id, .. }
+            | Command::Debit { member_id, .. }
+            | Command::Hold { member_id, .. }
+            | Command::SettleAccount(member_id) => {
+                self.accounts.insert((tenant, member_id.clone()));
+            }
+            Command::CaptureHold { member_id, hold_id, .. } | Command::ReleaseHold { member_id, hold_id } => {
+                self.accounts.insert((tenant, member_id.clone()));
+                self.holds.insert((tenant, *hold_id));
+            }
+            Command::Reverse { member_id, transaction_id, .. } => {
+                self.tenants.insert(tenant);
+                self.accounts.insert((tenant, member_id.clone()));
+                self.originals.insert((tenant, *transaction_id));
+            }
+        }
+    }
+}

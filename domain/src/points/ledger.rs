@@ -1,0 +1,476 @@
+//! Grants, debits, holds and expiry. Each function settles the account first, checks, and only then moves points.
+
+use super::{Account, Allocation, Hold, HoldStatus, Lot, MAX_TOTAL_POINTS, Transaction, TransactionType};
+use crate::command::{Envelope, Movement};
+use crate::decide::{Interrupt, Outcome};
+use crate::event::EventKind;
+use crate::id::{HoldId, Ids, LotId, MemberId, TransactionId};
+use crate::rejection::Rejection;
+use crate::state::{AccountState, State};
+use crate::time::Timestamp;
+
+/// A refusal, or a need for more rows; both before anything was written.
+pub(super) type Decision<T> = Result<T, Interrupt>;
+
+/// What a transaction carries beside its points.
+#[derive(Default)]
+pub(super) struct Note<'a> {
+    pub reference: Option<&'a str>,
+    pub remark: Option<&'a str>,
+    pub hold_id: Option<HoldId>,
+    pub reverses_id: Option<TransactionId>,
+    pub lot_id: Option<LotId>,
+    pub allocations: Vec<Allocation>,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Points come in: a new lot, from which debt is settled first.
+pub fn grant(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    movement: &Movement,
+    expires_at: Option<Timestamp>,
+) -> Decision<Outcome> {
+    settle(state, envelope, ids, member_id)?;
+    if expires_at.is_some_and(|end| end <= envelope.at) {
+        return Err(Rejection::DeadlinePassed { field: "expires_at" }.into());
+    }
+    let account = &state.account(envelope.tenant, member_id).account;
+    let total = account.total_points.checked_add(movement.points).filter(|total| *total <= MAX_TOTAL_POINTS);
+    let Some(total) = total else { return Err(Rejection::PointsOverflow.into()) };
+
+    let lot_id = LotId(ids.draw());
+    let transaction_id = TransactionId(ids.draw());
+    let own = state.account_mut(envelope.tenant, member_id);
+    own.insert_lot(Lot {
+        id: lot_id,
+        points: movement.points,
+        remaining: movement.points,
+        held: 0,
+        used: 0,
+        expired: 0,
+        revoked: 0,
+        moved: 0,
+        available_from: envelope.at,
+        expires_at: expires_at.unwrap_or(Timestamp::NEVER),
+        transaction_id,
+        created_at: envelope.at,
+    });
+    own.account.total_points = total;
+    own.account.available += movement.points;
+    let note = Note {
+        reference: movement.reference.as_deref(),
+        remark: movement.remark.as_deref(),
+        lot_id: Some(lot_id),
+        expires_at,
+        ..Note::default()
+    };
+    let granted = post(state, envelope, transaction_id, member_id, envelope.at, movement.kind, movement.points, note);
+    record(state, envelope, ids, EventKind::PointsGranted, &granted);
+    settle_debt(state, envelope, ids, member_id, lot_id);
+    Ok(Outcome::Transaction(Box::new(granted)))
+}
+
+/// Later earnings settle a claw-back's debt first: the points leave the lot that just came in.
+fn settle_debt(state: &mut State, envelope: &Envelope, ids: &mut Ids, member_id: &MemberId, lot_id: LotId) {
+    let own = state.account_mut(envelope.tenant, member_id);
+    let lot = own.lot(lot_id);
+    let settled = own.account.debt.min(lot.remaining);
+    if settled == 0 {
+        return;
+    }
+    let lot = own.lot_mut(lot_id);
+    lot.remaining -= settled;
+    lot.revoked += settled;
+    own.account.available -= settled;
+    own.account.revoked += settled;
+    own.account.debt -= settled;
+    let note = Note { allocations: vec![Allocation { lot_id, points: settled }], ..Note::default() };
+    let id = TransactionId(ids.draw());
+    let posted = post(state, envelope, id, member_id, envelope.at, TransactionType::Clawback, -settled, note);
+    record(state, envelope, ids, EventKind::PointsDebtSettled, &posted);
+}
+
+/// Points go out: used by the member, or revoked by an operator (DEDUCT_ADMIN).
+pub fn debit(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    movement: &Movement,
+) -> Decision<Outcome> {
+    let points = movement.points;
+    require_lots(state, envelope, member_id, points)?;
+    settle(state, envelope, ids, member_id)?;
+    let allocations = allocate(state, envelope, member_id, points)?;
+    let own = state.account_mut(envelope.tenant, member_id);
+    let revoking = movement.kind == TransactionType::DeductAdmin;
+    for part in &allocations {
+        let lot = own.lot_mut(part.lot_id);
+        lot.remaining -= part.points;
+        *(if revoking { &mut lot.revoked } else { &mut lot.used }) += part.points;
+    }
+    own.account.available -= points;
+    *(if revoking { &mut own.account.revoked } else { &mut own.account.used }) += points;
+    let note = Note {
+        reference: movement.reference.as_deref(),
+        remark: movement.remark.as_deref(),
+        allocations,
+        ..Note::default()
+    };
+    let id = TransactionId(ids.draw());
+    let posted = post(state, envelope, id, member_id, envelope.at, movement.kind, -points, note);
+    record(state, envelope, ids, EventKind::PointsDebited, &posted);
+    Ok(Outcome::Transaction(Box::new(posted)))
+}
+
+/// Sets points aside until captured, released or past the deadline.
+pub fn hold(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    movement: &Movement,
+    expires_at: Option<Timestamp>,
+) -> Decision<Outcome> {
+    let points = movement.points;
+    require_lots(state, envelope, member_id, points)?;
+    settle(state, envelope, ids, member_id)?;
+    if expires_at.is_some_and(|end| end <= envelope.at) {
+        return Err(Rejection::DeadlinePassed { field: "expires_at" }.into());
+    }
+    let allocations = allocate(state, envelope, member_id, points)?;
+    let hold = Hold {
+        id: HoldId(ids.draw()),
+        member_id: member_id.clone(),
+        points,
+        captured: 0,
+        released: 0,
+        status: HoldStatus::Open,
+        reference: movement.reference.clone(),
+        remark: movement.remark.clone(),
+        expires_at: expires_at.unwrap_or(Timestamp::NEVER),
+        allocations: allocations.clone(),
+        created_at: envelope.at,
+        closed_at: None,
+    };
+    let own = state.account_mut(envelope.tenant, member_id);
+    for part in &allocations {
+        let lot = own.lot_mut(part.lot_id);
+        lot.remaining -= part.points;
+        lot.held += part.points;
+    }
+    own.account.available -= points;
+    own.account.frozen += points;
+    own.insert_hold(hold.clone());
+    let note = Note {
+        reference: movement.reference.as_deref(),
+        remark: movement.remark.as_deref(),
+        hold_id: Some(hold.id),
+        allocations,
+        ..Note::default()
+    };
+    let id = TransactionId(ids.draw());
+    let posted = post(state, envelope, id, member_id, envelope.at, TransactionType::Hold, -points, note);
+    record_hold(state, envelope, ids, EventKind::PointsHeld, &hold, envelope.at);
+    Ok(held(hold, &posted))
+}
+
+/// Uses `points` of an open hold (all of it by default) and releases the rest.
+pub fn capture(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    hold_id: HoldId,
+    points: Option<i64>,
+) -> Decision<Outcome> {
+    let mut hold = open_hold(state, envelope, ids, member_id, hold_id)?;
+    let points = points.unwrap_or(hold.points);
+    if points > hold.points {
+        return Err(Rejection::CaptureExceedsHold { held: hold.points }.into());
+    }
+    let (captured, rest) = split(&hold.allocations, 0, points);
+    let own = state.account_mut(envelope.tenant, member_id);
+    for part in &captured {
+        let lot = own.lot_mut(part.lot_id);
+        lot.held -= part.points;
+        lot.used += part.points;
+    }
+    own.account.frozen -= points;
+    own.account.used += points;
+    hold.captured = points;
+    hold.released = hold.points - points;
+    hold.status = HoldStatus::Captured;
+    hold.closed_at = Some(envelope.at);
+    own.save_hold(hold.clone());
+    let note = Note {
+        reference: hold.reference.as_deref(),
+        remark: hold.remark.as_deref(),
+        hold_id: Some(hold_id),
+        allocations: captured,
+        ..Note::default()
+    };
+    let id = TransactionId(ids.draw());
+    let posted = post(state, envelope, id, member_id, envelope.at, TransactionType::UseOrder, -points, note);
+    record_hold(state, envelope, ids, EventKind::PointsCaptured, &hold, envelope.at);
+    if !rest.is_empty() {
+        give_back(state, envelope, ids, member_id, hold_id, rest, envelope.at);
+    }
+    Ok(held(hold, &posted))
+}
+
+/// Gives back all of an open hold.
+pub fn release(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    hold_id: HoldId,
+) -> Decision<Outcome> {
+    let hold = open_hold(state, envelope, ids, member_id, hold_id)?;
+    let (hold, posted) = close(state, envelope, ids, member_id, hold, HoldStatus::Released, envelope.at);
+    Ok(held(hold, &posted))
+}
+
+/// Writes what time has decided: holds past their deadline are released, lots past their expiry lose what remains.
+pub fn settle(state: &mut State, envelope: &Envelope, ids: &mut Ids, member_id: &MemberId) -> Decision<()> {
+    require_lots(state, envelope, member_id, 0)?;
+    let own = state.account(envelope.tenant, member_id);
+    let mut overdue: Vec<Hold> = own.holds().filter(|hold| hold.is_overdue(envelope.at)).cloned().collect();
+    overdue.sort_by_key(|hold| (hold.expires_at, hold.id));
+    for hold in overdue {
+        let deadline = hold.expires_at;
+        close(state, envelope, ids, member_id, hold, HoldStatus::Expired, deadline);
+    }
+    expire_overdue_lots(state, envelope, ids, member_id, Timestamp(i64::MIN));
+    Ok(())
+}
+
+/// Asks for all of the account's lots unless those at hand show every overdue one and can pay `points`.
+///
+/// A batch loads the first [`crate::state::LOT_PAGE`] lots of an account, which nearly always suffice. Asking comes
+/// before any change, so that the command can be decided again from the start.
+pub(super) fn require_lots(state: &State, envelope: &Envelope, member_id: &MemberId, points: i64) -> Decision<()> {
+    let own = state.account(envelope.tenant, member_id);
+    let last_is_open = own.lots().last().is_some_and(|lot| lot.expires_at > envelope.at);
+    if own.lots_complete || (last_is_open && spendable(own, envelope.at) >= points) {
+        Ok(())
+    } else {
+        Err(Interrupt::NeedLots(member_id.clone()))
+    }
+}
+
+/// Posts the expiry of every overdue lot. Points that a hold had protected expire when it ended, not before.
+fn expire_overdue_lots(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    not_before: Timestamp,
+) {
+    let overdue: Vec<(LotId, i64, Timestamp)> = state
+        .account(envelope.tenant, member_id)
+        .lots()
+        .take_while(|lot| lot.expires_at <= envelope.at)
+        .filter(|lot| lot.remaining > 0)
+        .map(|lot| (lot.id, lot.remaining, lot.expires_at))
+        .collect();
+    for (lot_id, points, expires_at) in overdue {
+        let own = state.account_mut(envelope.tenant, member_id);
+        let lot = own.lot_mut(lot_id);
+        lot.remaining = 0;
+        lot.expired += points;
+        own.account.available -= points;
+        own.account.expired += points;
+        let note = Note { allocations: vec![Allocation { lot_id, points }], ..Note::default() };
+        let id = TransactionId(ids.draw());
+        let at = expires_at.max(not_before);
+        let posted = post(state, envelope, id, member_id, at, TransactionType::Expire, -points, note);
+        record(state, envelope, ids, EventKind::PointsExpired, &posted);
+    }
+}
+
+/// The hold, open and not overdue, after settling its account.
+fn open_hold(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    hold_id: HoldId,
+) -> Decision<Hold> {
+    if state.account(envelope.tenant, member_id).hold(hold_id).is_none() {
+        return Err(Rejection::HoldNotFound.into());
+    }
+    settle(state, envelope, ids, member_id)?;
+    match state.account(envelope.tenant, member_id).hold(hold_id) {
+        None => Err(Rejection::HoldNotFound.into()),
+        Some(hold) if hold.status != HoldStatus::Open => Err(Rejection::HoldClosed { status: hold.status }.into()),
+        Some(hold) => Ok(hold.clone()),
+    }
+}
+
+fn close(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    mut hold: Hold,
+    status: HoldStatus,
+    at: Timestamp,
+) -> (Hold, Transaction) {
+    hold.released = hold.points;
+    hold.status = status;
+    hold.closed_at = Some(at);
+    state.account_mut(envelope.tenant, member_id).save_hold(hold.clone());
+    record_hold(state, envelope, ids, EventKind::PointsReleased, &hold, at);
+    let posted = give_back(state, envelope, ids, member_id, hold.id, hold.allocations.clone(), at);
+    (hold, posted)
+}
+
+/// Returns held points to their lots; those whose lot has expired meanwhile expire at once.
+fn give_back(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    hold_id: HoldId,
+    parts: Vec<Allocation>,
+    at: Timestamp,
+) -> Transaction {
+    let own = state.account_mut(envelope.tenant, member_id);
+    let mut points = 0;
+    for part in &parts {
+        let lot = own.lot_mut(part.lot_id);
+        lot.held -= part.points;
+        lot.remaining += part.points;
+        points += part.points;
+    }
+    own.account.frozen -= points;
+    own.account.available += points;
+    let note = Note { hold_id: Some(hold_id), allocations: parts, ..Note::default() };
+    let id = TransactionId(ids.draw());
+    let posted = post(state, envelope, id, member_id, at, TransactionType::Release, points, note);
+    expire_overdue_lots(state, envelope, ids, member_id, at);
+    posted
+}
+
+/// Chooses the lots that pay `points`, soonest-expiring first, without changing them.
+fn allocate(state: &State, envelope: &Envelope, member_id: &MemberId, points: i64) -> Decision<Vec<Allocation>> {
+    let own = state.account(envelope.tenant, member_id);
+    let mut open = points;
+    let mut parts = Vec::new();
+    for lot in own.lots().filter(|lot| lot.remaining > 0 && lot.is_spendable_at(envelope.at)) {
+        let taken = open.min(lot.remaining);
+        parts.push(Allocation { lot_id: lot.id, points: taken });
+        open -= taken;
+        if open == 0 {
+            return Ok(parts);
+        }
+    }
+    Err(Rejection::PointsInsufficient { available: points - open, requested: points }.into())
+}
+
+/// What could be spent at `at` of the lots known here.
+pub fn spendable(own: &AccountState, at: Timestamp) -> i64 {
+    own.lots().filter(|lot| lot.is_spendable_at(at)).map(|lot| lot.remaining).sum()
+}
+
+/// Cuts `skip` and then `take` points off the front of the allocations: the taken part, and all that comes after it.
+pub(super) fn split(allocations: &[Allocation], skip: i64, take: i64) -> (Vec<Allocation>, Vec<Allocation>) {
+    let (mut skip, mut take) = (skip, take);
+    let (mut taken, mut rest) = (Vec::new(), Vec::new());
+    for part in allocations {
+        let skipped = skip.min(part.points);
+        skip -= skipped;
+        let points = take.min(part.points - skipped);
+        take -= points;
+        if points > 0 {
+            taken.push(Allocation { points, ..*part });
+        }
+        let left = part.points - skipped - points;
+        if left > 0 {
+            rest.push(Allocation { points: left, ..*part });
+        }
+    }
+    (taken, rest)
+}
+
+/// Appends a transaction to the account's ledger. The account's columns must already show its effect.
+#[expect(clippy::too_many_arguments, reason = "a ledger line has that many parts; a struct would only rename them")]
+pub(super) fn post(
+    state: &mut State,
+    envelope: &Envelope,
+    id: TransactionId,
+    member_id: &MemberId,
+    occurred_at: Timestamp,
+    kind: TransactionType,
+    points: i64,
+    note: Note<'_>,
+) -> Transaction {
+    let account: &mut Account = &mut state.account_mut(envelope.tenant, member_id).account;
+    if account.sequence == 0 {
+        account.created_at = occurred_at;
+    }
+    account.sequence += 1;
+    account.updated_at = account.updated_at.max(occurred_at);
+    let captures_a_hold = note.hold_id.is_some() && kind.is_debit();
+    let change = if captures_a_hold { 0 } else { points };
+    let transaction = Transaction {
+        id,
+        member_id: member_id.clone(),
+        sequence: account.sequence,
+        kind,
+        points,
+        balance_before: account.available - change,
+        balance_after: account.available,
+        frozen_after: account.frozen,
+        debt_after: account.debt,
+        reference: note.reference.map(str::to_owned),
+        remark: note.remark.map(str::to_owned),
+        hold_id: note.hold_id,
+        reverses_id: note.reverses_id,
+        lot_id: note.lot_id,
+        allocations: note.allocations,
+        expires_at: note.expires_at,
+        occurred_at,
+        recorded_at: envelope.now,
+    };
+    state.insert_transaction(envelope.tenant, transaction.clone());
+    transaction
+}
+
+pub(super) fn record(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    kind: EventKind,
+    transaction: &Transaction,
+) {
+    let data = format!(
+        "{{\"type\":\"{}\",\"points\":{},\"balance_after\":{},\"sequence\":{}}}",
+        transaction.kind.as_str(),
+        transaction.points,
+        transaction.balance_after,
+        transaction.sequence
+    );
+    let member = Some(&transaction.member_id);
+    state.record_event(envelope, ids, transaction.occurred_at, kind, transaction.id.0, member, data);
+}
+
+fn record_hold(state: &mut State, envelope: &Envelope, ids: &mut Ids, kind: EventKind, hold: &Hold, at: Timestamp) {
+    let data = format!(
+        "{{\"status\":\"{}\",\"points\":{},\"captured\":{},\"released\":{}}}",
+        hold.status.as_str(),
+        hold.points,
+        hold.captured,
+        hold.released
+    );
+    state.record_event(envelope, ids, at, kind, hold.id.0, Some(&hold.member_id), data);
+}
+
+fn held(hold: Hold, transaction: &Transaction) -> Outcome {
+    Outcome::Hold { available: transaction.balance_after, transaction_id: transaction.id, hold: Box::new(hold) }
+}

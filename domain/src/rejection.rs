@@ -1,0 +1,98 @@
+//! Every business "no", each with a stable code. A rejection is a value: it is decided before anything is written.
+//!
+//! Within a command the checks run in the order in which its function states them, and the first failure is the answer.
+
+use crate::coupon::CouponStatus;
+use crate::id::OrderId;
+use crate::points::HoldStatus;
+use crate::time::Timestamp;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    // Unknown objects: another tenant's object is exactly as unknown.
+    TemplateNotFound,
+    CouponNotFound,
+    HoldNotFound,
+    TransactionNotFound,
+    TenantNotFound,
+    KeyNotFound,
+
+    // Templates.
+    TemplateVersionStale { current: i64 },
+    TemplateInUse { claimed: i64 },
+    StockUnlimited,
+    StockOutOfRange { remaining: i64, max_total: i64 },
+
+    // Claims, in order of precedence after TemplateNotFound.
+    TemplateDisabled,
+    ClaimNotStarted { starts_at: Option<Timestamp> },
+    ClaimEnded { ended_at: Option<Timestamp> },
+    ValidityEnded { ended_at: Timestamp },
+    MemberLevel { allowed: Vec<String> },
+    ClaimLimitReached { limit: i64 },
+    SoldOut { total: i64 },
+
+    // Coupons.
+    CouponExpired { valid_until: Timestamp },
+    CouponNotYetValid { valid_from: Timestamp },
+    CouponLocked { order_id: Option<OrderId> },
+    CouponNotLocked,
+    CouponUsed { order_id: Option<OrderId> },
+    CouponNotUsed { status: CouponStatus },
+    CouponRevoked,
+    OrderMismatch,
+    DeadlinePassed { field: &'static str },
+
+    // Points.
+    PointsInsufficient { available: i64, requested: i64 },
+    PointsOverflow,
+    HoldClosed { status: HoldStatus },
+    CaptureExceedsHold { held: i64 },
+    NotReversible,
+    ReversalExceeds { left: i64 },
+
+    // Requests.
+    IdempotencyKeyReused,
+}
+
+impl Rejection {
+    /// The stable code, as answered in `code`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Rejection::TemplateNotFound => "COUPON_TEMPLATE_NOT_FOUND",
+            Rejection::CouponNotFound => "COUPON_NOT_FOUND",
+            Rejection::HoldNotFound => "POINTS_HOLD_NOT_FOUND",
+            Rejection::TransactionNotFound => "POINTS_TRANSACTION_NOT_FOUND",
+            Rejection::TenantNotFound => "TENANT_NOT_FOUND",
+            Rejection::KeyNotFound => "API_KEY_NOT_FOUND",
+            Rejection::TemplateVersionStale { .. } => "COUPON_TEMPLATE_VERSION_STALE",
+            Rejection::TemplateInUse { .. } => "COUPON_TEMPLATE_IN_USE",
+            Rejection::StockUnlimited => "COUPON_STOCK_UNLIMITED",
+            Rejection::StockOutOfRange { .. } => "COUPON_STOCK_OUT_OF_RANGE",
+            Rejection::TemplateDisabled => "COUPON_TEMPLATE_DISABLED",
+            Rejection::ClaimNotStarted { .. } => "COUPON_CLAIM_NOT_STARTED",
+            Rejection::ClaimEnded { .. } => "COUPON_CLAIM_ENDED",
+            Rejection::ValidityEnded { .. } => "COUPON_VALIDITY_ENDED",
+            Rejection::MemberLevel { .. } => "COUPON_MEMBER_LEVEL",
+            Rejection::ClaimLimitReached { .. } => "COUPON_LIMIT_REACHED",
+            Rejection::SoldOut { .. } => "COUPON_SOLD_OUT",
+            Rejection::CouponExpired { .. } => "COUPON_EXPIRED",
+            Rejection::CouponNotYetValid { .. } => "COUPON_NOT_YET_VALID",
+            Rejection::CouponLocked { .. } => "COUPON_LOCKED",
+            Rejection::CouponNotLocked => "COUPON_NOT_LOCKED",
+            Rejection::CouponUsed { .. } => "COUPON_USED",
+            Rejection::CouponNotUsed { .. } => "COUPON_NOT_USED",
+            Rejection::CouponRevoked => "COUPON_REVOKED",
+            Rejection::OrderMismatch => "COUPON_ORDER_MISMATCH",
+            Rejection::DeadlinePassed { .. } => "DEADLINE_PASSED",
+            Rejection::PointsInsufficient { .. } => "POINTS_INSUFFICIENT",
+            Rejection::PointsOverflow => "POINTS_OVERFLOW",
+            Rejection::HoldClosed { status: HoldStatus::Expired } => "POINTS_HOLD_EXPIRED",
+            Rejection::HoldClosed { .. } => "POINTS_HOLD_CLOSED",
+            Rejection::CaptureExceedsHold { .. } => "POINTS_CAPTURE_EXCEEDS_HOLD",
+            Rejection::NotReversible => "POINTS_NOT_REVERSIBLE",
+            Rejection::ReversalExceeds { .. } => "POINTS_REVERSAL_EXCEEDS",
+            Rejection::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
+        }
+    }
+}

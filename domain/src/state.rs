@@ -1,0 +1,539 @@
+//! The rows of a batch in memory: loaded by a store, read and changed by decisions, handed back as [`Writes`].
+//!
+//! Each row is kept once per key and changed in place, so several commands on one row fold into one write: an array
+//! statement that names a row twice would lose one of the changes.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use crate::command::{Envelope, Idempotency};
+use crate::coupon::{Coupon, Template};
+use crate::event::{Event, EventKind};
+use crate::id::{CouponId, EventId, HoldId, Ids, KeyId, LotId, MemberId, TemplateId, TenantId, TransactionId};
+use crate::key::Keys;
+use crate::points::{Account, Hold, Lot, Transaction};
+use crate::rejection::Rejection;
+use crate::tenant::{ApiKey, Tenant};
+use crate::time::Timestamp;
+
+/// How many open lots of an account a batch loads at first, soonest-expiring first.
+pub const LOT_PAGE: i64 = 256;
+
+/// What must be written for a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    Insert,
+    Update,
+    Delete,
+}
+
+#[derive(Debug, Clone)]
+struct Row<T> {
+    value: T,
+    change: Change,
+}
+
+impl<T> Row<T> {
+    fn loaded(value: T) -> Self {
+        Row { value, change: Change::None }
+    }
+
+    fn inserted(value: T) -> Self {
+        Row { value, change: Change::Insert }
+    }
+
+    fn changed(&mut self) -> &mut T {
+        if self.change == Change::None {
+            self.change = Change::Update;
+        }
+        &mut self.value
+    }
+}
+
+/// An account with the lots and holds at hand.
+#[derive(Debug, Clone)]
+pub struct AccountState {
+    pub account: Account,
+    /// Whether every open lot is at hand, or only the first [`LOT_PAGE`] in spending order.
+    pub lots_complete: bool,
+    exists: bool,
+    touched: bool,
+    /// In spending order.
+    lots: Vec<Row<Lot>>,
+    holds: Vec<Row<Hold>>,
+}
+
+impl AccountState {
+    fn empty(member_id: MemberId) -> Self {
+        AccountState {
+            account: Account::empty(member_id, Timestamp(0)),
+            lots_complete: true,
+            exists: false,
+            touched: false,
+            lots: Vec::new(),
+            holds: Vec::new(),
+        }
+    }
+
+    /// The lots at hand, in spending order.
+    pub fn lots(&self) -> impl Iterator<Item = &Lot> {
+        self.lots.iter().map(|row| &row.value)
+    }
+
+    pub fn holds(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().map(|row| &row.value)
+    }
+
+    pub fn hold(&self, id: HoldId) -> Option<&Hold> {
+        self.holds().find(|hold| hold.id == id)
+    }
+
+    /// A lot that an allocation names. The store has loaded every such lot ([`State::missing_lots`]).
+    pub fn lot(&self, id: LotId) -> &Lot {
+        self.lots().find(|lot| lot.id == id).expect("allocated lots are loaded")
+    }
+
+    pub fn lot_mut(&mut self, id: LotId) -> &mut Lot {
+        self.touched = true;
+        let row = self.lots.iter_mut().find(|row| row.value.id == id).expect("allocated lots are loaded");
+        row.changed()
+    }
+
+    pub fn insert_lot(&mut self, lot: Lot) {
+        self.place(Row::inserted(lot));
+    }
+
+    fn place(&mut self, row: Row<Lot>) {
+        let order = row.value.spending_order();
+        let at = self.lots.partition_point(|other| other.value.spending_order() < order);
+        self.lots.insert(at, row);
+    }
+
+    pub fn insert_hold(&mut self, hold: Hold) {
+        self.holds.push(Row::inserted(hold));
+    }
+
+    pub fn save_hold(&mut self, hold: Hold) {
+        if let Some(row) = self.holds.iter_mut().find(|row| row.value.id == hold.id) {
+            *row.changed() = hold;
+        }
+    }
+
+    fn knows_lot(&self, id: LotId) -> bool {
+        self.lots().any(|lot| lot.id == id)
+    }
+}
+
+/// A recorded answer: what the first request with this key was, and what it got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    pub fingerprint: [u8; 16],
+    /// The outcome as JSON.
+    pub outcome: String,
+}
+
+type Keyed<K, T> = HashMap<(TenantId, K), Row<T>>;
+
+/// The rows of a batch.
+#[derive(Debug, Default, Clone)]
+pub struct State {
+    tenants: HashMap<TenantId, Row<Tenant>>,
+    api_keys: Keyed<KeyId, (ApiKey, [u8; 32])>,
+    templates: Keyed<TemplateId, Template>,
+    template_versions: Vec<(TenantId, Template)>,
+    claimed: HashMap<TenantId, HashMap<(TemplateId, MemberId), i64>>,
+    uses: HashMap<(TenantId, TemplateId), i64>,
+    coupons: Keyed<CouponId, Coupon>,
+    accounts: HashMap<TenantId, HashMap<MemberId, AccountState>>,
+    originals: HashMap<(TenantId, TransactionId), (Transaction, i64)>,
+    reversed: HashMap<(TenantId, TransactionId), (i64, i64)>,
+    transactions: Vec<(TenantId, Transaction)>,
+    events: Vec<(TenantId, Event)>,
+    idempotency: HashMap<(TenantId, [u8; 16]), IdempotencyRecord>,
+    new_idempotency: Vec<(TenantId, [u8; 16])>,
+}
+
+/// Loading, by a store.
+impl State {
+    /// A state in which nothing exists yet; the store adds what it finds under `keys`.
+    pub fn empty(keys: &Keys) -> State {
+        let mut state = State::default();
+        for (tenant, member) in &keys.accounts {
+            let accounts = state.accounts.entry(*tenant).or_default();
+            accounts.insert(member.clone(), AccountState::empty(member.clone()));
+        }
+        state
+    }
+
+    pub fn load_tenant(&mut self, tenant: Tenant) {
+        self.tenants.insert(tenant.id, Row::loaded(tenant));
+    }
+
+    pub fn load_api_key(&mut self, key: ApiKey, secret_digest: [u8; 32]) {
+        self.api_keys.insert((key.tenant_id, key.id), Row::loaded((key, secret_digest)));
+    }
+
+    pub fn load_template(&mut self, tenant: TenantId, template: Template) {
+        self.templates.insert((tenant, template.id), Row::loaded(template));
+    }
+
+    pub fn load_claimed(&mut self, tenant: TenantId, template: TemplateId, member: MemberId, count: i64) {
+        self.claimed.entry(tenant).or_default().insert((template, member), count);
+    }
+
+    pub fn load_coupon(&mut self, tenant: TenantId, coupon: Coupon) {
+        self.coupons.insert((tenant, coupon.id), Row::loaded(coupon));
+    }
+
+    pub fn load_account(&mut self, tenant: TenantId, account: Account) {
+        let own = self.own(tenant, &account.member_id);
+        own.account = account;
+        own.exists = true;
+    }
+
+    /// Adds a lot that is not at hand yet; one at hand is newer and stays.
+    pub fn load_lot(&mut self, tenant: TenantId, member: &MemberId, lot: Lot) {
+        let own = self.own(tenant, member);
+        if !own.knows_lot(lot.id) {
+            own.place(Row::loaded(lot));
+        }
+    }
+
+    pub fn set_lots_complete(&mut self, tenant: TenantId, member: &MemberId, complete: bool) {
+        self.own(tenant, member).lots_complete = complete;
+    }
+
+    /// How many lots of the account are at hand.
+    pub fn lot_count(&self, tenant: TenantId, member: &MemberId) -> usize {
+        self.account(tenant, member).lots.len()
+    }
+
+    /// Adds a hold; one whose account was not asked for belongs to somebody else and is left out.
+    pub fn load_hold(&mut self, tenant: TenantId, hold: Hold) {
+        if let Some(own) = self.accounts.get_mut(&tenant).and_then(|all| all.get_mut(&hold.member_id))
+            && own.hold(hold.id).is_none()
+        {
+            own.holds.push(Row::loaded(hold));
+        }
+    }
+
+    pub fn load_original(&mut self, tenant: TenantId, transaction: Transaction, reversed: i64) {
+        self.originals.insert((tenant, transaction.id), (transaction, reversed));
+    }
+
+    pub fn load_idempotency(&mut self, tenant: TenantId, key: [u8; 16], record: IdempotencyRecord) {
+        self.idempotency.insert((tenant, key), record);
+    }
+
+    /// The lots that loaded holds and originals name but that are not at hand. They may be empty by now, so the search
+    /// for open lots has not found them.
+    pub fn missing_lots(&self) -> Vec<(TenantId, MemberId, LotId)> {
+        let mut missing = Vec::new();
+        for (tenant, accounts) in &self.accounts {
+            for (member, own) in accounts {
+                let named = own.holds().flat_map(|hold| &hold.allocations);
+                for part in named.filter(|part| !own.knows_lot(part.lot_id)) {
+                    missing.push((*tenant, member.clone(), part.lot_id));
+                }
+            }
+        }
+        for ((tenant, _), (original, _)) in &self.originals {
+            let Some(own) = self.accounts.get(tenant).and_then(|all| all.get(&original.member_id)) else { continue };
+            let named = original.allocations.iter().map(|part| part.lot_id).chain(original.lot_id);
+            for lot_id in named.filter(|lot_id| !own.knows_lot(*lot_id)) {
+                missing.push((*tenant, original.member_id.clone(), lot_id));
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    fn own(&mut self, tenant: TenantId, member: &MemberId) -> &mut AccountState {
+        self.accounts
+            .get_mut(&tenant)
+            .and_then(|all| all.get_mut(member))
+            .expect("the keys of a batch name every account it touches")
+    }
+}
+
+/// Reading and changing, by decisions.
+impl State {
+    pub fn tenant(&self, id: TenantId) -> Result<&Tenant, Rejection> {
+        self.tenants.get(&id).map(|row| &row.value).ok_or(Rejection::TenantNotFound)
+    }
+
+    pub(crate) fn insert_tenant(&mut self, tenant: Tenant) {
+        self.tenants.insert(tenant.id, Row::inserted(tenant));
+    }
+
+    /// How long refunded points live when their lot has expired; 0 for a tenant that is not loaded.
+    pub(crate) fn refund_grace_days(&self, tenant: TenantId) -> u32 {
+        self.tenants.get(&tenant).map_or(0, |row| row.value.refund_grace_days)
+    }
+
+    pub(crate) fn insert_api_key(&mut self, key: ApiKey, secret_digest: [u8; 32]) {
+        self.api_keys.insert((key.tenant_id, key.id), Row::inserted((key, secret_digest)));
+    }
+
+    pub(crate) fn revoke_api_key(&mut self, tenant: TenantId, id: KeyId, at: Timestamp) -> Result<ApiKey, Rejection> {
+        let row = self.api_keys.get_mut(&(tenant, id)).ok_or(Rejection::KeyNotFound)?;
+        if row.value.0.revoked_at.is_none() {
+            row.changed().0.revoked_at = Some(at);
+        }
+        Ok(row.value.0.clone())
+    }
+
+    pub fn template(&self, tenant: TenantId, id: TemplateId) -> Result<&Template, Rejection> {
+        match self.templates.get(&(tenant, id)) {
+            Some(row) if row.change != Change::Delete => Ok(&row.value),
+            _ => Err(Rejection::TemplateNotFound),
+        }
+    }
+
+    pub(crate) fn insert_template(&mut self, tenant: TenantId, template: Template) {
+        self.template_versions.push((tenant, template.clone()));
+        self.templates.insert((tenant, template.id), Row::inserted(template));
+    }
+
+    pub(crate) fn save_template_version(&mut self, tenant: TenantId, template: Template) {
+        self.template_versions.push((tenant, template.clone()));
+        if let Some(row) = self.templates.get_mut(&(tenant, template.id)) {
+            *row.changed() = template;
+        }
+    }
+
+    pub(crate) fn delete_template(&mut self, tenant: TenantId, id: TemplateId) {
+        if let Some(row) = self.templates.get_mut(&(tenant, id)) {
+            row.change = Change::Delete;
+        }
+    }
+
+    pub(crate) fn take_from_stock(&mut self, tenant: TenantId, id: TemplateId) {
+        if let Some(row) = self.templates.get_mut(&(tenant, id)) {
+            let template = row.changed();
+            template.claimed_count += 1;
+            template.remaining_stock = template.remaining_stock.map(|left| left - 1);
+        }
+    }
+
+    pub(crate) fn claimed_by(&self, tenant: TenantId, template: TemplateId, member: &MemberId) -> i64 {
+        let key = (template, member.clone());
+        self.claimed.get(&tenant).and_then(|all| all.get(&key)).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn insert_coupon(&mut self, tenant: TenantId, coupon: Coupon) {
+        let key = (coupon.template_id, coupon.member_id.clone());
+        *self.claimed.entry(tenant).or_default().entry(key).or_default() += 1;
+        self.coupons.insert((tenant, coupon.id), Row::inserted(coupon));
+    }
+
+    pub fn coupon(&self, tenant: TenantId, id: CouponId) -> Result<&Coupon, Rejection> {
+        self.coupons.get(&(tenant, id)).map(|row| &row.value).ok_or(Rejection::CouponNotFound)
+    }
+
+    pub(crate) fn save_coupon(&mut self, tenant: TenantId, coupon: Coupon) {
+        if let Some(row) = self.coupons.get_mut(&(tenant, coupon.id)) {
+            *row.changed() = coupon;
+        }
+    }
+
+    /// Counts a use of the template (-1 for one taken back).
+    pub(crate) fn count_use(&mut self, tenant: TenantId, template: TemplateId, change: i64) {
+        *self.uses.entry((tenant, template)).or_default() += change;
+    }
+
+    pub fn account(&self, tenant: TenantId, member: &MemberId) -> &AccountState {
+        self.accounts
+            .get(&tenant)
+            .and_then(|all| all.get(member))
+            .expect("the keys of a batch name every account it touches")
+    }
+
+    pub(crate) fn account_mut(&mut self, tenant: TenantId, member: &MemberId) -> &mut AccountState {
+        let own = self.own(tenant, member);
+        own.touched = true;
+        own
+    }
+
+    /// A transaction to be reversed, and how much of it already was.
+    pub(crate) fn original(&self, tenant: TenantId, id: TransactionId) -> Option<(&Transaction, i64)> {
+        if let Some((transaction, reversed)) = self.originals.get(&(tenant, id)) {
+            return Some((transaction, *reversed));
+        }
+        let made_here = self.transactions.iter().find(|(owner, made)| *owner == tenant && made.id == id);
+        let reversed = self.reversed.get(&(tenant, id)).map_or(0, |(_, reversed)| *reversed);
+        made_here.map(|(_, transaction)| (transaction, reversed))
+    }
+
+    pub(crate) fn save_reversed(&mut self, tenant: TenantId, id: TransactionId, reversed: i64) {
+        let points = self.original(tenant, id).map_or(0, |(original, _)| original.reversible_points());
+        self.reversed.insert((tenant, id), (points, reversed));
+        if let Some((_, known)) = self.originals.get_mut(&(tenant, id)) {
+            *known = reversed;
+        }
+    }
+
+    pub(crate) fn insert_transaction(&mut self, tenant: TenantId, transaction: Transaction) {
+        self.transactions.push((tenant, transaction));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an event has that many parts; a struct would only rename them")]
+    pub(crate) fn record_event(
+        &mut self,
+        envelope: &Envelope,
+        ids: &mut Ids,
+        occurred_at: Timestamp,
+        kind: EventKind,
+        subject: Uuid,
+        member_id: Option<&MemberId>,
+        data: String,
+    ) {
+        let event = Event {
+            id: EventId(ids.draw()),
+            kind,
+            subject,
+            member_id: member_id.cloned(),
+            data,
+            actor: envelope.actor,
+            occurred_at,
+            recorded_at: envelope.now,
+        };
+        self.events.push((envelope.tenant, event));
+    }
+
+    pub(crate) fn recorded(&self, tenant: TenantId, key: [u8; 16]) -> Option<&IdempotencyRecord> {
+        self.idempotency.get(&(tenant, key))
+    }
+
+    pub(crate) fn record_outcome(&mut self, tenant: TenantId, idempotency: Idempotency, outcome: String) {
+        let record = IdempotencyRecord { fingerprint: idempotency.fingerprint, outcome };
+        self.idempotency.insert((tenant, idempotency.key), record);
+        self.new_idempotency.push((tenant, idempotency.key));
+    }
+}
+
+/// What a batch has changed, one entry for each row. Accounts come before their lots, templates before their coupons.
+#[derive(Debug, Default)]
+pub struct Writes<'a> {
+    pub tenant_inserts: Vec<&'a Tenant>,
+    pub api_key_inserts: Vec<&'a (ApiKey, [u8; 32])>,
+    pub api_key_updates: Vec<&'a ApiKey>,
+    pub template_inserts: Vec<(TenantId, &'a Template)>,
+    pub template_updates: Vec<(TenantId, &'a Template)>,
+    pub template_deletes: Vec<(TenantId, TemplateId)>,
+    /// New versions of definitions, for the templates inserted or updated here.
+    pub template_versions: Vec<(TenantId, &'a Template)>,
+    pub coupon_inserts: Vec<(TenantId, &'a Coupon)>,
+    pub coupon_updates: Vec<(TenantId, &'a Coupon)>,
+    /// How many more coupons of a template are used now.
+    pub uses: Vec<(TenantId, TemplateId, i64)>,
+    pub account_inserts: Vec<(TenantId, &'a Account)>,
+    pub account_updates: Vec<(TenantId, &'a Account)>,
+    pub lot_inserts: Vec<(TenantId, &'a MemberId, &'a Lot)>,
+    pub lot_updates: Vec<(TenantId, &'a MemberId, &'a Lot)>,
+    pub hold_inserts: Vec<(TenantId, &'a Hold)>,
+    pub hold_updates: Vec<(TenantId, &'a Hold)>,
+    /// Transaction, its size, and how much of it has been reversed in all.
+    pub reversed: Vec<(TenantId, TransactionId, i64, i64)>,
+    pub transaction_inserts: Vec<(TenantId, &'a Transaction)>,
+    pub event_inserts: Vec<(TenantId, &'a Event)>,
+    pub idempotency_inserts: Vec<(TenantId, [u8; 16], &'a IdempotencyRecord)>,
+}
+
+impl State {
+    /// True when nothing has to be written.
+    pub fn is_unchanged(&self) -> bool {
+        self.events.is_empty()
+            && self.new_idempotency.is_empty()
+            && self.tenants.values().all(|row| row.change == Change::None)
+            && self.api_keys.values().all(|row| row.change == Change::None)
+    }
+
+    /// What must be written, every list in key order where the rows may be contended.
+    pub fn writes(&self) -> Writes<'_> {
+        let mut writes = Writes::default();
+        for row in self.tenants.values().filter(|row| row.change == Change::Insert) {
+            writes.tenant_inserts.push(&row.value);
+        }
+        for row in self.api_keys.values() {
+            match row.change {
+                Change::Insert => writes.api_key_inserts.push(&row.value),
+                Change::Update => writes.api_key_updates.push(&row.value.0),
+                Change::None | Change::Delete => {}
+            }
+        }
+        for ((tenant, id), row) in &self.templates {
+            match row.change {
+                Change::None => {}
+                Change::Insert => writes.template_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.template_updates.push((*tenant, &row.value)),
+                Change::Delete => writes.template_deletes.push((*tenant, *id)),
+            }
+        }
+        let surviving = |(tenant, template): &&(TenantId, Template)| self.template(*tenant, template.id).is_ok();
+        let versions = self.template_versions.iter().filter(surviving);
+        writes.template_versions = versions.map(|(tenant, template)| (*tenant, template)).collect();
+        for ((tenant, _), row) in &self.coupons {
+            match row.change {
+                Change::Insert => writes.coupon_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.coupon_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+        let uses = self.uses.iter().filter(|(_, change)| **change != 0);
+        writes.uses = uses.map(|((tenant, template), change)| (*tenant, *template, *change)).collect();
+        for (tenant, accounts) in &self.accounts {
+            for own in accounts.values().filter(|own| own.touched) {
+                writes.add_account(*tenant, own);
+            }
+        }
+        let reversed = self.reversed.iter();
+        writes.reversed = reversed.map(|((tenant, id), (points, done))| (*tenant, *id, *points, *done)).collect();
+        writes.transaction_inserts = self.transactions.iter().map(|(tenant, row)| (*tenant, row)).collect();
+        writes.event_inserts = self.events.iter().map(|(tenant, row)| (*tenant, row)).collect();
+        let recorded = self.new_idempotency.iter();
+        writes.idempotency_inserts =
+            recorded.map(|(tenant, key)| (*tenant, *key, &self.idempotency[&(*tenant, *key)])).collect();
+        writes.sort();
+        writes
+    }
+}
+
+impl<'a> Writes<'a> {
+    fn add_account(&mut self, tenant: TenantId, own: &'a AccountState) {
+        if own.exists {
+            self.account_updates.push((tenant, &own.account));
+        } else {
+            self.account_inserts.push((tenant, &own.account));
+        }
+        for row in &own.lots {
+            match row.change {
+                Change::Insert => self.lot_inserts.push((tenant, &own.account.member_id, &row.value)),
+                Change::Update => self.lot_updates.push((tenant, &own.account.member_id, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+        for row in &own.holds {
+            match row.change {
+                Change::Insert => self.hold_inserts.push((tenant, &row.value)),
+                Change::Update => self.hold_updates.push((tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+    }
+
+    /// Sorts what comes out of hash maps: inserts by key keep B-trees dense, and contended rows keep one order.
+    fn sort(&mut self) {
+        self.template_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.coupon_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.coupon_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.uses.sort_unstable();
+        self.account_inserts.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));
+        self.account_updates.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));
+        self.lot_inserts.sort_by_key(|(tenant, _, row)| (*tenant, row.id));
+        self.reversed.sort_unstable();
+    }
+}

@@ -1,0 +1,66 @@
+//! Instants as microseconds since 1970-01-01T00:00:00Z, and half-open windows. "Now" is always an argument.
+
+use serde::{Deserialize, Serialize};
+
+/// An instant, in microseconds since the Unix epoch, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub i64);
+
+pub const MICROS_PER_DAY: i64 = 86_400_000_000;
+
+impl Timestamp {
+    /// Stands for "never": later than every real instant. Stores keep it as is, so that one index order serves lots
+    /// with and without an expiry; the API shows it as null.
+    pub const NEVER: Timestamp = Timestamp(i64::MAX);
+
+    /// The last instant the API accepts, 9999-12-31T00:00:00Z; beyond it RFC 3339 has no form.
+    pub const MAX: Timestamp = Timestamp(253_402_214_400_000_000);
+
+    /// This instant plus whole days of 24 hours, or [`Timestamp::MAX`] when that lies beyond it.
+    pub fn plus_days(self, days: u32) -> Timestamp {
+        let moved = self.0.saturating_add(i64::from(days).saturating_mul(MICROS_PER_DAY));
+        Timestamp(moved).min(Timestamp::MAX)
+    }
+
+    /// The instant, or `None` when it is "never".
+    pub fn known(self) -> Option<Timestamp> {
+        (self != Timestamp::NEVER).then_some(self)
+    }
+}
+
+/// `[starts_at, ends_at)`; a missing bound is open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub starts_at: Option<Timestamp>,
+    pub ends_at: Option<Timestamp>,
+}
+
+impl Window {
+    pub fn has_started(&self, at: Timestamp) -> bool {
+        self.starts_at.is_none_or(|start| at >= start)
+    }
+
+    pub fn has_ended(&self, at: Timestamp) -> bool {
+        self.ends_at.is_some_and(|end| at >= end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_half_open() {
+        let window = Window { starts_at: Some(Timestamp(10)), ends_at: Some(Timestamp(20)) };
+        assert!(!window.has_started(Timestamp(9)));
+        assert!(window.has_started(Timestamp(10)) && !window.has_ended(Timestamp(19)));
+        assert!(window.has_ended(Timestamp(20)));
+    }
+
+    #[test]
+    fn days_stop_at_the_last_instant() {
+        assert_eq!(Timestamp(0).plus_days(1), Timestamp(MICROS_PER_DAY));
+        assert_eq!(Timestamp(1).plus_days(u32::MAX), Timestamp::MAX);
+    }
+}
