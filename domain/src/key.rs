@@ -16,6 +16,8 @@ pub struct Keys {
     pub templates: BTreeSet<(TenantId, TemplateId)>,
     /// To read only.
     pub template_reads: BTreeSet<(TenantId, TemplateId)>,
+    /// Templates whose count of uses is wanted as well.
+    pub template_uses: BTreeSet<(TenantId, TemplateId)>,
     /// How many coupons of the template the member has claimed; guarded by the template's lock.
     pub claimants: BTreeSet<(TenantId, TemplateId, MemberId)>,
     pub coupons: BTreeSet<(TenantId, CouponId)>,
@@ -60,6 +62,7 @@ impl Keys {
             | Command::ChangeStock { template_id, .. }
             | Command::DeleteTemplate(template_id) => {
                 self.templates.insert((tenant, *template_id));
+                self.template_uses.insert((tenant, *template_id));
             }
             Command::Claim { template_id, member_id, .. } => {
                 self.templates.insert((tenant, *template_id));

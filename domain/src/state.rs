@@ -58,6 +58,9 @@ pub struct AccountState {
     pub account: Account,
     /// Whether every open lot is at hand, or only the first [`LOT_PAGE`] in spending order.
     pub lots_complete: bool,
+    /// While lots are missing: the place of the page's last lot. Lots behind it may be at hand as well (a hold names them,
+    /// or this batch made them), but others between them may not.
+    page_end: Option<(Timestamp, Timestamp, LotId)>,
     exists: bool,
     touched: bool,
     /// In spending order.
@@ -70,6 +73,7 @@ impl AccountState {
         AccountState {
             account: Account::empty(member_id, Timestamp(0)),
             lots_complete: true,
+            page_end: None,
             exists: false,
             touched: false,
             lots: Vec::new(),
@@ -80,6 +84,11 @@ impl AccountState {
     /// The lots at hand, in spending order.
     pub fn lots(&self) -> impl Iterator<Item = &Lot> {
         self.lots.iter().map(|row| &row.value)
+    }
+
+    /// The lots at hand up to the first one that may be missing, in spending order.
+    pub fn lots_without_gap(&self) -> impl Iterator<Item = &Lot> {
+        self.lots().take_while(|lot| self.lots_complete || self.page_end.is_some_and(|end| lot.spending_order() <= end))
     }
 
     pub fn holds(&self) -> impl Iterator<Item = &Hold> {
@@ -201,8 +210,12 @@ impl State {
         }
     }
 
+    /// Says whether the lots loaded so far are all the open ones, or the first page of them. To be called when the page is
+    /// loaded and before the lots that allocations name ([`State::missing_lots`]): the last lot at hand ends the page.
     pub fn set_lots_complete(&mut self, tenant: TenantId, member: &MemberId, complete: bool) {
-        self.own(tenant, member).lots_complete = complete;
+        let own = self.own(tenant, member);
+        own.lots_complete = complete;
+        own.page_end = if complete { None } else { own.lots().last().map(Lot::spending_order) };
     }
 
     /// How many lots of the account are at hand.
@@ -340,8 +353,12 @@ impl State {
         }
     }
 
-    /// Counts a use of the template (-1 for one taken back).
+    /// Counts a use of the template (-1 for one taken back). Stores keep the count apart from the template's row, which
+    /// therefore is not changed by it; one at hand still shows it to the commands that follow.
     pub(crate) fn count_use(&mut self, tenant: TenantId, template: TemplateId, change: i64) {
+        if let Some(row) = self.templates.get_mut(&(tenant, template)) {
+            row.value.used_count += change;
+        }
         *self.uses.entry((tenant, template)).or_default() += change;
     }
 

@@ -44,7 +44,8 @@ def main() -> int:
 
     print("Read " + ", ".join(f"{count:,} {name}" for name, count in data.counts.items()) + ".")
     if len(data.households) < data.counts["households"] or options.until:
-        print(f"Replaying the first {len(data.households):,} households" + (f" until {options.until}." if options.until else "."))
+        through = f" through {options.until}" if options.until else ""
+        print(f"Replaying the first {len(data.households):,} households{through}.")
     sys.stdout.flush()
 
     api = Api(options.url, options.key)

@@ -68,9 +68,7 @@ def _account(baskets) -> Account:
 
 def expected(retail: Retail) -> dict[str, int]:
     """The figures of the report that no machine's speed can change."""
-    coupons = {
-        (template, household) for template in retail.templates for household in retail.mailed.get(template.campaign, [])
-    }
+    coupons = {(template, household) for template in retail.templates for household in retail.recipients(template)}
     used = set()
     for redemption in retail.redemptions:
         coupon = (redemption.template, redemption.household)

@@ -33,7 +33,7 @@ class Replay:
         self.tally: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()  # by problem code
         self.by_month: dict[str, Counter[str]] = {name: Counter() for name in ("issued", "used", "refused")}
-        claims = sum(len(retail.mailed.get(template.campaign, [])) for template in retail.templates)
+        claims = sum(len(retail.recipients(template)) for template in retail.templates)
         self.progress = Progress(len(retail.templates) + claims + len(retail.redemptions) + len(retail.baskets))
 
     def run(self) -> None:
@@ -86,21 +86,22 @@ class Replay:
 
     def claim(self, at: datetime, templates: list[Template]) -> None:
         """Hand the campaign's coupons to every household that received it."""
-        recipients = [(template, household) for template in templates for household in self.retail.mailed[template.campaign]]
+        recipients = [(template, household) for template in templates for household in self.retail.recipients(template)]
+        effective_at, month = rfc3339(at), f"{at:%Y-%m}"
         lines = [
             {
                 "op": "claim",
                 "template_id": self.template_ids[template],
                 "member_id": member_id(household),
                 "idempotency_key": f"cj-claim-{template.campaign}-{template.upc}-{household}",
-                "effective_at": rfc3339(at),
+                "effective_at": effective_at,
             }
             for template, household in recipients
         ]
         for recipient, (line, answer) in zip(recipients, self.api.batch(lines)):
             self.coupon_ids[recipient] = self.accepted(line, answer)["id"]
             self.tally["coupons_issued"] += 1
-            self.by_month["issued"][f"{at:%Y-%m}"] += 1
+            self.by_month["issued"][month] += 1
             self.progress.advance(1, at)
 
     def redeem(self, at: datetime, redemptions: list[Redemption]) -> None:

@@ -49,6 +49,9 @@ class Retail(NamedTuple):
     mailed: dict[int, list[int]]  # campaign -> the households that received it
     windows: dict[int, tuple[datetime, datetime]]  # campaign -> [start, end)
 
+    def recipients(self, template: Template) -> list[int]:
+        return self.mailed.get(template.campaign, [])
+
 
 def load(households: int | None = None, until: date | None = None) -> Retail:
     """Read the year, or its slice: the first households by id, through the day `until`."""

@@ -144,12 +144,14 @@ pub fn revoke(
 /// Writes what time has decided: a lock past its deadline is released, an open coupon past its validity expires.
 pub fn settle(state: &mut State, envelope: &Envelope, ids: &mut Ids, id: CouponId) -> Result<Coupon, Rejection> {
     let mut coupon = state.coupon(envelope.tenant, id)?.clone();
+    let mut open_since = coupon.claimed_at;
     if coupon.status == CouponStatus::Locked
         && let Some(deadline) = coupon.locked_until.filter(|deadline| *deadline <= envelope.at)
     {
         coupon = open_again(state, envelope, ids, coupon, deadline);
+        open_since = deadline;
     }
-    Ok(expire_if_over(state, envelope, ids, coupon, envelope.at))
+    Ok(expire_if_over(state, envelope, ids, coupon, open_since))
 }
 
 fn open_again(state: &mut State, envelope: &Envelope, ids: &mut Ids, mut coupon: Coupon, at: Timestamp) -> Coupon {
@@ -162,8 +164,16 @@ fn open_again(state: &mut State, envelope: &Envelope, ids: &mut Ids, mut coupon:
     coupon
 }
 
-fn expire_if_over(state: &mut State, envelope: &Envelope, ids: &mut Ids, mut coupon: Coupon, at: Timestamp) -> Coupon {
-    if coupon.status == CouponStatus::Available && at >= coupon.valid_until {
+/// Expires an open coupon whose validity has ended: then, or when its lock ended, whichever is later.
+fn expire_if_over(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    mut coupon: Coupon,
+    open_since: Timestamp,
+) -> Coupon {
+    if coupon.status == CouponStatus::Available && envelope.at >= coupon.valid_until {
+        let at = coupon.valid_until.max(open_since);
         coupon.status = CouponStatus::Expired;
         record(state, envelope, ids, at, &coupon, EventKind::CouponExpired, "{}".into());
         state.save_coupon(envelope.tenant, coupon.clone());

@@ -175,7 +175,7 @@ pub fn hold(
     let id = TransactionId(ids.draw());
     let posted = post(state, envelope, id, member_id, envelope.at, TransactionType::Hold, -points, note);
     record_hold(state, envelope, ids, EventKind::PointsHeld, &hold, envelope.at);
-    Ok(held(hold, &posted))
+    Ok(held(state, envelope, hold, &posted))
 }
 
 /// Uses `points` of an open hold (all of it by default) and releases the rest.
@@ -219,7 +219,7 @@ pub fn capture(
     if !rest.is_empty() {
         give_back(state, envelope, ids, member_id, hold_id, rest, envelope.at);
     }
-    Ok(held(hold, &posted))
+    Ok(held(state, envelope, hold, &posted))
 }
 
 /// Gives back all of an open hold.
@@ -232,7 +232,7 @@ pub fn release(
 ) -> Decision<Outcome> {
     let hold = open_hold(state, envelope, ids, member_id, hold_id)?;
     let (hold, posted) = close(state, envelope, ids, member_id, hold, HoldStatus::Released, envelope.at);
-    Ok(held(hold, &posted))
+    Ok(held(state, envelope, hold, &posted))
 }
 
 /// Writes what time has decided: holds past their deadline are released, lots past their expiry lose what remains.
@@ -241,11 +241,13 @@ pub fn settle(state: &mut State, envelope: &Envelope, ids: &mut Ids, member_id: 
     let own = state.account(envelope.tenant, member_id);
     let mut overdue: Vec<Hold> = own.holds().filter(|hold| hold.is_overdue(envelope.at)).cloned().collect();
     overdue.sort_by_key(|hold| (hold.expires_at, hold.id));
+    // In the order of time, so that the ledger reads as if each had been written when it was due.
     for hold in overdue {
         let deadline = hold.expires_at;
+        expire_lots(state, envelope, ids, member_id, deadline, Timestamp(i64::MIN));
         close(state, envelope, ids, member_id, hold, HoldStatus::Expired, deadline);
     }
-    expire_overdue_lots(state, envelope, ids, member_id, Timestamp(i64::MIN));
+    expire_lots(state, envelope, ids, member_id, envelope.at, Timestamp(i64::MIN));
     Ok(())
 }
 
@@ -255,26 +257,28 @@ pub fn settle(state: &mut State, envelope: &Envelope, ids: &mut Ids, member_id: 
 /// before any change, so that the command can be decided again from the start.
 pub(super) fn require_lots(state: &State, envelope: &Envelope, member_id: &MemberId, points: i64) -> Decision<()> {
     let own = state.account(envelope.tenant, member_id);
-    let last_is_open = own.lots().last().is_some_and(|lot| lot.expires_at > envelope.at);
-    if own.lots_complete || (last_is_open && spendable(own, envelope.at) >= points) {
+    let last_is_open = own.lots_without_gap().last().is_some_and(|lot| lot.expires_at > envelope.at);
+    if own.lots_complete || (last_is_open && sum_spendable(own.lots_without_gap(), envelope.at) >= points) {
         Ok(())
     } else {
         Err(Interrupt::NeedLots(member_id.clone()))
     }
 }
 
-/// Posts the expiry of every overdue lot. Points that a hold had protected expire when it ended, not before.
-fn expire_overdue_lots(
+/// Posts the expiry of every lot due by `until`. Points that a hold had protected, or a refund brought back, expire at that
+/// moment (`not_before`), not before.
+pub(super) fn expire_lots(
     state: &mut State,
     envelope: &Envelope,
     ids: &mut Ids,
     member_id: &MemberId,
+    until: Timestamp,
     not_before: Timestamp,
 ) {
     let overdue: Vec<(LotId, i64, Timestamp)> = state
         .account(envelope.tenant, member_id)
         .lots()
-        .take_while(|lot| lot.expires_at <= envelope.at)
+        .take_while(|lot| lot.expires_at <= until)
         .filter(|lot| lot.remaining > 0)
         .map(|lot| (lot.id, lot.remaining, lot.expires_at))
         .collect();
@@ -353,7 +357,7 @@ fn give_back(
     let note = Note { hold_id: Some(hold_id), allocations: parts, ..Note::default() };
     let id = TransactionId(ids.draw());
     let posted = post(state, envelope, id, member_id, at, TransactionType::Release, points, note);
-    expire_overdue_lots(state, envelope, ids, member_id, at);
+    expire_lots(state, envelope, ids, member_id, at, at);
     posted
 }
 
@@ -375,7 +379,11 @@ fn allocate(state: &State, envelope: &Envelope, member_id: &MemberId, points: i6
 
 /// What could be spent at `at` of the lots known here.
 pub fn spendable(own: &AccountState, at: Timestamp) -> i64 {
-    own.lots().filter(|lot| lot.is_spendable_at(at)).map(|lot| lot.remaining).sum()
+    sum_spendable(own.lots(), at)
+}
+
+fn sum_spendable<'a>(lots: impl Iterator<Item = &'a Lot>, at: Timestamp) -> i64 {
+    lots.filter(|lot| lot.is_spendable_at(at)).map(|lot| lot.remaining).sum()
 }
 
 /// Cuts `skip` and then `take` points off the front of the allocations: the taken part, and all that comes after it.
@@ -471,6 +479,9 @@ fn record_hold(state: &mut State, envelope: &Envelope, ids: &mut Ids, kind: Even
     state.record_event(envelope, ids, at, kind, hold.id.0, Some(&hold.member_id), data);
 }
 
-fn held(hold: Hold, transaction: &Transaction) -> Outcome {
-    Outcome::Hold { available: transaction.balance_after, transaction_id: transaction.id, hold: Box::new(hold) }
+/// The answer to a hold's commands. What is available now may differ from the transaction's balance: a part may have been
+/// given back after it, and some of that may have expired at once.
+fn held(state: &State, envelope: &Envelope, hold: Hold, transaction: &Transaction) -> Outcome {
+    let available = state.account(envelope.tenant, &hold.member_id).account.available;
+    Outcome::Hold { available, transaction_id: transaction.id, hold: Box::new(hold) }
 }

@@ -5,7 +5,7 @@
 //! A grant's reversal takes back what is left, from the grant's own lot first and then in spending order; what is missing
 //! becomes debt.
 
-use super::ledger::{Decision, Note, post, record, require_lots, settle, split};
+use super::ledger::{Decision, Note, expire_lots, post, record, require_lots, settle, split};
 use super::{Allocation, Lot, TransactionType};
 use crate::command::Envelope;
 use crate::decide::Outcome;
@@ -35,7 +35,7 @@ pub fn reverse(
     }
     let left = original.reversible_points() - reversed;
     let points = points.unwrap_or(left);
-    if points > left || points == 0 {
+    if points > left || points < 1 {
         return Err(Rejection::ReversalExceeds { left }.into());
     }
     let from_lots = if original.kind.is_earn() { points } else { 0 };
@@ -88,7 +88,7 @@ pub fn reverse(
     let posted = post(state, envelope, posted_id, member_id, envelope.at, kind, points, note);
     let outcome = finish(state, envelope, ids, &original.id, reversed + points, posted);
     // Without grace the restored part of an expired lot is overdue already.
-    settle(state, envelope, ids, member_id)?;
+    expire_lots(state, envelope, ids, member_id, envelope.at, envelope.at);
     Ok(outcome)
 }
 

@@ -1,0 +1,194 @@
+//! Column lists and the decoders that read them: one pair for each kind of row, used by reads and batches of both stores.
+
+use scrip_domain::coupon::{Coupon, CouponSource, CouponStatus, Definition, Template};
+use scrip_domain::event::{Event, EventKind};
+use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::tenant::{ApiKey, Scope, Tenant};
+use scrip_domain::{CouponId, EventId, HoldId, KeyId, LotId, TemplateId, TransactionId};
+use std::sync::Arc;
+
+use super::StoreError;
+use super::value::Row;
+
+type Decoded<T> = Result<T, StoreError>;
+
+pub const TENANT: &str = "tenant_id, name, currency, time_zone, refund_grace_days, created_at";
+
+pub fn tenant(row: &Row) -> Decoded<Tenant> {
+    Ok(Tenant {
+        id: row.tenant(0)?,
+        name: row.text(1)?,
+        currency: row.text(2)?,
+        time_zone: row.text(3)?,
+        refund_grace_days: row.int(4)?.try_into().unwrap_or(0),
+        created_at: row.time(5)?,
+    })
+}
+
+pub const API_KEY: &str = "tenant_id, id, name, scope, member_id, expires_at, revoked_at, created_at";
+
+pub fn api_key(row: &Row) -> Decoded<ApiKey> {
+    Ok(ApiKey {
+        tenant_id: row.tenant(0)?,
+        id: KeyId(row.uuid(1)?),
+        name: row.text(2)?,
+        scope: row.name(3, Scope::parse)?,
+        member_id: row.opt_caller_id(4)?,
+        expires_at: row.opt_time(5)?,
+        revoked_at: row.opt_time(6)?,
+        created_at: row.time(7)?,
+    })
+}
+
+pub const TEMPLATE: &str = "t.tenant_id, t.id, t.version, t.enabled, t.total_stock, t.remaining_stock, t.claimed_count, \
+                            t.created_at, t.updated_at";
+pub const TEMPLATE_COLUMNS: usize = 9;
+
+/// A template whose definition and count of uses are known already.
+pub fn template(row: &Row, definition: Arc<Definition>, used_count: i64) -> Decoded<Template> {
+    Ok(Template {
+        id: TemplateId(row.uuid(1)?),
+        version: row.int(2)?,
+        enabled: row.bool(3)?,
+        total_stock: row.opt_int(4)?,
+        remaining_stock: row.opt_int(5)?,
+        claimed_count: row.int(6)?,
+        used_count,
+        definition,
+        created_at: row.time(7)?,
+        updated_at: row.time(8)?,
+    })
+}
+
+pub const COUPON: &str = "tenant_id, id, template_id, template_version, member_id, status, sequence, source, valid_from, \
+                          valid_until, order_id, locked_until, discount_amount, claimed_at, used_at";
+
+pub fn coupon(row: &Row) -> Decoded<Coupon> {
+    Ok(Coupon {
+        id: CouponId(row.uuid(1)?),
+        template_id: TemplateId(row.uuid(2)?),
+        template_version: row.int(3)?,
+        member_id: row.caller_id(4)?,
+        status: row.name(5, CouponStatus::parse)?,
+        sequence: row.int(6)?,
+        source: row.name(7, CouponSource::parse)?,
+        valid_from: row.time(8)?,
+        valid_until: row.time(9)?,
+        order_id: row.opt_caller_id(10)?,
+        locked_until: row.opt_time(11)?,
+        discount_amount: row.opt_int(12)?,
+        claimed_at: row.time(13)?,
+        used_at: row.opt_time(14)?,
+    })
+}
+
+pub const ACCOUNT: &str = "tenant_id, member_id, total_points, available, frozen, used, expired, revoked, debt, sequence, \
+                           created_at, updated_at";
+
+pub fn account(row: &Row) -> Decoded<Account> {
+    Ok(Account {
+        member_id: row.caller_id(1)?,
+        total_points: row.int(2)?,
+        available: row.int(3)?,
+        frozen: row.int(4)?,
+        used: row.int(5)?,
+        expired: row.int(6)?,
+        revoked: row.int(7)?,
+        debt: row.int(8)?,
+        sequence: row.int(9)?,
+        created_at: row.time(10)?,
+        updated_at: row.time(11)?,
+    })
+}
+
+pub const LOT: &str = "tenant_id, member_id, id, points, remaining, held, used, expired, revoked, moved, available_from, \
+                       expires_at, transaction_id, created_at";
+
+pub fn lot(row: &Row) -> Decoded<Lot> {
+    Ok(Lot {
+        id: LotId(row.uuid(2)?),
+        points: row.int(3)?,
+        remaining: row.int(4)?,
+        held: row.int(5)?,
+        used: row.int(6)?,
+        expired: row.int(7)?,
+        revoked: row.int(8)?,
+        moved: row.int(9)?,
+        available_from: row.time(10)?,
+        expires_at: row.time(11)?,
+        transaction_id: TransactionId(row.uuid(12)?),
+        created_at: row.time(13)?,
+    })
+}
+
+pub const TRANSACTION: &str = "tenant_id, id, member_id, sequence, type, points, balance_before, balance_after, \
+                               frozen_after, debt_after, reference, remark, hold_id, reverses_id, lot_id, allocations, \
+                               expires_at, occurred_at, recorded_at";
+pub const TRANSACTION_COLUMNS: usize = 19;
+
+pub fn transaction(row: &Row) -> Decoded<Transaction> {
+    Ok(Transaction {
+        id: TransactionId(row.uuid(1)?),
+        member_id: row.caller_id(2)?,
+        sequence: row.int(3)?,
+        kind: row.name(4, TransactionType::parse)?,
+        points: row.int(5)?,
+        balance_before: row.int(6)?,
+        balance_after: row.int(7)?,
+        frozen_after: row.int(8)?,
+        debt_after: row.int(9)?,
+        reference: row.opt_text(10)?,
+        remark: row.opt_text(11)?,
+        hold_id: row.opt_uuid(12)?.map(HoldId),
+        reverses_id: row.opt_uuid(13)?.map(TransactionId),
+        lot_id: row.opt_uuid(14)?.map(LotId),
+        allocations: row.json(15)?,
+        expires_at: row.opt_time(16)?,
+        occurred_at: row.time(17)?,
+        recorded_at: row.time(18)?,
+    })
+}
+
+pub const HOLD: &str = "tenant_id, id, member_id, points, captured, released, status, reference, remark, expires_at, \
+                        allocations, created_at, closed_at";
+
+pub fn hold(row: &Row) -> Decoded<Hold> {
+    Ok(Hold {
+        id: HoldId(row.uuid(1)?),
+        member_id: row.caller_id(2)?,
+        points: row.int(3)?,
+        captured: row.int(4)?,
+        released: row.int(5)?,
+        status: row.name(6, HoldStatus::parse)?,
+        reference: row.opt_text(7)?,
+        remark: row.opt_text(8)?,
+        expires_at: row.time(9)?,
+        allocations: row.json(10)?,
+        created_at: row.time(11)?,
+        closed_at: row.opt_time(12)?,
+    })
+}
+
+pub const EVENT: &str = "tx, ordinal, id, type, subject_id, member_id, data, actor_id, occurred_at, recorded_at";
+
+/// Where an event stands in its tenant's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventPosition {
+    pub tx: i64,
+    pub ordinal: i64,
+}
+
+pub fn event(row: &Row) -> Decoded<(EventPosition, Event)> {
+    let position = EventPosition { tx: row.int(0)?, ordinal: row.int(1)? };
+    let event = Event {
+        id: EventId(row.uuid(2)?),
+        kind: row.name(3, EventKind::parse)?,
+        subject: row.uuid(4)?,
+        member_id: row.opt_caller_id(5)?,
+        data: row.text(6)?,
+        actor: row.opt_uuid(7)?.map(KeyId),
+        occurred_at: row.time(8)?,
+        recorded_at: row.time(9)?,
+    };
+    Ok((position, event))
+}

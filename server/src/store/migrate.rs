@@ -1,0 +1,69 @@
+//! Brings a store's schema up to date: embedded SQL files, the same number for both stores, forward only.
+//!
+//! Each file runs once, in its own transaction together with its row in `schema_migration`, under a lock that keeps two
+//! nodes from migrating at once. A file that changed after it was applied is refused: history is not edited.
+
+use sha2::{Digest, Sha256};
+
+use super::{Store, StoreError};
+
+/// One step of the schema, in both dialects.
+pub struct Migration {
+    pub number: i64,
+    pub name: &'static str,
+    pub sqlite: &'static str,
+    pub postgres: &'static str,
+}
+
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    name: "initial",
+    sqlite: include_str!("migrations/0001_initial.sqlite.sql"),
+    postgres: include_str!("migrations/0001_initial.postgres.sql"),
+}];
+
+pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \
+                                       name TEXT NOT NULL, checksum TEXT NOT NULL)";
+pub(super) const SELECT_APPLIED: &str = "SELECT number, checksum FROM schema_migration ORDER BY number";
+pub(super) const INSERT_APPLIED: &str = "INSERT INTO schema_migration (number, name, checksum) VALUES ($1, $2, $3)";
+
+/// Which migrations a store lacks.
+pub(super) fn pending(
+    applied: &[(i64, String)],
+    text: fn(&Migration) -> &'static str,
+) -> Result<Vec<&'static Migration>, StoreError> {
+    let newest = MIGRATIONS.last().map_or(0, |migration| migration.number);
+    if let Some((number, _)) = applied.iter().find(|(number, _)| *number > newest) {
+        return Err(StoreError::Fault(format!(
+            "the store has migration {number}, which this version of scrip does not know; run the newer version"
+        )));
+    }
+    for migration in MIGRATIONS {
+        let known = applied.iter().find(|(number, _)| *number == migration.number);
+        if known.is_some_and(|(_, checksum)| *checksum != self::checksum(text(migration))) {
+            return Err(StoreError::Fault(format!(
+                "migration {} of the store differs from this version's; it was applied by a different build",
+                migration.number
+            )));
+        }
+    }
+    let is_pending = |migration: &&Migration| !applied.iter().any(|(number, _)| *number == migration.number);
+    Ok(MIGRATIONS.iter().filter(is_pending).collect())
+}
+
+pub(super) fn checksum(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Store {
+    /// Applies what is missing and returns the names of the migrations applied now.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or knows migrations that this version does not.
+    pub async fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
+        match self {
+            Store::Sqlite(store) => store.migrate(),
+            Store::Postgres(store) => store.migrate().await,
+        }
+    }
+}

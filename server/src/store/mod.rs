@@ -1,0 +1,212 @@
+//! Where everything is kept: SQLite in one file, or PostgreSQL.
+//!
+//! Two narrow faces. Writing goes through [`Writer::run`]: lock and load the rows of a batch of commands, let the domain
+//! decide, commit rows, events and idempotency results in one transaction. Reading is [`read`]: one SQL text and one
+//! decoder for both stores. The same contract suite runs on both.
+//!
+//! Shared by both writers: the batch is decided by [`decide_all`], and what can go wrong is a [`BatchFailure`], which tells
+//! the engine whether to retry, to bisect or to give up.
+
+pub mod decode;
+pub mod definitions;
+pub mod migrate;
+mod postgres;
+pub mod read;
+mod sqlite;
+mod value;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use scrip_domain::decide::NeedLots;
+use scrip_domain::{Answer, Envelope, State, decide};
+
+pub use definitions::Definitions;
+pub use postgres::{PostgresStore, PostgresWriter};
+pub use sqlite::{SqliteStore, SqliteWriter};
+pub use value::{Param, Row};
+
+/// A store's fault, as opposed to a rejection: the caller did nothing wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached or takes no work now; a later attempt may succeed.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    #[error("the disk is full: {0}")]
+    DiskFull(String),
+    /// A constraint refused what the rules had allowed.
+    #[error("constraint {0} refused a write")]
+    Constraint(String),
+    /// Two transactions collided; deciding again settles it.
+    #[error("transactions collided: {0}")]
+    Conflict(String),
+    /// A stored value that this version cannot read.
+    #[error("a stored value cannot be read: {0}")]
+    Corrupt(String),
+    #[error("{0}")]
+    Fault(String),
+}
+
+impl StoreError {
+    pub fn corrupt(detail: impl Into<String>) -> Self {
+        StoreError::Corrupt(detail.into())
+    }
+}
+
+/// Why a batch was not committed. Nothing of it has taken effect, except as `Unknown` says.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchFailure {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The connection was lost at COMMIT and the database does not say in time what became of it.
+    #[error("the outcome of the commit is unknown")]
+    Unknown,
+}
+
+/// Where and how to keep things.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// `sqlite:PATH` or `postgres://...`.
+    pub url: StoreUrl,
+    /// Connections that read, at most.
+    pub read_connections: usize,
+    /// How long to wait for a read connection.
+    pub acquire_timeout: Duration,
+    /// How long one statement may run.
+    pub statement_timeout: Duration,
+    /// How long to keep asking what became of a commit whose connection was lost.
+    pub resolve_timeout: Duration,
+}
+
+impl StoreOptions {
+    pub fn new(url: StoreUrl) -> Self {
+        StoreOptions {
+            url,
+            read_connections: 20,
+            acquire_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(30),
+            resolve_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A parsed store URL. Its `Display` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl std::str::FromStr for StoreUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() {
+                Err("name a file after sqlite:, for instance sqlite:data/scrip.db".into())
+            } else {
+                Ok(StoreUrl::Sqlite(path.into()))
+            };
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return match text.parse::<tokio_postgres::Config>() {
+                Ok(_) => Ok(StoreUrl::Postgres(text.into())),
+                Err(error) => Err(format!("not a PostgreSQL URL: {error}")),
+            };
+        }
+        Err("expected sqlite:PATH or postgres://USER@HOST/DATABASE".into())
+    }
+}
+
+impl std::fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            StoreUrl::Postgres(url) => {
+                let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+                let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+                let place = place.split('?').next().unwrap_or(place);
+                write!(f, "{scheme}://{place}")
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// An open store. Cheap to clone.
+#[derive(Clone)]
+pub enum Store {
+    Sqlite(Arc<SqliteStore>),
+    Postgres(Arc<PostgresStore>),
+}
+
+impl Store {
+    /// Opens the store; its schema may still be missing ([`Store::migrate`]).
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it cannot be reached, with what to do about it.
+    pub async fn open(options: &StoreOptions) -> Result<Store, StoreError> {
+        match &options.url {
+            StoreUrl::Sqlite(path) => Ok(Store::Sqlite(Arc::new(SqliteStore::open(path, options)?))),
+            StoreUrl::Postgres(url) => Ok(Store::Postgres(Arc::new(PostgresStore::open(url, options).await?))),
+        }
+    }
+
+    /// A writer of its own connection. SQLite has one writer at a time: a second waits for the first one's transaction.
+    pub async fn writer(&self) -> Result<Writer, StoreError> {
+        match self {
+            Store::Sqlite(store) => Ok(Writer::Sqlite(Box::new(store.writer()?))),
+            Store::Postgres(store) => Ok(Writer::Postgres(Box::new(store.writer().await?))),
+        }
+    }
+
+    /// Which kind of store this is, for logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Store::Sqlite(_) => "sqlite",
+            Store::Postgres(_) => "postgres",
+        }
+    }
+
+    /// The definitions known to this process.
+    pub fn definitions(&self) -> &Definitions {
+        match self {
+            Store::Sqlite(store) => &store.definitions,
+            Store::Postgres(store) => &store.definitions,
+        }
+    }
+}
+
+/// Runs batches, one at a time.
+pub enum Writer {
+    Sqlite(Box<SqliteWriter>),
+    Postgres(Box<PostgresWriter>),
+}
+
+impl Writer {
+    /// Decides the commands in order and commits what they change, all in one transaction.
+    ///
+    /// # Errors
+    /// A [`BatchFailure`]; then no command of the batch has taken effect, unless it is `Unknown`.
+    pub async fn run(&mut self, batch: &[Envelope]) -> Result<Vec<Answer>, BatchFailure> {
+        match self {
+            Writer::Sqlite(writer) => Ok(writer.run(batch)?),
+            Writer::Postgres(writer) => writer.run(batch).await,
+        }
+    }
+}
+
+/// Decides the commands that have no answer yet. Stops at one that needs more lots; call again once they are loaded.
+fn decide_all(state: &mut State, batch: &[Envelope], answers: &mut Vec<Answer>) -> Result<(), NeedLots> {
+    for envelope in &batch[answers.len()..] {
+        answers.push(decide(state, envelope)?);
+    }
+    Ok(())
+}
