@@ -23,14 +23,14 @@ pub enum Rejection {
     StockUnlimited,
     StockOutOfRange { remaining: i64, max_total: i64 },
 
-    // Claims, in order of precedence after TemplateNotFound.
+    // Claims, in order of precedence after TemplateNotFound. Those with a template `version` stay true while it does.
     TemplateDisabled,
     ClaimNotStarted { starts_at: Option<Timestamp> },
-    ClaimEnded { ended_at: Option<Timestamp> },
+    ClaimEnded { ended_at: Option<Timestamp>, version: i64 },
     ValidityEnded { ended_at: Timestamp },
     MemberLevel { allowed: Vec<String> },
-    ClaimLimitReached { limit: i64 },
-    SoldOut { total: i64 },
+    ClaimLimitReached { limit: i64, version: i64 },
+    SoldOut { total: i64, version: i64 },
 
     // Coupons.
     CouponExpired { valid_until: Timestamp },

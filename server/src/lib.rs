@@ -1,1 +1,11 @@
+//! The world around the rules: stores, engine, HTTP, jobs and command line. One binary, `scrip`.
+//!
+//! Direction: cli -> app -> http, jobs -> engine -> store -> domain. Nothing below http knows HTTP; nothing below app
+//! sees the whole configuration; nothing but [`clock`] asks for the time.
 
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod jobs;
+pub mod metrics;
+pub mod store;

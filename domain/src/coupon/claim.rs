@@ -22,10 +22,10 @@ pub fn claim(
     let claimed = state.claimed_by(envelope.tenant, template_id, member_id);
     let limit = template.definition.limit_per_member;
     if claimed >= limit {
-        return Err(Rejection::ClaimLimitReached { limit });
+        return Err(Rejection::ClaimLimitReached { limit, version: template.version });
     }
     if template.remaining_stock == Some(0) {
-        return Err(Rejection::SoldOut { total: template.total_stock.unwrap_or_default() });
+        return Err(Rejection::SoldOut { total: template.total_stock.unwrap_or_default(), version: template.version });
     }
 
     let (valid_from, valid_until) = match template.definition.validity {
@@ -65,7 +65,7 @@ fn check_template(template: &Template, at: Timestamp, member_level: Option<&str>
         return Err(Rejection::ClaimNotStarted { starts_at: definition.distribution.starts_at });
     }
     if definition.distribution.has_ended(at) {
-        return Err(Rejection::ClaimEnded { ended_at: definition.distribution.ends_at });
+        return Err(Rejection::ClaimEnded { ended_at: definition.distribution.ends_at, version: template.version });
     }
     if let Validity::Fixed { ends_at, .. } = definition.validity
         && at >= ends_at

@@ -251,7 +251,7 @@ fn run(connection: &mut Connection, known: &Definitions, batch: &[Envelope]) -> 
 fn load(connection: &Connection, keys: &Keys, known: &Definitions) -> Result<State, StoreError> {
     let mut state = State::empty(keys);
     for tenant in &keys.tenants {
-        let sql = const_format(&["SELECT ", decode::TENANT, " FROM tenant WHERE tenant_id = $1"]);
+        let sql = ["SELECT ", decode::TENANT, " FROM tenant WHERE tenant_id = $1"].concat();
         for row in query(connection, &sql, &[(*tenant).into()], decode::tenant)? {
             state.load_tenant(row);
         }
@@ -294,7 +294,7 @@ fn load(connection: &Connection, keys: &Keys, known: &Definitions) -> Result<Sta
         }
     }
     for (tenant, id) in &keys.coupons {
-        let sql = const_format(&["SELECT ", decode::COUPON, " FROM mkt_user_coupon WHERE tenant_id = $1 AND id = $2"]);
+        let sql = ["SELECT ", decode::COUPON, " FROM mkt_user_coupon WHERE tenant_id = $1 AND id = $2"].concat();
         for coupon in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode::coupon)? {
             state.load_coupon(*tenant, coupon);
         }
@@ -319,7 +319,7 @@ fn load(connection: &Connection, keys: &Keys, known: &Definitions) -> Result<Sta
         }
     }
     for (tenant, id) in &keys.holds {
-        let sql = const_format(&["SELECT ", decode::HOLD, " FROM mkt_points_hold WHERE tenant_id = $1 AND id = $2"]);
+        let sql = ["SELECT ", decode::HOLD, " FROM mkt_points_hold WHERE tenant_id = $1 AND id = $2"].concat();
         for hold in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode::hold)? {
             state.load_hold(*tenant, hold);
         }
@@ -338,7 +338,7 @@ fn load(connection: &Connection, keys: &Keys, known: &Definitions) -> Result<Sta
         }
     }
     for (tenant, member, id) in state.missing_lots() {
-        let sql = const_format(&["SELECT ", decode::LOT, " FROM mkt_points_lot WHERE tenant_id = $1 AND id = $2"]);
+        let sql = ["SELECT ", decode::LOT, " FROM mkt_points_lot WHERE tenant_id = $1 AND id = $2"].concat();
         for lot in query(connection, &sql, &[tenant.into(), id.0.into()], decode::lot)? {
             state.load_lot(tenant, &member, lot);
         }
@@ -351,10 +351,6 @@ fn load(connection: &Connection, keys: &Keys, known: &Definitions) -> Result<Sta
         }
     }
     Ok(state)
-}
-
-fn const_format(parts: &[&str]) -> String {
-    parts.concat()
 }
 
 fn definition(connection: &Connection, tenant: TenantId, id: Uuid, version: i64) -> Result<Definition, StoreError> {
@@ -393,7 +389,7 @@ fn load_lots(
 
 fn write(connection: &Connection, writes: &Writes<'_>, tx: i64) -> Result<(), StoreError> {
     for tenant in &writes.tenant_inserts {
-        let sql = const_format(&["INSERT INTO tenant (", decode::TENANT, ") VALUES ($1, $2, $3, $4, $5, $6)"]);
+        let sql = ["INSERT INTO tenant (", decode::TENANT, ") VALUES ($1, $2, $3, $4, $5, $6)"].concat();
         connection.prepare_cached(&sql)?.execute(params![
             id(tenant.id.0),
             tenant.name,
@@ -405,8 +401,7 @@ fn write(connection: &Connection, writes: &Writes<'_>, tx: i64) -> Result<(), St
     }
     for (key, digest) in &writes.api_key_inserts {
         let columns = decode::API_KEY;
-        let sql =
-            format!("INSERT INTO api_key ({columns}, secret_digest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)");
+        let sql = format!("INSERT INTO api_key ({columns}, secret_digest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)");
         connection.prepare_cached(&sql)?.execute(params![
             id(key.tenant_id.0),
             id(key.id.0),
@@ -429,9 +424,8 @@ fn write(connection: &Connection, writes: &Writes<'_>, tx: i64) -> Result<(), St
     write_accounts(connection, writes)?;
     for (ordinal, (tenant, event)) in writes.event_inserts.iter().enumerate() {
         let columns = decode::EVENT;
-        let sql = format!(
-            "INSERT INTO event (tenant_id, {columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-        );
+        let sql =
+            format!("INSERT INTO event (tenant_id, {columns}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
         connection.prepare_cached(&sql)?.execute(params![
             id(tenant.0),
             tx,

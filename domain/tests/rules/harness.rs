@@ -1,0 +1,451 @@
+//! A store in memory: whole rows in ordered maps, loaded by the keys of a batch and written back from the state's writes,
+//! as a real store does it. After each batch it checks what a database would check by constraints, and a little more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
+use scrip_domain::decide::NeedLots;
+use scrip_domain::event::Event;
+use scrip_domain::key::Keys;
+use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
+use scrip_domain::tenant::{ApiKey, Tenant};
+use scrip_domain::{
+    Answer, CouponId, Envelope, EventId, HoldId, KeyId, LotId, MemberId, State, TemplateId, TenantId, TransactionId,
+    decide,
+};
+
+use crate::model::Snapshot;
+
+/// Every row of every tenant.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Rows {
+    pub tenants: BTreeMap<TenantId, Tenant>,
+    pub api_keys: BTreeMap<(TenantId, KeyId), (ApiKey, [u8; 32])>,
+    /// Without the uses, which are kept apart.
+    pub templates: BTreeMap<(TenantId, TemplateId), Template>,
+    pub versions: BTreeMap<(TenantId, TemplateId, i64), Arc<Definition>>,
+    pub uses: BTreeMap<(TenantId, TemplateId), i64>,
+    pub coupons: BTreeMap<(TenantId, CouponId), Coupon>,
+    pub sequences: BTreeMap<(TenantId, TemplateId, MemberId), BTreeSet<i64>>,
+    pub accounts: BTreeMap<(TenantId, MemberId), Account>,
+    pub lots: BTreeMap<(TenantId, MemberId), BTreeMap<LotId, Lot>>,
+    pub holds: BTreeMap<(TenantId, MemberId), BTreeMap<HoldId, Hold>>,
+    pub transactions: BTreeMap<(TenantId, TransactionId), Transaction>,
+    pub ledgers: BTreeMap<(TenantId, MemberId), Vec<TransactionId>>,
+    /// The size of a transaction, and how much of it has been undone.
+    pub reversals: BTreeMap<(TenantId, TransactionId), (i64, i64)>,
+    pub events: Vec<(TenantId, Event)>,
+    pub idempotency: BTreeMap<(TenantId, [u8; 16]), IdempotencyRecord>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Harness {
+    pub rows: Rows,
+    /// How many open lots of an account a batch loads at first.
+    pub lot_page: usize,
+    /// How often a decision has asked for more lots.
+    pub asked_for_lots: usize,
+}
+
+impl Default for Harness {
+    fn default() -> Self {
+        Harness::with_lot_page(LOT_PAGE as usize)
+    }
+}
+
+impl Harness {
+    pub fn with_lot_page(lot_page: usize) -> Harness {
+        Harness { rows: Rows::default(), lot_page, asked_for_lots: 0 }
+    }
+
+    /// Decides the commands as one batch and keeps what they change.
+    pub fn execute(&mut self, batch: &[Envelope]) -> Vec<Answer> {
+        let mut state = self.load(batch);
+        let mut answers = Vec::with_capacity(batch.len());
+        for envelope in batch {
+            let answer = decide(&mut state, envelope).unwrap_or_else(|NeedLots(member)| {
+                self.asked_for_lots += 1;
+                let written = state.writes().event_inserts.len();
+                for lot in self.open_lots(envelope.tenant, &member) {
+                    state.load_lot(envelope.tenant, &member, lot);
+                }
+                state.set_lots_complete(envelope.tenant, &member, true);
+                assert_eq!(written, state.writes().event_inserts.len());
+                decide(&mut state, envelope).expect("all lots are at hand")
+            });
+            answers.push(answer);
+        }
+        let writes = state.writes();
+        assert!(!state.is_unchanged() || is_empty(&writes), "an unchanged state has nothing to write: {writes:?}");
+        self.write(&writes);
+        answers
+    }
+
+    /// The state of a batch, as loaded. Deciding on it changes nothing here.
+    pub fn load(&self, batch: &[Envelope]) -> State {
+        let rows = &self.rows;
+        let keys = Keys::of(batch);
+        let mut state = State::empty(&keys);
+        for tenant in keys.tenants.iter().filter_map(|id| rows.tenants.get(id)) {
+            state.load_tenant(tenant.clone());
+        }
+        for (key, digest) in keys.api_keys.iter().filter_map(|id| rows.api_keys.get(id)) {
+            state.load_api_key(key.clone(), *digest);
+        }
+        for (tenant, id) in keys.templates.iter().chain(&keys.template_reads) {
+            if let Some(template) = self.template(*tenant, *id) {
+                state.load_template(*tenant, template);
+            }
+        }
+        for (tenant, template, member) in &keys.claimants {
+            let taken = rows.sequences.get(&(*tenant, *template, member.clone())).and_then(BTreeSet::last);
+            if let Some(last) = taken {
+                state.load_claimed(*tenant, *template, member.clone(), *last);
+            }
+        }
+        for (tenant, id) in &keys.coupons {
+            if let Some(coupon) = rows.coupons.get(&(*tenant, *id)) {
+                state.load_coupon(*tenant, coupon.clone());
+            }
+        }
+        for key in &keys.accounts {
+            let (tenant, member) = key;
+            let Some(account) = rows.accounts.get(key) else { continue };
+            state.load_account(*tenant, account.clone());
+            let mut open = self.open_lots(*tenant, member);
+            let complete = open.len() <= self.lot_page;
+            open.truncate(self.lot_page);
+            for lot in open {
+                state.load_lot(*tenant, member, lot);
+            }
+            state.set_lots_complete(*tenant, member, complete);
+            let latest = keys.latest.expect("a batch with an account has a command");
+            let holds = rows.holds.get(key).into_iter().flat_map(BTreeMap::values);
+            for hold in holds.filter(|hold| hold.status == HoldStatus::Open && hold.expires_at <= latest) {
+                state.load_hold(*tenant, hold.clone());
+            }
+        }
+        for (tenant, id) in &keys.holds {
+            let of_tenant = rows.holds.iter().filter(|((owner, _), _)| owner == tenant);
+            for hold in of_tenant.filter_map(|(_, holds)| holds.get(id)) {
+                state.load_hold(*tenant, hold.clone());
+            }
+        }
+        for key in &keys.originals {
+            if let Some(original) = rows.transactions.get(key) {
+                let reversed = rows.reversals.get(key).map_or(0, |(_, reversed)| *reversed);
+                state.load_original(key.0, original.clone(), reversed);
+            }
+        }
+        for (tenant, member, lot) in state.missing_lots() {
+            let row = rows.lots.get(&(tenant, member.clone())).and_then(|lots| lots.get(&lot));
+            state.load_lot(tenant, &member, row.expect("an allocation names a lot").clone());
+        }
+        assert_eq!(state.missing_lots(), []);
+        for (tenant, key) in &keys.idempotency {
+            if let Some(record) = rows.idempotency.get(&(*tenant, *key)) {
+                state.load_idempotency(*tenant, *key, record.clone());
+            }
+        }
+        state
+    }
+
+    pub fn template(&self, tenant: TenantId, id: TemplateId) -> Option<Template> {
+        let used_count = self.rows.uses.get(&(tenant, id)).copied().unwrap_or(0);
+        self.rows.templates.get(&(tenant, id)).map(|row| Template { used_count, ..row.clone() })
+    }
+
+    /// The account's lots that have anything left or held, in spending order.
+    fn open_lots(&self, tenant: TenantId, member: &MemberId) -> Vec<Lot> {
+        let lots = self.rows.lots.get(&(tenant, member.clone())).into_iter().flat_map(BTreeMap::values);
+        let mut open: Vec<Lot> = lots.filter(|lot| lot.remaining > 0 || lot.held > 0).cloned().collect();
+        open.sort_by_key(|lot| (lot.expires_at, lot.created_at, lot.id));
+        open
+    }
+
+    pub fn ledger(&self, tenant: TenantId, member: &MemberId) -> Vec<&Transaction> {
+        let ids = self.rows.ledgers.get(&(tenant, member.clone())).into_iter().flatten();
+        ids.map(|id| &self.rows.transactions[&(tenant, *id)]).collect()
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let mut all = Snapshot::default();
+        for (tenant, id) in self.rows.templates.keys() {
+            all.template(*tenant, &self.template(*tenant, *id).expect("it is there"));
+        }
+        for ((tenant, _), coupon) in &self.rows.coupons {
+            all.coupon(*tenant, coupon);
+        }
+        for ((tenant, _), account) in &self.rows.accounts {
+            all.account(*tenant, account);
+        }
+        for ((tenant, member), lots) in &self.rows.lots {
+            lots.values().for_each(|lot| all.lot(*tenant, member, lot));
+        }
+        for ((tenant, _), holds) in &self.rows.holds {
+            holds.values().for_each(|hold| all.hold(*tenant, hold));
+        }
+        for ((tenant, _), transaction) in &self.rows.transactions {
+            all.transaction(*tenant, transaction);
+        }
+        for ((tenant, id), (_, reversed)) in &self.rows.reversals {
+            all.reversed(*tenant, *id, *reversed);
+        }
+        all
+    }
+
+    /// Keeps the writes, refusing what a table would refuse: a second row under a key, an update of no row.
+    fn write(&mut self, writes: &Writes<'_>) {
+        let rows = &mut self.rows;
+        for tenant in &writes.tenant_inserts {
+            insert(&mut rows.tenants, tenant.id, (*tenant).clone());
+        }
+        for (key, digest) in &writes.api_key_inserts {
+            assert!(rows.tenants.contains_key(&key.tenant_id));
+            insert(&mut rows.api_keys, (key.tenant_id, key.id), (key.clone(), *digest));
+        }
+        for key in &writes.api_key_updates {
+            let row = rows.api_keys.get_mut(&(key.tenant_id, key.id)).expect("a row to update");
+            row.0 = (*key).clone();
+        }
+        assert_distinct(writes.template_updates.iter().map(|(tenant, row)| (*tenant, row.id)));
+        for (tenant, row) in &writes.template_inserts {
+            insert(&mut rows.templates, (*tenant, row.id), Template { used_count: 0, ..(*row).clone() });
+        }
+        for (tenant, row) in &writes.template_updates {
+            let changed = Template { used_count: 0, ..(*row).clone() };
+            update(&mut rows.templates, (*tenant, row.id), changed);
+        }
+        for (tenant, row) in &writes.template_versions {
+            assert!(rows.templates.contains_key(&(*tenant, row.id)), "a version belongs to a template");
+            insert(&mut rows.versions, (*tenant, row.id, row.version), row.definition.clone());
+        }
+        for key in &writes.template_deletes {
+            rows.templates.remove(key);
+            rows.versions.retain(|(tenant, id, _), _| (*tenant, *id) != *key);
+        }
+        assert_distinct(writes.coupon_updates.iter().map(|(tenant, row)| (*tenant, row.id)));
+        for (tenant, row) in &writes.coupon_inserts {
+            let own = rows.sequences.entry((*tenant, row.template_id, row.member_id.clone())).or_default();
+            assert!(own.insert(row.sequence), "one coupon for each (template, member, sequence)");
+            assert!(rows.versions.contains_key(&(*tenant, row.template_id, row.template_version)));
+            insert(&mut rows.coupons, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.coupon_updates {
+            update(&mut rows.coupons, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, id, change) in &writes.uses {
+            *rows.uses.entry((*tenant, *id)).or_default() += change;
+        }
+        for (tenant, row) in &writes.account_inserts {
+            insert(&mut rows.accounts, (*tenant, row.member_id.clone()), (*row).clone());
+        }
+        for (tenant, row) in &writes.account_updates {
+            update(&mut rows.accounts, (*tenant, row.member_id.clone()), (*row).clone());
+        }
+        for (tenant, member, row) in &writes.lot_inserts {
+            insert(rows.lots.entry((*tenant, (*member).clone())).or_default(), row.id, (*row).clone());
+        }
+        for (tenant, member, row) in &writes.lot_updates {
+            update(rows.lots.entry((*tenant, (*member).clone())).or_default(), row.id, (*row).clone());
+        }
+        for (tenant, row) in &writes.hold_inserts {
+            insert(rows.holds.entry((*tenant, row.member_id.clone())).or_default(), row.id, (*row).clone());
+        }
+        for (tenant, row) in &writes.hold_updates {
+            update(rows.holds.entry((*tenant, row.member_id.clone())).or_default(), row.id, (*row).clone());
+        }
+        for (tenant, row) in &writes.transaction_inserts {
+            let ledger = rows.ledgers.entry((*tenant, row.member_id.clone())).or_default();
+            ledger.push(row.id);
+            assert_eq!(row.sequence, ledger.len() as i64, "account sequences have no gap");
+            insert(&mut rows.transactions, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, id, points, reversed) in &writes.reversed {
+            assert!(*reversed > 0 && reversed <= points, "undone beyond the size: {reversed} of {points}");
+            assert_eq!(rows.transactions[&(*tenant, *id)].points.abs(), *points);
+            rows.reversals.insert((*tenant, *id), (*points, *reversed));
+        }
+        rows.events.extend(writes.event_inserts.iter().map(|(tenant, row)| (*tenant, (*row).clone())));
+        for (tenant, key, row) in &writes.idempotency_inserts {
+            insert(&mut rows.idempotency, (*tenant, *key), (*row).clone());
+        }
+        self.check_written(writes);
+    }
+
+    /// Checks the rows that a batch has touched.
+    fn check_written(&self, writes: &Writes<'_>) {
+        for (tenant, row) in writes.template_inserts.iter().chain(&writes.template_updates) {
+            if self.rows.templates.contains_key(&(*tenant, row.id)) {
+                self.check_template(*tenant, row.id);
+            }
+        }
+        for (tenant, row) in writes.coupon_inserts.iter().chain(&writes.coupon_updates) {
+            check_coupon(row);
+            assert!(self.rows.templates.contains_key(&(*tenant, row.template_id)));
+        }
+        for (tenant, row) in writes.account_inserts.iter().chain(&writes.account_updates) {
+            self.check_account(*tenant, &row.member_id);
+        }
+    }
+
+    /// Checks every row, and that ledgers and events agree with the heads.
+    pub fn check_all(&self) {
+        for (tenant, id) in self.rows.templates.keys() {
+            self.check_template(*tenant, *id);
+            let own = self.rows.coupons.iter().filter(|((owner, _), row)| owner == tenant && row.template_id == *id);
+            let (mut claimed, mut used) = (0, 0);
+            for (_, coupon) in own {
+                check_coupon(coupon);
+                claimed += 1;
+                used += i64::from(coupon.status == CouponStatus::Used);
+            }
+            let template = self.template(*tenant, *id).expect("it is there");
+            assert_eq!((template.claimed_count, template.used_count), (claimed, used), "counts are those of the coupons");
+        }
+        for ((_, _, member), sequences) in &self.rows.sequences {
+            assert_eq!(sequences.last().copied(), Some(sequences.len() as i64), "{member}: no gap in the sequence");
+        }
+        for (tenant, member) in self.rows.accounts.keys() {
+            self.check_account(*tenant, member);
+            self.check_ledger(*tenant, member);
+        }
+        let ids: BTreeSet<EventId> = self.rows.events.iter().map(|(_, event)| event.id).collect();
+        assert_eq!(ids.len(), self.rows.events.len(), "every event has its own id");
+        for (_, event) in &self.rows.events {
+            assert!(event.data.starts_with('{') && event.data.ends_with('}'), "{}", event.data);
+        }
+    }
+
+    fn check_template(&self, tenant: TenantId, id: TemplateId) {
+        let row = self.template(tenant, id).expect("it is there");
+        assert_eq!(row.total_stock.is_none(), row.remaining_stock.is_none());
+        assert!(row.claimed_count >= 0 && row.used_count >= 0 && row.used_count <= row.claimed_count, "{row:?}");
+        if let (Some(total), Some(remaining)) = (row.total_stock, row.remaining_stock) {
+            assert!(remaining >= 0, "{row:?}");
+            assert_eq!(total, remaining + row.claimed_count, "{row:?}");
+        }
+        assert!(self.rows.versions.contains_key(&(tenant, id, row.version)), "the current version is kept");
+    }
+
+    fn check_account(&self, tenant: TenantId, member: &MemberId) {
+        let key = (tenant, member.clone());
+        let row = &self.rows.accounts[&key];
+        let columns = [row.available, row.frozen, row.used, row.expired, row.revoked];
+        assert!(columns.iter().chain([&row.debt, &row.sequence]).all(|column| *column >= 0), "{row:?}");
+        assert_eq!(row.total_points, columns.iter().sum::<i64>(), "total_points is what the columns add up to: {row:?}");
+        let mut sums = [0; 6];
+        for lot in self.rows.lots.get(&key).into_iter().flat_map(BTreeMap::values) {
+            let columns = [lot.remaining, lot.held, lot.used, lot.expired, lot.revoked, lot.moved];
+            assert!(lot.points > 0 && columns.iter().all(|column| *column >= 0), "{lot:?}");
+            assert_eq!(lot.points, columns.iter().sum::<i64>(), "a lot's points are what its columns add up to: {lot:?}");
+            assert!(self.rows.transactions.contains_key(&(tenant, lot.transaction_id)), "{lot:?}");
+            let counted = [lot.remaining, lot.held, lot.used, lot.expired, lot.revoked, lot.points - lot.moved];
+            sums.iter_mut().zip(counted).for_each(|(sum, column)| *sum += column);
+        }
+        let expected = [row.available, row.frozen, row.used, row.expired, row.revoked, row.total_points];
+        assert_eq!(sums, expected, "an account is the sum of its lots: {row:?}");
+        let mut held: BTreeMap<LotId, i64> = BTreeMap::new();
+        for hold in self.rows.holds.get(&key).into_iter().flat_map(BTreeMap::values) {
+            check_hold(hold);
+            for part in hold.allocations.iter().filter(|_| hold.status == HoldStatus::Open) {
+                *held.entry(part.lot_id).or_default() += part.points;
+            }
+        }
+        for lot in self.rows.lots.get(&key).into_iter().flat_map(BTreeMap::values) {
+            assert_eq!(lot.held, held.get(&lot.id).copied().unwrap_or(0), "a lot is held by its open holds: {lot:?}");
+        }
+    }
+
+    /// Replays the ledger from zero: it chains without a gap and ends in the account as it stands.
+    fn check_ledger(&self, tenant: TenantId, member: &MemberId) {
+        let account = &self.rows.accounts[&(tenant, member.clone())];
+        let (mut balance, mut earned) = (0, 0);
+        let mut undone: BTreeMap<TransactionId, i64> = BTreeMap::new();
+        for line in self.ledger(tenant, member) {
+            assert_eq!(line.balance_before, balance, "each line starts where the last one ended: {line:?}");
+            let change = line.balance_after - line.balance_before;
+            assert!(change == line.points || (line.hold_id.is_some() && change == 0), "{line:?}");
+            balance = line.balance_after;
+            let parts: i64 = line.allocations.iter().map(|part| part.points).sum();
+            if line.kind.is_earn() {
+                earned += line.points;
+                assert!(line.lot_id.is_some() && line.allocations.is_empty());
+            } else {
+                assert_eq!(parts, line.points.abs(), "lot by lot, a line moves what it says: {line:?}");
+            }
+            if let Some(id) = line.reverses_id {
+                assert!(matches!(line.kind, TransactionType::Refund | TransactionType::Clawback));
+                *undone.entry(id).or_default() += line.points.abs();
+            }
+        }
+        assert_eq!((balance, earned), (account.available, account.total_points), "{account:?}");
+        assert_eq!(account.sequence, self.ledger(tenant, member).len() as i64);
+        for (id, undone) in undone {
+            let (points, reversed) = self.rows.reversals[&(tenant, id)];
+            let original = &self.rows.transactions[&(tenant, id)];
+            assert!(reversed <= points);
+            // A claw-back may find less than it was asked for; the rest is debt.
+            assert!(if original.kind.is_earn() { undone <= reversed } else { undone == reversed });
+        }
+    }
+}
+
+fn check_coupon(row: &Coupon) {
+    let has_order = matches!(row.status, CouponStatus::Locked | CouponStatus::Used);
+    assert_eq!(has_order, row.order_id.is_some(), "{row:?}");
+    assert_eq!(row.status == CouponStatus::Used, row.used_at.is_some(), "{row:?}");
+    assert!(row.status == CouponStatus::Locked || row.locked_until.is_none(), "{row:?}");
+    assert!(row.status == CouponStatus::Used || row.discount_amount.is_none(), "{row:?}");
+}
+
+fn check_hold(row: &Hold) {
+    let open = row.status == HoldStatus::Open;
+    assert_eq!(row.allocations.iter().map(|part| part.points).sum::<i64>(), row.points, "{row:?}");
+    assert_eq!(row.captured + row.released, if open { 0 } else { row.points }, "{row:?}");
+    assert_eq!(open, row.closed_at.is_none(), "{row:?}");
+    assert_eq!(row.status == HoldStatus::Captured, row.captured > 0, "{row:?}");
+}
+
+fn is_empty(writes: &Writes<'_>) -> bool {
+    writes.tenant_inserts.is_empty()
+        && writes.api_key_inserts.is_empty()
+        && writes.api_key_updates.is_empty()
+        && writes.template_inserts.is_empty()
+        && writes.template_updates.is_empty()
+        && writes.template_deletes.is_empty()
+        && writes.template_versions.is_empty()
+        && writes.coupon_inserts.is_empty()
+        && writes.coupon_updates.is_empty()
+        && writes.uses.is_empty()
+        && writes.account_inserts.is_empty()
+        && writes.account_updates.is_empty()
+        && writes.lot_inserts.is_empty()
+        && writes.lot_updates.is_empty()
+        && writes.hold_inserts.is_empty()
+        && writes.hold_updates.is_empty()
+        && writes.reversed.is_empty()
+        && writes.transaction_inserts.is_empty()
+        && writes.event_inserts.is_empty()
+        && writes.idempotency_inserts.is_empty()
+}
+
+fn insert<K: Ord + std::fmt::Debug, V>(table: &mut BTreeMap<K, V>, key: K, row: V) {
+    assert!(!table.contains_key(&key), "{key:?} exists already");
+    table.insert(key, row);
+}
+
+fn update<K: Ord + std::fmt::Debug, V>(table: &mut BTreeMap<K, V>, key: K, row: V) {
+    let old = table.get_mut(&key).unwrap_or_else(|| panic!("no row to update under {key:?}"));
+    *old = row;
+}
+
+fn assert_distinct<K: Ord + std::fmt::Debug>(keys: impl Iterator<Item = K>) {
+    let mut seen = BTreeSet::new();
+    for key in keys {
+        assert!(!seen.contains(&key), "{key:?} is written twice");
+        seen.insert(key);
+    }
+}

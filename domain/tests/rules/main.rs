@@ -1,0 +1,9 @@
+//! The rules, tested without a store or a clock: tables of scenarios, a reference model, and random runs against both.
+
+mod coupons;
+mod generate;
+mod harness;
+mod model;
+mod points;
+//mod properties;
+mod script;

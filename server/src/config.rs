@@ -1,0 +1,156 @@
+//! Typed settings. The default file, compiled in, is also the manual: see `config.default.toml`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use config::{Config, Environment, File, FileFormat};
+use serde::Deserialize;
+
+use crate::engine::EngineOptions;
+use crate::jobs::housekeeping::HousekeepingOptions;
+use crate::store::{StoreOptions, StoreUrl};
+
+/// The text of every setting's default.
+pub const DEFAULTS: &str = include_str!("../../config.default.toml");
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub server: ServerSettings,
+    pub store: StoreSettings,
+    pub engine: EngineSettings,
+    pub housekeeping: HousekeepingSettings,
+    pub log: LogSettings,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSettings {
+    pub listen: String,
+    pub max_connections: usize,
+    pub drain_seconds: u64,
+    pub max_body_bytes: usize,
+    pub max_batch_bytes: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSettings {
+    pub url: String,
+    pub read_connections: usize,
+    pub acquire_seconds: u64,
+    pub statement_seconds: u64,
+    pub migrate: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    pub lanes: usize,
+    pub queue_max: usize,
+    pub batch_max: usize,
+    pub deadline_seconds: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HousekeepingSettings {
+    pub interval_seconds: u64,
+    pub idempotency_days: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Settings {
+    /// Defaults, then the file, then the environment.
+    ///
+    /// # Errors
+    /// Names the setting that is unknown, of the wrong kind or out of range.
+    pub fn load(file: Option<&Path>) -> anyhow::Result<Settings> {
+        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(path) = file {
+            anyhow::ensure!(path.is_file(), "the configuration file {} does not exist", path.display());
+            builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+        }
+        let environment = Environment::with_prefix("SCRIP").prefix_separator("_").separator("__").try_parsing(true);
+        // Only SCRIP_SECTION__SETTING are settings; SCRIP_PLATFORM_KEY and the like are not.
+        let own = std::env::vars().filter(|(name, _)| name.starts_with("SCRIP_") && name.contains("__")).collect();
+        builder = builder.add_source(environment.source(Some(own)));
+        let settings: Settings = builder.build().and_then(Config::try_deserialize).with_context(|| match file {
+            Some(path) => format!("the configuration ({}, environment) cannot be used", path.display()),
+            None => "the configuration (environment) cannot be used".to_owned(),
+        })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let mut problems = Vec::new();
+        let mut at_least = |name: &str, value: u64, least: u64| {
+            if value < least {
+                problems.push(format!("{name} is {value}; it must be at least {least}"));
+            }
+        };
+        at_least("server.max_connections", self.server.max_connections as u64, 1);
+        at_least("server.max_body_bytes", self.server.max_body_bytes as u64, 1_024);
+        at_least("server.max_batch_bytes", self.server.max_batch_bytes as u64, 1_024);
+        at_least("store.read_connections", self.store.read_connections as u64, 1);
+        at_least("store.acquire_seconds", self.store.acquire_seconds, 1);
+        at_least("store.statement_seconds", self.store.statement_seconds, 1);
+        at_least("engine.lanes", self.engine.lanes as u64, 1);
+        at_least("engine.queue_max", self.engine.queue_max as u64, 1);
+        at_least("engine.batch_max", self.engine.batch_max as u64, 1);
+        at_least("engine.deadline_seconds", self.engine.deadline_seconds, 1);
+        at_least("housekeeping.idempotency_days", self.housekeeping.idempotency_days, 1);
+        anyhow::ensure!(problems.is_empty(), "the configuration cannot be used:\n  {}", problems.join("\n  "));
+        Ok(())
+    }
+}
+
+impl StoreSettings {
+    /// # Errors
+    /// When `url` is no store URL.
+    pub fn options(&self) -> anyhow::Result<StoreOptions> {
+        let url: StoreUrl =
+            self.url.parse().map_err(|error| anyhow::anyhow!("store.url (--store) cannot be used: {error}"))?;
+        Ok(StoreOptions {
+            read_connections: self.read_connections,
+            acquire_timeout: Duration::from_secs(self.acquire_seconds),
+            statement_timeout: Duration::from_secs(self.statement_seconds),
+            ..StoreOptions::new(url)
+        })
+    }
+}
+
+impl EngineSettings {
+    pub fn options(&self) -> EngineOptions {
+        EngineOptions {
+            lanes: self.lanes,
+            queue_max: self.queue_max,
+            batch_max: self.batch_max,
+            deadline: Duration::from_secs(self.deadline_seconds),
+        }
+    }
+}
+
+impl HousekeepingSettings {
+    pub fn options(&self) -> HousekeepingOptions {
+        HousekeepingOptions {
+            interval: Duration::from_secs(self.interval_seconds),
+            idempotency_retention: Duration::from_secs(self.idempotency_days.saturating_mul(86_400)),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! One lane: gather, run, answer, again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scrip_domain::{Answer, Envelope};
+use tokio::sync::{mpsc, oneshot};
+
+use super::SubmitError;
+use super::memory::RefusalMemory;
+use crate::metrics::Metrics;
+use crate::store::{BatchFailure, StoreError, Writer};
+
+/// Commands that came together and are answered together.
+pub(super) struct Job {
+    pub commands: Vec<Envelope>,
+    pub queued_at: Instant,
+    /// How long after `queued_at` the commands may still begin.
+    pub deadline: Duration,
+    pub reply: oneshot::Sender<Vec<Result<Answer, SubmitError>>>,
+}
+
+/// How often one command is decided again after a conflict before it is given up.
+const MAX_ATTEMPTS: u32 = 8;
+
+/// Starts the lane. SQLite's blocks its thread with each commit, so it gets a thread of its own.
+pub(super) fn spawn(
+    number: usize,
+    writer: Writer,
+    jobs: mpsc::Receiver<Job>,
+    batch_max: usize,
+    memory: Arc<RefusalMemory>,
+    metrics: Arc<Metrics>,
+) -> Result<(), StoreError> {
+    let blocks = matches!(writer, Writer::Sqlite(_));
+    let lane = Lane { writer, batch_max, memory, metrics };
+    if !blocks {
+        tokio::spawn(lane.work(jobs));
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| StoreError::Fault(format!("cannot start a lane: {error}")))?;
+    std::thread::Builder::new()
+        .name(format!("scrip-lane-{number}"))
+        .spawn(move || runtime.block_on(lane.work(jobs)))
+        .map_err(|error| StoreError::Fault(format!("cannot start a lane: {error}")))?;
+    Ok(())
+}
+
+struct Lane {
+    writer: Writer,
+    batch_max: usize,
+    memory: Arc<RefusalMemory>,
+    metrics: Arc<Metrics>,
+}
+
+type Answers = Vec<Result<Answer, SubmitError>>;
+
+impl Lane {
+    async fn work(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut next: Option<Job> = None;
+        loop {
+            let first = match next.take() {
+                Some(job) => job,
+                None => match jobs.recv().await {
+                    Some(job) => job,
+                    None => return,
+                },
+            };
+            let mut size = first.commands.len();
+            let mut gathered = vec![first];
+            while size < self.batch_max {
+                let Ok(job) = jobs.try_recv() else { break };
+                if size + job.commands.len() > self.batch_max {
+                    next = Some(job);
+                    break;
+                }
+                size += job.commands.len();
+                gathered.push(job);
+            }
+            self.answer(gathered).await;
+        }
+    }
+
+    async fn answer(&mut self, gathered: Vec<Job>) {
+        let begun_at = Instant::now();
+        let mut batch = Vec::new();
+        let mut waiting = Vec::with_capacity(gathered.len());
+        for job in gathered {
+            self.metrics.lane_depth.sub(job.commands.len() as i64);
+            let waited = begun_at.duration_since(job.queued_at);
+            self.metrics.lane_wait_seconds.observe(waited.as_secs_f64());
+            if waited > job.deadline {
+                let late = job.commands.iter().map(|_| Err(SubmitError::DeadlineExceeded)).collect();
+                let _ = job.reply.send(late);
+                continue;
+            }
+            waiting.push((job.commands.len(), job.reply));
+            batch.extend(job.commands);
+        }
+        if batch.is_empty() {
+            return;
+        }
+        self.metrics.lane_batch_size.observe(batch.len() as f64);
+        let answers = self.run(&batch).await;
+        self.metrics.lane_commit_seconds.observe(begun_at.elapsed().as_secs_f64());
+        self.count(&answers);
+        self.memory.learn(&batch, &answers);
+        let mut answers = answers.into_iter();
+        for (count, reply) in waiting {
+            // Whoever asked may be gone; the effect stands and the idempotency key finds it.
+            let _ = reply.send(answers.by_ref().take(count).collect());
+        }
+    }
+
+    /// Runs a batch; halves it when a constraint refuses it, until each command has its own answer.
+    async fn run(&mut self, batch: &[Envelope]) -> Answers {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let failure = match self.writer.run(batch).await {
+                Ok(answers) => return answers.into_iter().map(Ok).collect(),
+                Err(failure) => failure,
+            };
+            match failure {
+                BatchFailure::Store(StoreError::Conflict(detail)) if attempt < MAX_ATTEMPTS => {
+                    tracing::debug!(%detail, attempt, "a batch collided and is decided again");
+                    self.metrics.batch_retries.inc();
+                    tokio::time::sleep(backoff(attempt)).await;
+                }
+                // Another node may just have written what this one was about to: look again, once, before halving.
+                BatchFailure::Store(StoreError::Constraint(name)) if attempt == 1 => {
+                    tracing::debug!(constraint = %name, "a constraint refused a batch; it is decided again");
+                    self.metrics.batch_retries.inc();
+                }
+                BatchFailure::Store(StoreError::Constraint(name)) if batch.len() > 1 => {
+                    tracing::warn!(constraint = %name, size = batch.len(), "a constraint refused a batch; it is halved");
+                    self.metrics.batch_bisections.inc();
+                    let (left, right) = batch.split_at(batch.len() / 2);
+                    let mut answers = Box::pin(self.run(left)).await;
+                    answers.extend(Box::pin(self.run(right)).await);
+                    return answers;
+                }
+                other => {
+                    let error = explain(other);
+                    tracing::error!(%error, size = batch.len(), "a batch was not committed");
+                    return batch.iter().map(|_| Err(error.clone())).collect();
+                }
+            }
+        }
+    }
+
+    fn count(&self, answers: &Answers) {
+        let mut counts = [("accepted", 0u64), ("replayed", 0), ("refused", 0), ("failed", 0)];
+        for answer in answers {
+            let which = match answer {
+                Ok(Answer::Accepted { replayed: false, .. }) => 0,
+                Ok(Answer::Accepted { replayed: true, .. }) => 1,
+                Ok(Answer::Refused(_)) => 2,
+                Err(_) => 3,
+            };
+            counts[which].1 += 1;
+        }
+        for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            self.metrics.commands.with_label_values(&[outcome]).inc_by(count);
+        }
+    }
+}
+
+fn explain(failure: BatchFailure) -> SubmitError {
+    match failure {
+        BatchFailure::Unknown => SubmitError::OutcomeUnknown,
+        BatchFailure::Store(StoreError::Unavailable(detail) | StoreError::Conflict(detail)) => {
+            SubmitError::Unavailable(detail)
+        }
+        BatchFailure::Store(StoreError::DiskFull(_)) => SubmitError::DiskFull,
+        BatchFailure::Store(error) => SubmitError::Fault(error.to_string()),
+    }
+}
+
+/// 1, 2, 4 ... 64 ms, with up to as much again at random, so that colliding nodes part.
+fn backoff(attempt: u32) -> Duration {
+    let base_ms = 1u64 << attempt.min(6);
+    Duration::from_micros(base_ms * 500 + rand::random_range(0..base_ms * 500))
+}

@@ -1,0 +1,230 @@
+//! The engine: commands in, answers out, batched by lanes.
+//!
+//! A lane is a bounded queue and one writer. It takes whatever is queued, up to [`EngineOptions::batch_max`], and never waits
+//! for more: an idle system pays no delay, a busy one shares locks, round trips and the disk sync among the batch. While a
+//! batch commits, the next one gathers. A command goes to the lane of its hot key (its template, coupon or member), so
+//! commands on one key keep their order and meet in one batch.
+//!
+//! What it guarantees: an accepted command is durable before its answer leaves; a refused or failed one has changed nothing;
+//! one command never fails its neighbours (a batch refused by a constraint is halved until the culprit stands alone).
+//! Correctness never depends on which lane or node decides: the store's row locks do that.
+//!
+//! What bounds it: the queues (beyond them, `Busy`), the deadline of a command (beyond it, it is not begun), the retries.
+//!
+//! Deliberately absent: a timer to fill batches, and any memory that could decide in the store's place, except refusals
+//! that stay true while the template's version does ([`memory`]).
+
+mod lane;
+mod memory;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use scrip_domain::{Answer, Command, Envelope};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+use lane::Job;
+use memory::RefusalMemory;
+
+/// Why a command got no answer. It has not taken effect, unless `OutcomeUnknown` says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    #[error("the server is at its capacity")]
+    Busy,
+    #[error("the server is shutting down")]
+    Draining,
+    #[error("the command waited past its deadline and was not begun")]
+    DeadlineExceeded,
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("the disk is full")]
+    DiskFull,
+    #[error("the connection to the store was lost while committing")]
+    OutcomeUnknown,
+    #[error("{0}")]
+    Fault(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Writers on PostgreSQL. SQLite has one.
+    pub lanes: usize,
+    /// Requests a lane queues before it answers busy.
+    pub queue_max: usize,
+    /// Commands in one transaction, at most.
+    pub batch_max: usize,
+    /// How long a command may wait for its batch to begin.
+    pub deadline: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions { lanes: 4, queue_max: 4_096, batch_max: 512, deadline: Duration::from_secs(5) }
+    }
+}
+
+/// Cheap to clone; the lanes stop when the last clone is gone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    lanes: Vec<mpsc::Sender<Job>>,
+    memory: Arc<RefusalMemory>,
+    metrics: Arc<Metrics>,
+    options: EngineOptions,
+    draining: AtomicBool,
+}
+
+impl Engine {
+    /// Starts the lanes.
+    ///
+    /// # Errors
+    /// When the store gives no writer.
+    pub async fn start(store: &Store, options: EngineOptions, metrics: Arc<Metrics>) -> Result<Engine, StoreError> {
+        let memory = Arc::new(RefusalMemory::new(store.clone()));
+        let count = match store {
+            Store::Sqlite(_) => 1,
+            Store::Postgres(_) => options.lanes.max(1),
+        };
+        let mut lanes = Vec::with_capacity(count);
+        for number in 0..count {
+            let writer = store.writer().await?;
+            let (sender, receiver) = mpsc::channel(options.queue_max);
+            lane::spawn(number, writer, receiver, options.batch_max, memory.clone(), metrics.clone())?;
+            lanes.push(sender);
+        }
+        let draining = AtomicBool::new(false);
+        Ok(Engine { inner: Arc::new(Inner { lanes, memory, metrics, options, draining }) })
+    }
+
+    /// Decides one command.
+    ///
+    /// # Errors
+    /// A [`SubmitError`] when it could not be decided.
+    pub async fn submit(&self, envelope: Envelope) -> Result<Answer, SubmitError> {
+        if let Some(rejection) = self.inner.memory.refuse(&envelope) {
+            self.inner.metrics.refused_from_memory.inc();
+            return Ok(Answer::Refused(rejection));
+        }
+        let lane = self.lane_of(&envelope);
+        match self.enqueue(lane, vec![envelope])?.await {
+            Ok(mut answers) => answers.pop().unwrap_or(Err(lost())),
+            Err(_) => Err(lost()),
+        }
+    }
+
+    /// Decides many commands and answers in their order. Commands on the same key take effect in their order.
+    pub async fn submit_all(&self, envelopes: Vec<Envelope>) -> Vec<Result<Answer, SubmitError>> {
+        let count = envelopes.len();
+        let mut by_lane: Vec<(Vec<usize>, Vec<Envelope>)> = vec![Default::default(); self.inner.lanes.len()];
+        for (index, envelope) in envelopes.into_iter().enumerate() {
+            let (indexes, commands) = &mut by_lane[self.lane_of(&envelope)];
+            indexes.push(index);
+            commands.push(envelope);
+        }
+        let lanes = by_lane.into_iter().enumerate().filter(|(_, (indexes, _))| !indexes.is_empty());
+        let answered =
+            join_all(lanes.map(|(lane, (indexes, commands))| async move {
+                (indexes, self.submit_in_pieces(lane, commands).await)
+            }))
+            .await;
+        let mut answers: Vec<_> = (0..count).map(|_| Err(lost())).collect();
+        for (indexes, results) in answered {
+            for (index, result) in indexes.into_iter().zip(results) {
+                answers[index] = result;
+            }
+        }
+        answers
+    }
+
+    /// One piece of a lane's share after the other, each no larger than a batch: a large request then leaves room for
+    /// others between its pieces, and holds one place in the queue.
+    async fn submit_in_pieces(&self, lane: usize, commands: Vec<Envelope>) -> Vec<Result<Answer, SubmitError>> {
+        let mut answers = Vec::with_capacity(commands.len());
+        let mut commands = commands.into_iter().peekable();
+        while commands.peek().is_some() {
+            let piece: Vec<Envelope> = commands.by_ref().take(self.inner.options.batch_max).collect();
+            let size = piece.len();
+            match self.enqueue(lane, piece) {
+                Ok(reply) => match reply.await {
+                    Ok(results) => answers.extend(results),
+                    Err(_) => answers.extend((0..size).map(|_| Err(lost()))),
+                },
+                Err(error) => answers.extend((0..size).map(|_| Err(error.clone()))),
+            }
+        }
+        answers
+    }
+
+    fn enqueue(&self, lane: usize, commands: Vec<Envelope>) -> Result<Reply, SubmitError> {
+        if self.inner.draining.load(Ordering::Relaxed) {
+            return Err(SubmitError::Draining);
+        }
+        let (reply, answers) = oneshot::channel();
+        let size = commands.len() as i64;
+        let job = Job { commands, queued_at: Instant::now(), deadline: self.inner.options.deadline, reply };
+        match self.inner.lanes[lane].try_send(job) {
+            Ok(()) => {
+                self.inner.metrics.lane_depth.add(size);
+                Ok(answers)
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => Err(SubmitError::Busy),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(lost()),
+        }
+    }
+
+    fn lane_of(&self, envelope: &Envelope) -> usize {
+        let count = self.inner.lanes.len() as u64;
+        if count == 1 {
+            return 0;
+        }
+        let mut hasher = DefaultHasher::new();
+        envelope.tenant.hash(&mut hasher);
+        match &envelope.command {
+            Command::CreateTenant(_) | Command::CreateApiKey { .. } | Command::RevokeApiKey(_) => {}
+            // Nothing is there yet to be contended; the seed spreads them.
+            Command::CreateTemplate { .. } => match envelope.idempotency {
+                Some(idempotency) => idempotency.key.hash(&mut hasher),
+                None => envelope.seed.random.hash(&mut hasher),
+            },
+            Command::UpdateTemplate { template_id, .. }
+            | Command::EnableTemplate { template_id, .. }
+            | Command::ChangeStock { template_id, .. }
+            | Command::DeleteTemplate(template_id)
+            | Command::Claim { template_id, .. } => template_id.hash(&mut hasher),
+            Command::LockCoupon { coupon_id, .. }
+            | Command::UseCoupon { coupon_id, .. }
+            | Command::UnlockCoupon { coupon_id, .. }
+            | Command::ReturnCoupon { coupon_id, .. }
+            | Command::RevokeCoupon { coupon_id, .. }
+            | Command::SettleCoupon(coupon_id) => coupon_id.hash(&mut hasher),
+            Command::Grant { member_id, .. }
+            | Command::Debit { member_id, .. }
+            | Command::Hold { member_id, .. }
+            | Command::CaptureHold { member_id, .. }
+            | Command::ReleaseHold { member_id, .. }
+            | Command::Reverse { member_id, .. }
+            | Command::SettleAccount(member_id) => member_id.hash(&mut hasher),
+        }
+        (hasher.finish() % count) as usize
+    }
+
+    /// Takes no new commands; those queued are still answered.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+type Reply = oneshot::Receiver<Vec<Result<Answer, SubmitError>>>;
+
+/// The lane ended without an answer: it has panicked, and what it was committing may or may not be there.
+fn lost() -> SubmitError {
+    SubmitError::OutcomeUnknown
+}

@@ -1,0 +1,80 @@
+//! Posts what time has ended: coupons past their validity, locks and holds past their deadline, lots past their expiry.
+//!
+//! Expired things are unusable without it, since expiry is a predicate of every decision; the sweep writes the fact and its
+//! events. It finds what is due by partial indexes and sends one settling command for each object through the engine, in
+//! bounded pages: the same rules, the same ledger. It is resumable because what is settled is no longer due, and safe on
+//! many nodes at once because settling twice does nothing.
+
+use scrip_domain::decide::Settled;
+use scrip_domain::{Answer, Command, Envelope, KeyId, Outcome, TenantId, Timestamp};
+
+use crate::clock;
+use crate::engine::{Engine, SubmitError};
+use crate::store::{Store, StoreError};
+
+/// Whether a sweep leaves imports alone (see [`Store::due`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SweepScope {
+    All,
+    SkipImports,
+}
+
+/// What a sweep has written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    pub coupons_expired: u64,
+    pub locks_released: u64,
+    pub holds_released: u64,
+    pub accounts_settled: u64,
+    pub points_expired: i64,
+    /// False when more may be due.
+    pub done: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+/// One page: settles at most `limit` objects of each kind that are due at `at`.
+///
+/// # Errors
+/// The first failure; what was settled before it stays settled.
+pub async fn sweep(
+    store: &Store,
+    engine: &Engine,
+    tenant: TenantId,
+    at: Timestamp,
+    limit: i64,
+    actor: Option<KeyId>,
+    scope: SweepScope,
+) -> Result<SweepReport, SweepError> {
+    let due = store.due(tenant, at, limit, scope == SweepScope::SkipImports).await?;
+    let coupons = due.coupons.into_iter().map(Command::SettleCoupon);
+    let accounts = due.members.into_iter().map(Command::SettleAccount);
+    let now = clock::now();
+    let commands: Vec<Envelope> = coupons
+        .chain(accounts)
+        .map(|command| Envelope { tenant, actor, command, idempotency: None, at, now, seed: clock::seed(now) })
+        .collect();
+    let mut report = SweepReport { done: commands.is_empty(), ..SweepReport::default() };
+    for answer in engine.submit_all(commands).await {
+        if let Answer::Accepted { outcome: Outcome::Settled(settled), .. } = answer? {
+            report.add(settled);
+        }
+    }
+    Ok(report)
+}
+
+impl SweepReport {
+    fn add(&mut self, settled: Settled) {
+        self.coupons_expired += u64::from(settled.coupons_expired);
+        self.locks_released += u64::from(settled.locks_released);
+        self.holds_released += u64::from(settled.holds_released);
+        self.accounts_settled += u64::from(settled.points_expired > 0 || settled.holds_released > 0);
+        self.points_expired += settled.points_expired;
+    }
+}

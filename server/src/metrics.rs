@@ -1,0 +1,105 @@
+//! What Prometheus scrapes. Handles are resolved once, at start; counting is an atomic addition afterwards.
+
+use std::sync::Arc;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    exponential_buckets,
+};
+
+/// Every metric of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    /// Commands decided, by what became of them: accepted, replayed, refused, failed.
+    pub commands: IntCounterVec,
+    /// Refusals answered from memory, without a word to the store.
+    pub refused_from_memory: IntCounter,
+    /// Commands waiting in the lanes.
+    pub lane_depth: IntGauge,
+    pub lane_batch_size: Histogram,
+    /// From the start of a batch to its durable commit.
+    pub lane_commit_seconds: Histogram,
+    /// From entering a lane to the start of the batch.
+    pub lane_wait_seconds: Histogram,
+    pub batch_retries: IntCounter,
+    pub batch_bisections: IntCounter,
+    pub jobs_run: IntCounterVec,
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Metrics> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(name, help));
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            keep(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
+            keep(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+        };
+        let seconds = || buckets(0.000_1, 2.0, 16);
+        let by_route = HistogramOpts::new("scrip_http_request_seconds", "Time to answer a request").buckets(seconds());
+        Arc::new(Metrics {
+            requests: counters("scrip_http_requests_total", "Requests answered", &["route", "status"]),
+            request_seconds: keep(&registry, HistogramVec::new(by_route, &["route"])),
+            commands: counters("scrip_commands_total", "Commands decided", &["outcome"]),
+            refused_from_memory: counter("scrip_refused_from_memory_total", "Refusals that touched no store"),
+            lane_depth: keep(&registry, IntGauge::new("scrip_lane_depth", "Commands waiting in the lanes")),
+            lane_batch_size: histogram("scrip_lane_batch_size", "Commands in a batch", buckets(1.0, 2.0, 12)),
+            lane_commit_seconds: histogram("scrip_lane_commit_seconds", "Time of a batch, commit included", seconds()),
+            lane_wait_seconds: histogram("scrip_lane_wait_seconds", "Time a command waited for its batch", seconds()),
+            batch_retries: counter("scrip_batch_retries_total", "Batches decided again after a conflict"),
+            batch_bisections: counter("scrip_batch_bisections_total", "Batches halved after a constraint error"),
+            jobs_run: counters("scrip_jobs_total", "Background passes", &["job", "result"]),
+            registry,
+        })
+    }
+
+    pub fn observe_request(&self, route: &'static str, status: u16, seconds: f64) {
+        self.request_seconds.with_label_values(&[route]).observe(seconds);
+        self.requests.with_label_values(&[route, status_text(status)]).inc();
+    }
+
+    /// The exposition text.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory fails only for an inconsistent registry, which is fixed at start.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+fn buckets(start: f64, factor: f64, count: usize) -> Vec<f64> {
+    exponential_buckets(start, factor, count).expect("positive constants make buckets")
+}
+
+fn keep<M: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("metric names are constants of this file");
+    registry.register(Box::new(metric.clone())).expect("metric names are unique");
+    metric
+}
+
+/// The statuses this server answers, as text without an allocation.
+fn status_text(status: u16) -> &'static str {
+    match status {
+        200 => "200",
+        201 => "201",
+        204 => "204",
+        304 => "304",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        409 => "409",
+        412 => "412",
+        413 => "413",
+        415 => "415",
+        422 => "422",
+        428 => "428",
+        500 => "500",
+        503 => "503",
+        _ => "other",
+    }
+}

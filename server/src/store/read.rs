@@ -1,0 +1,586 @@
+//! Reads: named columns, keyset pages, one statement each. The SQL text and the decoder serve both stores.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
+use scrip_domain::event::{Event, EventKind};
+use scrip_domain::points::{Hold, Lot, Transaction, TransactionType};
+use scrip_domain::tenant::{ApiKey, Tenant};
+use scrip_domain::{CouponId, HoldId, IdSeed, KeyId, LotId, MemberId, TemplateId, TenantId, Timestamp, TransactionId};
+use uuid::Uuid;
+
+pub use super::decode::EventPosition;
+use super::value::{Param, Row};
+use super::{Store, StoreError, decode};
+
+type Found<T> = Result<T, StoreError>;
+
+/// A member's points as they stand at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balance {
+    /// What can be spent.
+    pub available: i64,
+    pub frozen: i64,
+    pub used: i64,
+    pub expired: i64,
+    pub revoked: i64,
+    pub total_points: i64,
+    pub debt: i64,
+    /// Of `available`, what expires before the horizon asked for.
+    pub expiring_points: i64,
+    pub next_expires_at: Option<Timestamp>,
+}
+
+/// A page of events, and where the next one starts.
+#[derive(Debug, Clone)]
+pub struct EventPage {
+    pub events: Vec<(EventPosition, Event)>,
+    pub scanned_to: EventPosition,
+}
+
+/// Objects whose expiry or deadline is still to be written.
+#[derive(Debug, Default)]
+pub struct Due {
+    pub coupons: Vec<CouponId>,
+    pub members: Vec<MemberId>,
+}
+
+/// Sorts after every id, so that a first page needs no statement of its own.
+const LAST_ID: Uuid = Uuid::max();
+/// The ceiling of what one page of events scans when a filter leaves most of them out.
+const EVENT_SCAN: i64 = 2_000;
+
+impl Store {
+    async fn query<T>(&self, sql: &str, parameters: &[Param<'_>], decode: impl Fn(&Row) -> Found<T>) -> Found<Vec<T>> {
+        match self {
+            Store::Sqlite(store) => store.query(sql, parameters, decode),
+            Store::Postgres(store) => store.query(sql, parameters, decode).await,
+        }
+    }
+
+    async fn first<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Found<T>,
+    ) -> Found<Option<T>> {
+        Ok(self.query(sql, parameters, decode).await?.into_iter().next())
+    }
+
+    /// Runs one statement that may take long, on a connection of its own: verification and reports.
+    pub async fn stream<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Found<T>,
+    ) -> Found<Vec<T>> {
+        match self {
+            Store::Sqlite(store) => store.stream(sql, parameters, decode),
+            Store::Postgres(store) => store.stream(sql, parameters, decode).await,
+        }
+    }
+
+    async fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Found<u64> {
+        match self {
+            Store::Sqlite(store) => store.execute(sql, parameters),
+            Store::Postgres(store) => store.execute(sql, parameters).await,
+        }
+    }
+
+    /// Answers when the store does.
+    pub async fn ping(&self) -> Found<()> {
+        self.first("SELECT number FROM schema_migration ORDER BY number LIMIT 1", &[], |row| row.int(0)).await?;
+        Ok(())
+    }
+
+    // Tenants and keys.
+
+    pub async fn find_key(&self, secret_digest: [u8; 32]) -> Found<Option<ApiKey>> {
+        let columns = decode::API_KEY;
+        let sql = format!("SELECT {columns} FROM api_key WHERE secret_digest = $1");
+        self.first(&sql, &[Param::Bytes(&secret_digest)], decode::api_key).await
+    }
+
+    pub async fn platform_digest(&self) -> Found<Option<[u8; 32]>> {
+        self.first("SELECT secret_digest FROM platform_key WHERE id = 1", &[], |row| row.bytes(0)).await
+    }
+
+    /// Remembers the platform key's digest unless there is one already; true when it was stored.
+    pub async fn set_platform_digest(&self, digest: [u8; 32], at: Timestamp) -> Found<bool> {
+        let sql = "INSERT INTO platform_key (id, secret_digest, created_at) VALUES (1, $1, $2) ON CONFLICT DO NOTHING";
+        Ok(self.execute(sql, &[Param::Bytes(&digest), at.into()]).await? == 1)
+    }
+
+    pub async fn list_tenants(&self, after: Option<TenantId>, limit: i64) -> Found<Vec<Tenant>> {
+        let columns = decode::TENANT;
+        let sql = format!("SELECT {columns} FROM tenant WHERE tenant_id > $1 ORDER BY tenant_id LIMIT $2");
+        let after = after.map_or(Uuid::nil(), |id| id.0);
+        self.query(&sql, &[after.into(), limit.into()], decode::tenant).await
+    }
+
+    pub async fn find_tenant(&self, id: TenantId) -> Found<Option<Tenant>> {
+        let columns = decode::TENANT;
+        let sql = format!("SELECT {columns} FROM tenant WHERE tenant_id = $1");
+        self.first(&sql, &[id.into()], decode::tenant).await
+    }
+
+    pub async fn list_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: i64) -> Found<Vec<ApiKey>> {
+        let columns = decode::API_KEY;
+        let sql = format!("SELECT {columns} FROM api_key WHERE tenant_id = $1 AND id > $2 ORDER BY id LIMIT $3");
+        let after = after.map_or(Uuid::nil(), |id| id.0);
+        self.query(&sql, &[tenant.into(), after.into(), limit.into()], decode::api_key).await
+    }
+
+    // Templates.
+
+    pub async fn find_template(&self, tenant: TenantId, id: TemplateId) -> Found<Option<Template>> {
+        self.first(&find_template_sql(), &[tenant.into(), id.0.into()], template).await
+    }
+
+    /// Newest first.
+    pub async fn list_templates(
+        &self,
+        tenant: TenantId,
+        enabled: Option<bool>,
+        kind: Option<&'static str>,
+        after: Option<TemplateId>,
+        limit: i64,
+    ) -> Found<Vec<Template>> {
+        let sql = list_templates_sql(enabled.is_some(), kind.is_some());
+        let mut parameters = vec![tenant.into(), after.map_or(LAST_ID, |id| id.0).into()];
+        parameters.extend(enabled.map(Param::Bool));
+        parameters.extend(kind.map(Param::Text));
+        parameters.push(limit.into());
+        self.query(&sql, &parameters, template).await
+    }
+
+    /// The definition of a version: from memory after the first time.
+    pub async fn definition(
+        &self,
+        tenant: TenantId,
+        template: TemplateId,
+        version: i64,
+    ) -> Found<Option<Arc<Definition>>> {
+        if let Some(definition) = self.definitions().get(tenant, template, version) {
+            return Ok(Some(definition));
+        }
+        let sql = "SELECT definition FROM mkt_coupon_template_version \
+                   WHERE tenant_id = $1 AND template_id = $2 AND version = $3";
+        let parameters = [tenant.into(), template.0.into(), version.into()];
+        let found: Option<Definition> = self.first(sql, &parameters, |row| row.json(0)).await?;
+        Ok(found.map(|definition| {
+            let definition = Arc::new(definition);
+            self.definitions().insert(tenant, template, version, definition.clone());
+            definition
+        }))
+    }
+
+    /// Members that have claimed from a template, in no order, each once for every coupon.
+    pub async fn claimers(&self, tenant: TenantId, template: TemplateId, limit: i64) -> Found<Vec<MemberId>> {
+        let sql = "SELECT member_id FROM mkt_user_coupon WHERE tenant_id = $1 AND template_id = $2 LIMIT $3";
+        self.query(sql, &[tenant.into(), template.0.into(), limit.into()], |row| row.caller_id(0)).await
+    }
+
+    // Coupons.
+
+    pub async fn find_coupon(&self, tenant: TenantId, id: CouponId) -> Found<Option<Coupon>> {
+        let columns = decode::COUPON;
+        let sql = format!("SELECT {columns} FROM mkt_user_coupon WHERE tenant_id = $1 AND id = $2");
+        self.first(&sql, &[tenant.into(), id.0.into()], decode::coupon).await
+    }
+
+    /// A member's coupons, newest first. `status` is the one that holds at `at`.
+    #[expect(clippy::too_many_arguments, reason = "a filter's parts, each of its own type")]
+    pub async fn list_coupons(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        status: Option<CouponStatus>,
+        template: Option<TemplateId>,
+        at: Timestamp,
+        after: Option<CouponId>,
+        limit: i64,
+    ) -> Found<Vec<Coupon>> {
+        let sql = list_coupons_sql(status, template.is_some());
+        let mut parameters = vec![tenant.into(), member.into(), after.map_or(LAST_ID, |id| id.0).into()];
+        if status.is_some_and(depends_on_time) {
+            parameters.push(at.into());
+        }
+        parameters.extend(template.map(|template| Param::Uuid(template.0)));
+        parameters.push(limit.into());
+        self.query(&sql, &parameters, decode::coupon).await
+    }
+
+    /// Which template each of the coupons belongs to. Unknown ids are left out.
+    pub async fn templates_of_coupons(
+        &self,
+        tenant: TenantId,
+        ids: &[CouponId],
+    ) -> Found<HashMap<CouponId, TemplateId>> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let decode = |row: &Row| Ok((CouponId(row.uuid(0)?), TemplateId(row.uuid(1)?)));
+        self.query_by_ids("mkt_user_coupon", "template_id", tenant, &ids, decode).await
+    }
+
+    pub async fn members_of_holds(&self, tenant: TenantId, ids: &[HoldId]) -> Found<HashMap<HoldId, MemberId>> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let decode = |row: &Row| Ok((HoldId(row.uuid(0)?), row.caller_id(1)?));
+        self.query_by_ids("mkt_points_hold", "member_id", tenant, &ids, decode).await
+    }
+
+    pub async fn members_of_transactions(
+        &self,
+        tenant: TenantId,
+        ids: &[TransactionId],
+    ) -> Found<HashMap<TransactionId, MemberId>> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let decode = |row: &Row| Ok((TransactionId(row.uuid(0)?), row.caller_id(1)?));
+        self.query_by_ids("mkt_points_transaction", "member_id", tenant, &ids, decode).await
+    }
+
+    async fn query_by_ids<K: Eq + Hash, V>(
+        &self,
+        table: &str,
+        column: &str,
+        tenant: TenantId,
+        ids: &[Uuid],
+        decode: impl Fn(&Row) -> Found<(K, V)>,
+    ) -> Found<HashMap<K, V>> {
+        let mut found = HashMap::with_capacity(ids.len());
+        if ids.is_empty() {
+            return Ok(found);
+        }
+        match self {
+            // No round trips to save here: one look-up for each id.
+            Store::Sqlite(store) => {
+                let sql = format!("SELECT id, {column} FROM {table} WHERE tenant_id = $1 AND id = $2");
+                for id in ids {
+                    found.extend(store.query(&sql, &[tenant.into(), (*id).into()], &decode)?);
+                }
+            }
+            Store::Postgres(store) => {
+                let sql = format!(
+                    "SELECT r.id, r.{column} FROM unnest($2::uuid[]) AS k(id) CROSS JOIN LATERAL \
+                     (SELECT * FROM {table} t WHERE t.tenant_id = $1 AND t.id = k.id) r"
+                );
+                found.extend(store.query_ids(&sql, tenant, ids, decode).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    // Points.
+
+    /// A member's balance at `at`; zeros for a member never seen. What has expired by then is counted as expired, and a
+    /// hold past its deadline as released, whether or not that has been written yet.
+    pub async fn balance(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        at: Timestamp,
+        horizon: Timestamp,
+    ) -> Found<Balance> {
+        let decode =
+            |row: &Row| Ok((decode::account(row)?, row.int(12)?, row.int(13)?, row.opt_time(14)?, row.int(15)?));
+        let parameters = [at.into(), horizon.into(), tenant.into(), member.into()];
+        let Some((account, overdue, expiring, next_expires_at, due_holds)) =
+            self.first(balance_sql(), &parameters, decode).await?
+        else {
+            return Ok(Balance {
+                available: 0,
+                frozen: 0,
+                used: 0,
+                expired: 0,
+                revoked: 0,
+                total_points: 0,
+                debt: 0,
+                expiring_points: 0,
+                next_expires_at: None,
+            });
+        };
+        let mut balance = Balance {
+            available: account.available - overdue,
+            frozen: account.frozen,
+            used: account.used,
+            expired: account.expired + overdue,
+            revoked: account.revoked,
+            total_points: account.total_points,
+            debt: account.debt,
+            expiring_points: expiring,
+            next_expires_at,
+        };
+        if due_holds > 0 {
+            self.release_due_holds(&mut balance, tenant, member, at, horizon).await?;
+        }
+        Ok(balance)
+    }
+
+    /// Shows what settling would do to holds past their deadline. Rare: a sweep writes it within a minute.
+    async fn release_due_holds(
+        &self,
+        balance: &mut Balance,
+        tenant: TenantId,
+        member: &MemberId,
+        at: Timestamp,
+        horizon: Timestamp,
+    ) -> Found<()> {
+        let columns = decode::HOLD;
+        let sql = format!(
+            "SELECT {columns} FROM mkt_points_hold \
+             WHERE tenant_id = $1 AND member_id = $2 AND status = 'OPEN' AND expires_at <= $3"
+        );
+        let holds = self.query(&sql, &[tenant.into(), member.into(), at.into()], decode::hold).await?;
+        let parts: Vec<_> = holds.iter().flat_map(|hold| &hold.allocations).collect();
+        let ids: Vec<Uuid> = parts.iter().map(|part| part.lot_id.0).collect();
+        let decode = |row: &Row| Ok((LotId(row.uuid(0)?), row.time(1)?));
+        let expiries = self.query_by_ids("mkt_points_lot", "expires_at", tenant, &ids, decode).await?;
+        for part in parts {
+            let expires_at = expiries.get(&part.lot_id).copied().unwrap_or(Timestamp::NEVER);
+            balance.frozen -= part.points;
+            if expires_at <= at {
+                balance.expired += part.points;
+                continue;
+            }
+            balance.available += part.points;
+            if expires_at <= horizon {
+                balance.expiring_points += part.points;
+                balance.next_expires_at = Some(balance.next_expires_at.map_or(expires_at, |next| next.min(expires_at)));
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn find_hold(&self, tenant: TenantId, id: HoldId) -> Found<Option<Hold>> {
+        let columns = decode::HOLD;
+        let sql = format!("SELECT {columns} FROM mkt_points_hold WHERE tenant_id = $1 AND id = $2");
+        self.first(&sql, &[tenant.into(), id.0.into()], decode::hold).await
+    }
+
+    pub async fn find_transaction(&self, tenant: TenantId, id: TransactionId) -> Found<Option<Transaction>> {
+        let columns = decode::TRANSACTION;
+        let sql = format!("SELECT {columns} FROM mkt_points_transaction WHERE tenant_id = $1 AND id = $2");
+        self.first(&sql, &[tenant.into(), id.0.into()], decode::transaction).await
+    }
+
+    /// A member's ledger, newest first.
+    pub async fn list_transactions(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        kind: Option<TransactionType>,
+        before_sequence: Option<i64>,
+        limit: i64,
+    ) -> Found<Vec<Transaction>> {
+        let sql = list_transactions_sql(kind.is_some());
+        let before = before_sequence.unwrap_or(i64::MAX);
+        let mut parameters = vec![tenant.into(), member.into(), before.into()];
+        parameters.extend(kind.map(|kind| Param::Text(kind.as_str())));
+        parameters.push(limit.into());
+        self.query(&sql, &parameters, decode::transaction).await
+    }
+
+    /// A member's lots with points left or held, in spending order.
+    pub async fn list_lots(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        after: Option<(Timestamp, Timestamp, LotId)>,
+        limit: i64,
+    ) -> Found<Vec<Lot>> {
+        let (expires_at, created_at, id) =
+            after.unwrap_or((Timestamp(i64::MIN), Timestamp(i64::MIN), LotId(Uuid::nil())));
+        let parameters =
+            [tenant.into(), member.into(), expires_at.into(), created_at.into(), id.0.into(), limit.into()];
+        self.query(&list_lots_sql(), &parameters, decode::lot).await
+    }
+
+    // Events and what is due.
+
+    /// Events after a position, in the order of their positions. Nothing is skipped: on PostgreSQL only transactions below
+    /// the oldest one still in flight are shown, so no event can appear behind a position already read.
+    pub async fn list_events(
+        &self,
+        tenant: TenantId,
+        after: EventPosition,
+        kind: Option<EventKind>,
+        limit: i64,
+    ) -> Found<EventPage> {
+        let scan = if kind.is_some() { EVENT_SCAN } else { limit };
+        let sql = match self {
+            Store::Sqlite(_) => list_events_sql(""),
+            Store::Postgres(_) => list_events_sql("AND tx < pg_snapshot_xmin(pg_current_snapshot())::text::bigint"),
+        };
+        let parameters = [tenant.into(), after.tx.into(), after.ordinal.into(), scan.into()];
+        let mut events = self.query(&sql, &parameters, decode::event).await?;
+        let mut scanned_to = events.last().map_or(after, |(position, _)| *position);
+        if let Some(kind) = kind {
+            events.retain(|(_, event)| event.kind == kind);
+            if events.len() as i64 > limit {
+                events.truncate(limit as usize);
+                scanned_to = events.last().map_or(after, |(position, _)| *position);
+            }
+        }
+        Ok(EventPage { events, scanned_to })
+    }
+
+    /// Coupons, lots, locks and holds that time has ended by `at` and that are not written yet, at most `limit` each.
+    ///
+    /// With `skip_imports`, objects recorded within the last day that were long over when they were recorded are left
+    /// alone: an import or a replay is under way and will say itself when to expire them.
+    pub async fn due(&self, tenant: TenantId, at: Timestamp, limit: i64, skip_imports: bool) -> Found<Due> {
+        let day_ago = at.0 - scrip_domain::time::MICROS_PER_DAY;
+        let (newest, oldest) = if skip_imports {
+            let seed = IdSeed { unix_ms: (day_ago / 1000).max(0) as u64, random: 0 };
+            (uuid::Builder::from_unix_timestamp_millis(seed.unix_ms, &[0; 10]).into_uuid(), day_ago)
+        } else {
+            (LAST_ID, i64::MIN)
+        };
+        let mut due = Due::default();
+        for sql in DUE_COUPONS {
+            let parameters = [tenant.into(), at.into(), newest.into(), oldest.into(), limit.into()];
+            due.coupons.extend(self.query(sql, &parameters, |row| Ok(CouponId(row.uuid(0)?))).await?);
+        }
+        for sql in DUE_MEMBERS {
+            let parameters = [tenant.into(), at.into(), newest.into(), oldest.into(), limit.into()];
+            due.members.extend(self.query(sql, &parameters, |row| row.caller_id::<MemberId>(0)).await?);
+        }
+        due.members.sort_unstable();
+        due.members.dedup();
+        Ok(due)
+    }
+
+    /// Deletes idempotency records made before `before`, at most `limit`; how many there were.
+    pub async fn purge_idempotency(&self, tenant: TenantId, before: Timestamp, limit: i64) -> Found<u64> {
+        let sql = "DELETE FROM idempotency WHERE tenant_id = $1 AND key IN (SELECT key FROM idempotency \
+                   WHERE tenant_id = $2 AND created_at < $3 LIMIT $4)";
+        self.execute(sql, &[tenant.into(), tenant.into(), before.into(), limit.into()]).await
+    }
+}
+
+const DUE_COUPONS: [&str; 2] = [
+    "SELECT id FROM mkt_user_coupon WHERE tenant_id = $1 AND status = 'AVAILABLE' AND valid_until <= $2 \
+     AND (id < $3 OR valid_until >= $4) ORDER BY valid_until LIMIT $5",
+    "SELECT id FROM mkt_user_coupon WHERE tenant_id = $1 AND status = 'LOCKED' AND locked_until IS NOT NULL \
+     AND locked_until <= $2 AND (id < $3 OR locked_until >= $4) ORDER BY locked_until LIMIT $5",
+];
+
+const DUE_MEMBERS: [&str; 2] = [
+    "SELECT member_id FROM mkt_points_lot WHERE tenant_id = $1 AND open AND expires_at <= $2 \
+     AND (id < $3 OR expires_at >= $4) AND remaining > 0 ORDER BY expires_at LIMIT $5",
+    "SELECT member_id FROM mkt_points_hold WHERE tenant_id = $1 AND status = 'OPEN' AND expires_at <= $2 \
+     AND (id < $3 OR expires_at >= $4) ORDER BY expires_at LIMIT $5",
+];
+
+const TEMPLATE_FROM: &str = "FROM mkt_coupon_template t JOIN mkt_coupon_template_version v \
+     ON v.tenant_id = t.tenant_id AND v.template_id = t.id AND v.version = t.version";
+const TEMPLATE_USED: &str = "CAST((SELECT coalesce(sum(u.used_count), 0) FROM mkt_coupon_template_use u \
+     WHERE u.tenant_id = t.tenant_id AND u.template_id = t.id) AS BIGINT)";
+
+fn template(row: &Row) -> Found<Template> {
+    let definition = Arc::new(row.json(decode::TEMPLATE_COLUMNS)?);
+    decode::template(row, definition, row.int(decode::TEMPLATE_COLUMNS + 1)?)
+}
+
+fn find_template_sql() -> String {
+    let columns = decode::TEMPLATE;
+    format!("SELECT {columns}, v.definition, {TEMPLATE_USED} {TEMPLATE_FROM} WHERE t.tenant_id = $1 AND t.id = $2")
+}
+
+fn list_templates_sql(by_enabled: bool, by_kind: bool) -> String {
+    let columns = decode::TEMPLATE;
+    let mut filter = String::new();
+    let mut next = 3;
+    for (wanted, column) in [(by_enabled, "enabled"), (by_kind, "type")] {
+        if wanted {
+            filter.push_str(&format!(" AND t.{column} = ${next}"));
+            next += 1;
+        }
+    }
+    format!(
+        "SELECT {columns}, v.definition, {TEMPLATE_USED} {TEMPLATE_FROM} \
+         WHERE t.tenant_id = $1 AND t.id < $2{filter} ORDER BY t.id DESC LIMIT ${next}"
+    )
+}
+
+/// Whether coupons show this status by the clock, not by what is stored alone.
+fn depends_on_time(status: CouponStatus) -> bool {
+    matches!(status, CouponStatus::Available | CouponStatus::Locked | CouponStatus::Expired)
+}
+
+/// One sub-select for each stored status that may show as the wanted one: each walks its own stretch of
+/// `idx_user_coupon_member` from the newest, so a page costs its own rows, not the member's.
+fn list_coupons_sql(status: Option<CouponStatus>, by_template: bool) -> String {
+    let columns = decode::COUPON;
+    let any = |status: CouponStatus| (status, "");
+    let stretches: Vec<(CouponStatus, &str)> = match status {
+        None => CouponStatus::ALL.into_iter().map(any).collect(),
+        Some(CouponStatus::Available) => vec![
+            (CouponStatus::Available, " AND valid_until > $4"),
+            (CouponStatus::Locked, " AND locked_until <= $4 AND valid_until > $4"),
+        ],
+        Some(CouponStatus::Expired) => vec![
+            (CouponStatus::Available, " AND valid_until <= $4"),
+            (CouponStatus::Locked, " AND locked_until <= $4 AND valid_until <= $4"),
+            any(CouponStatus::Expired),
+        ],
+        Some(CouponStatus::Locked) => {
+            vec![(CouponStatus::Locked, " AND (locked_until IS NULL OR locked_until > $4)")]
+        }
+        Some(other) => vec![any(other)],
+    };
+    let mut next = if status.is_some_and(depends_on_time) { 5 } else { 4 };
+    let mut template = String::new();
+    if by_template {
+        template = format!(" AND template_id = ${next}");
+        next += 1;
+    }
+    let selects = stretches.iter().map(|(status, filter)| {
+        let status = status.as_str();
+        format!(
+            "SELECT * FROM (SELECT {columns} FROM mkt_user_coupon WHERE tenant_id = $1 AND member_id = $2 \
+             AND status = '{status}' AND id < $3{filter}{template} ORDER BY id DESC LIMIT ${next}) AS s"
+        )
+    });
+    format!("{} ORDER BY id DESC LIMIT ${next}", selects.collect::<Vec<_>>().join(" UNION ALL "))
+}
+
+fn balance_sql() -> &'static str {
+    "SELECT a.tenant_id, a.member_id, a.total_points, a.available, a.frozen, a.used, a.expired, a.revoked, a.debt, \
+     a.sequence, a.created_at, a.updated_at, \
+     CAST(coalesce(l.overdue, 0) AS BIGINT), CAST(coalesce(l.expiring, 0) AS BIGINT), l.next_expires_at, \
+     (SELECT count(*) FROM mkt_points_hold h WHERE h.tenant_id = a.tenant_id AND h.member_id = a.member_id \
+      AND h.status = 'OPEN' AND h.expires_at <= $1) \
+     FROM mkt_points_account a CROSS JOIN \
+     (SELECT sum(remaining) FILTER (WHERE expires_at <= $1) AS overdue, \
+      sum(remaining) FILTER (WHERE expires_at > $1) AS expiring, \
+      min(expires_at) FILTER (WHERE expires_at > $1 AND remaining > 0) AS next_expires_at \
+      FROM mkt_points_lot WHERE open AND expires_at <= $2 AND tenant_id = $3 AND member_id = $4) l \
+     WHERE a.tenant_id = $3 AND a.member_id = $4"
+}
+
+fn list_transactions_sql(by_kind: bool) -> String {
+    let columns = decode::TRANSACTION;
+    let (filter, limit) = if by_kind { (" AND type = $4", "$5") } else { ("", "$4") };
+    format!(
+        "SELECT {columns} FROM mkt_points_transaction \
+         WHERE tenant_id = $1 AND member_id = $2 AND sequence < $3{filter} ORDER BY sequence DESC LIMIT {limit}"
+    )
+}
+
+fn list_lots_sql() -> String {
+    let columns = decode::LOT;
+    format!(
+        "SELECT {columns} FROM mkt_points_lot WHERE tenant_id = $1 AND member_id = $2 AND open \
+         AND (expires_at, created_at, id) > ($3, $4, $5) ORDER BY expires_at, created_at, id LIMIT $6"
+    )
+}
+
+fn list_events_sql(horizon: &str) -> String {
+    let columns = decode::EVENT;
+    format!(
+        "SELECT {columns} FROM event WHERE tenant_id = $1 AND (tx, ordinal) > ($2, $3) {horizon} \
+         ORDER BY tx, ordinal LIMIT $4"
+    )
+}
