@@ -40,6 +40,20 @@ pub struct Rows {
     pub idempotency: BTreeMap<(TenantId, [u8; 16]), IdempotencyRecord>,
 }
 
+impl Rows {
+    /// Panics with the place of the first difference, if there is one.
+    pub fn assert_same(&self, other: &Rows, context: &str) {
+        if self == other {
+            return;
+        }
+        let (left, right) = (format!("{self:#?}"), format!("{other:#?}"));
+        let (left, right): (Vec<_>, Vec<_>) = (left.lines().collect(), right.lines().collect());
+        let place = left.iter().zip(&right).take_while(|(left, right)| left == right).count();
+        let around = |lines: &[&str]| lines[place.saturating_sub(25)..lines.len().min(place + 10)].join("\n");
+        panic!("{context}: rows differ\n--- one:\n{}\n--- other:\n{}", around(&left), around(&right));
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Harness {
     pub rows: Rows,
@@ -239,6 +253,7 @@ impl Harness {
         for (tenant, id, change) in &writes.uses {
             *rows.uses.entry((*tenant, *id)).or_default() += change;
         }
+        rows.uses.retain(|_, uses| *uses != 0);
         for (tenant, row) in &writes.account_inserts {
             insert(&mut rows.accounts, (*tenant, row.member_id.clone()), (*row).clone());
         }

@@ -5,5 +5,5 @@ mod generate;
 mod harness;
 mod model;
 mod points;
-//mod properties;
+mod properties;
 mod script;

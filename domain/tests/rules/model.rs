@@ -368,7 +368,8 @@ impl Model {
     pub fn snapshot(&self) -> Snapshot {
         let mut all = Snapshot::default();
         for (tenant, id) in self.templates.keys() {
-            all.0.insert(format!("{tenant} {id}"), format!("{:?}", self.counted(*tenant, *id)));
+            let row = self.counted(*tenant, *id).expect("it exists");
+            all.0.insert(format!("{tenant} {id}"), format!("{row:?}"));
         }
         for ((tenant, id), row) in &self.coupons {
             all.0.insert(format!("{tenant} {id}"), format!("{row:?}"));

@@ -467,12 +467,12 @@ fn an_account_of_many_lots_is_spent_in_order_whatever_is_loaded() {
          @1   d = debit m1 2 => from=l599:1,l598:1
               w = hold m1 598 => ok
               u = capture w 300 => available=1297
-         @410 debit m1 700 => after=597
+         @410 debit m1 700 => after=598
               show account m1 => total=1600 expired=0
          @700 reverse d => lot=new
-              show account m1 => available=599 used=1000 expired=1
-              debit m1 600 => POINTS_INSUFFICIENT available=599 requested=600
-              debit m1 599 => after=0"
+              show account m1 => available=600 used=1000 expired=0
+              debit m1 601 => POINTS_INSUFFICIENT available=600 requested=601
+              debit m1 600 => after=0"
     ));
     assert!(harness.asked_for_lots > 0);
 }

@@ -1,7 +1,6 @@
 //! Parameters and rows of both stores behind one face, so that a read operation is one SQL text and one decoder.
 //!
-//! Statements number their parameters `$1, $2, ...` in order of first appearance: PostgreSQL takes them by number, SQLite
-//! numbers named parameters in that same order.
+//! Statements number their parameters `$1, $2, ...`, as PostgreSQL has it; for SQLite they are rewritten to `?1, ?2, ...`.
 
 use scrip_domain::{InvalidId, MemberId, TenantId, Timestamp};
 use std::error::Error as StdError;

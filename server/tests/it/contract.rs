@@ -1,0 +1,168 @@
+//! What every store must do, run on each.
+
+use scrip_domain::command::Movement;
+use scrip_domain::points::TransactionType;
+use scrip_domain::{Answer, Command, Idempotency, MemberId, Outcome, Rejection};
+use scrip_server::engine::EngineOptions;
+
+use crate::harness::{Fixture, KINDS, definition, envelope, member, template, tenant};
+
+fn movement(points: i64, kind: TransactionType) -> Movement {
+    Movement { points, kind, reference: Some("o-1".into()), remark: None }
+}
+
+fn grant(member_id: &MemberId, points: i64) -> Command {
+    Command::Grant {
+        member_id: member_id.clone(),
+        movement: movement(points, TransactionType::EarnOrder),
+        expires_at: None,
+    }
+}
+
+fn debit(member_id: &MemberId, points: i64) -> Command {
+    Command::Debit { member_id: member_id.clone(), movement: movement(points, TransactionType::UseOrder) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_members_on_a_stock_of_ten_get_exactly_ten() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let template = template(&engine, tenant, definition(), Some(10)).await;
+        let claims = (0..100).map(|n| {
+            let command = Command::Claim { template_id: template, member_id: member(n), member_level: None };
+            engine.submit(envelope(tenant, command))
+        });
+        let answers = futures_util::future::join_all(claims).await;
+        let accepted = answers.iter().filter(|answer| matches!(answer, Ok(Answer::Accepted { .. }))).count();
+        let sold_out = |answer: &&Result<Answer, _>| matches!(answer, Ok(Answer::Refused(Rejection::SoldOut { .. })));
+        assert_eq!((accepted, answers.iter().filter(sold_out).count()), (10, 90), "{kind:?}");
+        let found = fixture.store.find_template(tenant, template).await.unwrap().unwrap();
+        assert_eq!((found.remaining_stock, found.claimed_count), (Some(0), 10), "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_debits_of_ten_from_a_thousand_points_leave_nothing_and_owe_nothing() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let alice = member("alice");
+        engine.submit(envelope(tenant, grant(&alice, 1_000))).await.unwrap();
+        let debits = (0..1_000).map(|_| engine.submit(envelope(tenant, debit(&alice, 10))));
+        let answers = futures_util::future::join_all(debits).await;
+        let accepted = answers.iter().filter(|answer| matches!(answer, Ok(Answer::Accepted { .. }))).count();
+        assert_eq!(accepted, 100, "{kind:?}");
+        let now = scrip_server::clock::now();
+        let balance = fixture.store.balance(tenant, &alice, now, now).await.unwrap();
+        assert_eq!((balance.available, balance.used, balance.total_points), (0, 1_000, 1_000), "{kind:?}");
+        let ledger = fixture.store.list_transactions(tenant, &alice, None, None, 200).await.unwrap();
+        assert_eq!(ledger.len(), 101, "{kind:?}");
+        assert_eq!(ledger[0].sequence, 101, "newest first, {kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_gets_the_first_answer_and_another_request_with_the_key_is_refused() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let bob = member("bob");
+        let mut first = envelope(tenant, grant(&bob, 5));
+        first.idempotency = Some(Idempotency { key: [1; 16], fingerprint: [2; 16] });
+        let Ok(Answer::Accepted { outcome, replayed: false }) = engine.submit(first.clone()).await else {
+            panic!("{kind:?}: the first request is accepted")
+        };
+        let mut again = envelope(tenant, grant(&bob, 5));
+        again.idempotency = first.idempotency;
+        assert_eq!(engine.submit(again.clone()).await, Ok(Answer::Accepted { outcome, replayed: true }), "{kind:?}");
+        again.idempotency = Some(Idempotency { key: [1; 16], fingerprint: [3; 16] });
+        assert_eq!(engine.submit(again).await, Ok(Answer::Refused(Rejection::IdempotencyKeyReused)), "{kind:?}");
+        let now = scrip_server::clock::now();
+        assert_eq!(fixture.store.balance(tenant, &bob, now, now).await.unwrap().total_points, 5, "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holds_reversals_and_many_lots_survive_the_store() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let carol = member("carol");
+        // More lots than a batch loads at first.
+        let grants = (0..600).map(|_| envelope(tenant, grant(&carol, 1))).collect();
+        assert!(engine.submit_all(grants).await.iter().all(Result::is_ok), "{kind:?}");
+        let answer = engine.submit(envelope(tenant, debit(&carol, 500))).await;
+        let Ok(Answer::Accepted { outcome: Outcome::Transaction(spent), .. }) = answer else {
+            panic!("{kind:?}: {answer:?}")
+        };
+        assert_eq!(spent.allocations.len(), 500, "{kind:?}");
+        let hold =
+            Command::Hold { member_id: carol.clone(), movement: movement(60, TransactionType::Hold), expires_at: None };
+        let answer = engine.submit(envelope(tenant, hold)).await;
+        let Ok(Answer::Accepted { outcome: Outcome::Hold { hold, available: 40, .. }, .. }) = answer else {
+            panic!("{kind:?}: {answer:?}")
+        };
+        let capture = Command::CaptureHold { member_id: carol.clone(), hold_id: hold.id, points: Some(45) };
+        let answer = engine.submit(envelope(tenant, capture)).await;
+        assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{kind:?}: {answer:?}");
+        let reverse =
+            |points| Command::Reverse { member_id: carol.clone(), transaction_id: spent.id, points, remark: None };
+        let answer = engine.submit(envelope(tenant, reverse(Some(200)))).await;
+        assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{kind:?}: {answer:?}");
+        let answer = engine.submit(envelope(tenant, reverse(Some(301)))).await;
+        assert_eq!(answer, Ok(Answer::Refused(Rejection::ReversalExceeds { left: 300 })), "{kind:?}");
+        let now = scrip_server::clock::now();
+        let balance = fixture.store.balance(tenant, &carol, now, now).await.unwrap();
+        assert_eq!((balance.available, balance.frozen, balance.used), (255, 0, 345), "{kind:?}");
+        let stored = fixture.store.find_hold(tenant, hold.id).await.unwrap().unwrap();
+        assert_eq!((stored.captured, stored.released), (45, 15), "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coupon_goes_through_its_life_and_every_step_is_an_event() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let template = template(&engine, tenant, definition(), None).await;
+        let dora = member("dora");
+        let claim = Command::Claim { template_id: template, member_id: dora.clone(), member_level: None };
+        let answer = engine.submit(envelope(tenant, claim)).await;
+        let Ok(Answer::Accepted { outcome: Outcome::Coupon(coupon), .. }) = answer else {
+            panic!("{kind:?}: {answer:?}")
+        };
+        let order = || "o-1".parse().unwrap();
+        let steps = [
+            Command::LockCoupon { coupon_id: coupon.id, order_id: order(), expires_at: None },
+            Command::UseCoupon { coupon_id: coupon.id, order_id: order(), discount_amount: Some(2_000) },
+            Command::ReturnCoupon { coupon_id: coupon.id, template_id: template, order_id: order() },
+            Command::RevokeCoupon { coupon_id: coupon.id, reason: "test".into() },
+        ];
+        for step in steps {
+            let answer = engine.submit(envelope(tenant, step)).await;
+            assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{kind:?}: {answer:?}");
+        }
+        let start = scrip_server::store::read::EventPosition { tx: 0, ordinal: -1 };
+        let page = fixture.store.list_events(tenant, start, None, 200).await.unwrap();
+        let names: Vec<&str> = page.events.iter().map(|(_, event)| event.kind.as_str()).collect();
+        let expected = [
+            "coupon_template.created",
+            "coupon.claimed",
+            "coupon.locked",
+            "coupon.used",
+            "coupon.returned",
+            "coupon.revoked",
+        ];
+        assert_eq!(names, expected, "{kind:?}");
+        assert_eq!(fixture.store.find_template(tenant, template).await.unwrap().unwrap().used_count, 0, "{kind:?}");
+        let listed =
+            fixture.store.list_coupons(tenant, &dora, None, None, scrip_server::clock::now(), None, 10).await.unwrap();
+        assert_eq!(listed.len(), 1, "{kind:?}");
+    }
+}

@@ -1,0 +1,109 @@
+//! Stores and engines for tests, each on a database of its own.
+
+use std::sync::Arc;
+
+use scrip_domain::coupon::{Benefit, Definition, Scope as GoodsScope, Validity};
+use scrip_domain::tenant::Tenant;
+use scrip_domain::time::Window;
+use scrip_domain::{Answer, Command, Envelope, IdSeed, MemberId, Outcome, TemplateId, TenantId, Timestamp};
+use scrip_server::engine::{Engine, EngineOptions};
+use scrip_server::metrics::Metrics;
+use scrip_server::store::{Store, StoreOptions, StoreUrl};
+
+use crate::postgres;
+
+/// Which store a test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+pub const KINDS: [Kind; 2] = [Kind::Sqlite, Kind::Postgres];
+
+/// An empty, migrated store. The folder of a SQLite file lives as long as this.
+pub struct Fixture {
+    pub store: Store,
+    pub url: StoreUrl,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Fixture {
+    pub async fn new(kind: Kind) -> Fixture {
+        let (url, folder) = match kind {
+            Kind::Sqlite => {
+                let folder = tempfile::tempdir().expect("a temporary folder");
+                (StoreUrl::Sqlite(folder.path().join("scrip.db")), Some(folder))
+            }
+            Kind::Postgres => (StoreUrl::Postgres(postgres::database().await), None),
+        };
+        let store = Store::open(&StoreOptions::new(url.clone())).await.expect("the store opens");
+        store.migrate().await.expect("the schema is made");
+        Fixture { store, url, _folder: folder }
+    }
+
+    pub async fn engine(&self, options: EngineOptions) -> Engine {
+        Engine::start(&self.store, options, Metrics::new()).await.expect("the engine starts")
+    }
+}
+
+pub fn metrics() -> Arc<Metrics> {
+    Metrics::new()
+}
+
+/// A command as of now, without an idempotency key.
+pub fn envelope(tenant: TenantId, command: Command) -> Envelope {
+    let now = scrip_server::clock::now();
+    Envelope { tenant, actor: None, command, idempotency: None, at: now, now, seed: scrip_server::clock::seed(now) }
+}
+
+pub fn member(name: impl std::fmt::Display) -> MemberId {
+    name.to_string().parse().expect("a valid member id")
+}
+
+/// A tenant made by a command.
+pub async fn tenant(engine: &Engine) -> TenantId {
+    let id = TenantId(uuid::Uuid::now_v7());
+    let tenant = Tenant {
+        id,
+        name: "Shop".into(),
+        currency: "EUR".into(),
+        time_zone: "UTC".into(),
+        refund_grace_days: 7,
+        created_at: Timestamp(0),
+    };
+    let answer = engine.submit(envelope(TenantId(uuid::Uuid::nil()), Command::CreateTenant(tenant))).await;
+    assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{answer:?}");
+    id
+}
+
+/// A definition that anybody may claim once.
+pub fn definition() -> Definition {
+    Definition {
+        name: "20 off 100".into(),
+        description: String::new(),
+        benefit: Benefit::AmountOff { amount: 2_000 },
+        min_order_amount: 10_000,
+        min_pay_amount: 0,
+        scope: GoodsScope::default(),
+        member_levels: Vec::new(),
+        validity: Validity::Relative { days: 30 },
+        distribution: Window::default(),
+        limit_per_member: 1,
+        refund_extend_days: 7,
+        metadata: serde_json::Map::new(),
+    }
+}
+
+pub async fn template(engine: &Engine, tenant: TenantId, definition: Definition, stock: Option<i64>) -> TemplateId {
+    let command = Command::CreateTemplate { definition: Box::new(definition), total_stock: stock };
+    match engine.submit(envelope(tenant, command)).await {
+        Ok(Answer::Accepted { outcome: Outcome::Template(template), .. }) => template.id,
+        other => panic!("no template: {other:?}"),
+    }
+}
+
+/// Seeds in a fixed order, for runs that must be repeatable.
+pub fn numbered_seed(number: u64) -> IdSeed {
+    IdSeed { unix_ms: 1_700_000_000_000 + number, random: u128::from(number) }
+}
