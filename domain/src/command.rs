@@ -1,6 +1,7 @@
 //! Everything that can be asked of the engine.
 
 use crate::coupon::{Definition, TemplatePatch};
+use crate::decide::Sweep;
 use crate::id::{CouponId, HoldId, IdSeed, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId};
 use crate::points::TransactionType;
 use crate::tenant::{ApiKey, Tenant};
@@ -106,6 +107,8 @@ pub enum Command {
         remark: Option<String>,
     },
     SettleAccount(MemberId),
+    /// Records what a sweep has done under the key it was asked with.
+    RecordSweep(Sweep),
 }
 
 /// A caller's key for "this request, once", and a digest of the request it came with.

@@ -29,6 +29,7 @@ pub enum Outcome {
     },
     /// What a sweep found due on one object and has written.
     Settled(Settled),
+    Swept(Sweep),
 }
 
 /// How much of what time had decided was still to be written.
@@ -38,6 +39,28 @@ pub struct Settled {
     pub locks_released: u32,
     pub holds_released: u32,
     pub points_expired: i64,
+}
+
+/// What one page of a sweep over a tenant has written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sweep {
+    pub coupons_expired: u64,
+    pub locks_released: u64,
+    pub holds_released: u64,
+    pub accounts_settled: u64,
+    pub points_expired: i64,
+    /// False when more may be due.
+    pub done: bool,
+}
+
+impl Sweep {
+    pub fn add(&mut self, settled: Settled) {
+        self.coupons_expired += u64::from(settled.coupons_expired);
+        self.locks_released += u64::from(settled.locks_released);
+        self.holds_released += u64::from(settled.holds_released);
+        self.accounts_settled += u64::from(settled.points_expired > 0 || settled.holds_released > 0);
+        self.points_expired += settled.points_expired;
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -164,6 +187,7 @@ fn apply(state: &mut State, envelope: &Envelope) -> Result<Outcome, Interrupt> {
         Command::Reverse { member_id, transaction_id, points, remark } => {
             points::reverse(state, envelope, ids, member_id, *transaction_id, *points, remark.as_deref())
         }
+        Command::RecordSweep(sweep) => Ok(Outcome::Swept(*sweep)),
         Command::SettleAccount(member_id) => {
             let own = state.account(envelope.tenant, member_id);
             let expired_before = own.account.expired;

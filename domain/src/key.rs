@@ -50,7 +50,7 @@ impl Keys {
         }
         self.latest = self.latest.max(Some(envelope.at));
         match &envelope.command {
-            Command::CreateTenant(_) | Command::CreateTemplate { .. } => {}
+            Command::CreateTenant(_) | Command::CreateTemplate { .. } | Command::RecordSweep(_) => {}
             Command::CreateApiKey { key, .. } => {
                 self.tenants.insert(key.tenant_id);
             }

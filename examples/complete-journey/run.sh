@@ -64,8 +64,6 @@ esac
 
 SCRIP_PLATFORM_KEY=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export SCRIP_PLATFORM_KEY
-# The story takes place in 2017. The server's own sweep goes by today's clock and would expire it all at once.
-export SCRIP_EXPIRATION_INTERVAL_SECONDS=0
 
 port=${SCRIP_PORT:-$("$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
 url=http://127.0.0.1:$port

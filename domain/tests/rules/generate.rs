@@ -1,8 +1,8 @@
 //! Random commands from a seed: mostly valid, over few objects, small stocks and near deadlines, so that commands meet.
 //!
 //! Time moves in whole hours and so does every deadline: many commands come at the very instant something ends. Answers
-//! feed the pools of ids ([`Generator::learn`]); ids are reused long after their object is closed, and now and then under
-//! another tenant.
+//! feed the pools of ids ([`Generator::learn`]); ids are reused long after their object is closed, and now and then
+//! under another tenant.
 
 use std::str::FromStr;
 
@@ -213,7 +213,8 @@ impl Generator {
                 36..39 => Command::EnableTemplate { template_id, enabled: self.random.percent(70) },
                 39..42 => Command::ChangeStock { template_id, change: self.random.between(-3, 5) },
                 42..44 => {
-                    let patch = TemplatePatch { expected_version: self.random.between(1, 4), definition: self.definition() };
+                    let patch =
+                        TemplatePatch { expected_version: self.random.between(1, 4), definition: self.definition() };
                     Command::UpdateTemplate { template_id, patch: Box::new(patch) }
                 }
                 _ => Command::DeleteTemplate(template_id),

@@ -1,5 +1,6 @@
-//! A store in memory: whole rows in ordered maps, loaded by the keys of a batch and written back from the state's writes,
-//! as a real store does it. After each batch it checks what a database would check by constraints, and a little more.
+//! A store in memory: whole rows in ordered maps, loaded by the keys of a batch and written back from the state's
+//! writes, as a real store does it. After each batch it checks what a database would check by constraints, and a
+//! little more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -318,7 +319,11 @@ impl Harness {
                 used += i64::from(coupon.status == CouponStatus::Used);
             }
             let template = self.template(*tenant, *id).expect("it is there");
-            assert_eq!((template.claimed_count, template.used_count), (claimed, used), "counts are those of the coupons");
+            assert_eq!(
+                (template.claimed_count, template.used_count),
+                (claimed, used),
+                "counts are those of the coupons"
+            );
         }
         for ((_, _, member), sequences) in &self.rows.sequences {
             assert_eq!(sequences.last().copied(), Some(sequences.len() as i64), "{member}: no gap in the sequence");
@@ -350,12 +355,20 @@ impl Harness {
         let row = &self.rows.accounts[&key];
         let columns = [row.available, row.frozen, row.used, row.expired, row.revoked];
         assert!(columns.iter().chain([&row.debt, &row.sequence]).all(|column| *column >= 0), "{row:?}");
-        assert_eq!(row.total_points, columns.iter().sum::<i64>(), "total_points is what the columns add up to: {row:?}");
+        assert_eq!(
+            row.total_points,
+            columns.iter().sum::<i64>(),
+            "total_points is what the columns add up to: {row:?}"
+        );
         let mut sums = [0; 6];
         for lot in self.rows.lots.get(&key).into_iter().flat_map(BTreeMap::values) {
             let columns = [lot.remaining, lot.held, lot.used, lot.expired, lot.revoked, lot.moved];
             assert!(lot.points > 0 && columns.iter().all(|column| *column >= 0), "{lot:?}");
-            assert_eq!(lot.points, columns.iter().sum::<i64>(), "a lot's points are what its columns add up to: {lot:?}");
+            assert_eq!(
+                lot.points,
+                columns.iter().sum::<i64>(),
+                "a lot's points are what its columns add up to: {lot:?}"
+            );
             assert!(self.rows.transactions.contains_key(&(tenant, lot.transaction_id)), "{lot:?}");
             let counted = [lot.remaining, lot.held, lot.used, lot.expired, lot.revoked, lot.points - lot.moved];
             sums.iter_mut().zip(counted).for_each(|(sum, column)| *sum += column);

@@ -1,6 +1,6 @@
-//! A second, naive implementation of the rules, written from the specification: it keeps plain lists, sums them up anew at
-//! every step and stores no total that can be derived. Slow and simple on purpose; what it and the domain disagree on is a
-//! bug of one of them.
+//! A second, naive implementation of the rules, written from the specification: it keeps plain lists, sums them up
+//! anew at every step and stores no total that can be derived. Slow and simple on purpose; what it and the domain
+//! disagree on is a bug of one of them.
 //!
 //! Ids are the one thing it does not make: it takes those of the domain's answer. It depends on the domain's plain data
 //! only, so a store's tests can include this file and compare a [`Snapshot`] of their tables with [`Model::snapshot`].
@@ -51,6 +51,7 @@ fn shown(outcome: &Outcome) -> String {
             "settled {} {} {} {}",
             found.coupons_expired, found.locks_released, found.holds_released, found.points_expired
         ),
+        Outcome::Swept(sweep) => format!("swept {sweep:?}"),
     }
 }
 
@@ -322,7 +323,11 @@ impl New {
                     new.hold = hold.id;
                     new.transaction = *transaction_id;
                 }
-                Outcome::Tenant(_) | Outcome::ApiKey(_) | Outcome::Deleted | Outcome::Settled(_) => {}
+                Outcome::Tenant(_)
+                | Outcome::ApiKey(_)
+                | Outcome::Deleted
+                | Outcome::Settled(_)
+                | Outcome::Swept(_) => {}
             }
         }
         new
@@ -352,7 +357,11 @@ impl Model {
             && let Some((first, text)) = self.replies.get(&key)
         {
             let same = *first == fingerprint;
-            return if same { ModelAnswer::Replayed(text.clone()) } else { ModelAnswer::Refused("IDEMPOTENCY_KEY_REUSED") };
+            return if same {
+                ModelAnswer::Replayed(text.clone())
+            } else {
+                ModelAnswer::Refused("IDEMPOTENCY_KEY_REUSED")
+            };
         }
         match self.decide(envelope, &New::of(answer)) {
             Err(code) => ModelAnswer::Refused(code),
@@ -501,6 +510,7 @@ impl Model {
                 let grace = self.tenants.get(&tenant).copied().unwrap_or(0);
                 self.book(tenant, member_id).reverse(*transaction_id, *points, grace, at, new)
             }
+            Command::RecordSweep(sweep) => Ok(format!("swept {sweep:?}")),
             Command::SettleAccount(member_id) => {
                 let book = self.book(tenant, member_id);
                 let open = |book: &Book| book.holds.values().filter(|hold| hold.status == HoldStatus::Open).count();
@@ -654,7 +664,8 @@ impl CouponRow {
                 }
             }
             (Available | Locked | Expired | Revoked, Command::ReturnCoupon { .. }) => return Err("COUPON_NOT_USED"),
-            (Locked, Command::UseCoupon { .. } | Command::UnlockCoupon { .. }) | (Used, Command::ReturnCoupon { .. }) => {
+            (Locked, Command::UseCoupon { .. } | Command::UnlockCoupon { .. })
+            | (Used, Command::ReturnCoupon { .. }) => {
                 return Err("COUPON_ORDER_MISMATCH");
             }
             (Available, Command::RevokeCoupon { .. }) => self.status = Revoked,
@@ -935,15 +946,7 @@ impl Book {
         });
     }
 
-    fn refund(
-        &mut self,
-        parts: &[(LotId, i64)],
-        points: i64,
-        revoked: bool,
-        grace: u32,
-        at: Timestamp,
-        new: &New,
-    ) {
+    fn refund(&mut self, parts: &[(LotId, i64)], points: i64, revoked: bool, grace: u32, at: Timestamp, new: &New) {
         let before = self.account().available;
         let mut restored = Vec::new();
         let mut moved = 0;

@@ -397,6 +397,7 @@ scenarios! {
              debit m1 11 at 7               => POINTS_INSUFFICIENT available=10 requested=11
              debit m1 10 at 5-              => POINTS_INSUFFICIENT available=0 requested=10
              debit m1 4 at 5                => from=b:4
+             show account m1                => created_at=10 updated_at=10
              grant m1 5 until 8 at 6        => expires_at=8
              debit m1 11                    => from=b:6,a:5
              ledger m1                      => EARN_ORDER+10@10 EARN_ORDER+10@5 USE_ORDER-4@5 EARN_ORDER+5@6 EXPIRE-5@8 USE_ORDER-11@10
@@ -417,6 +418,12 @@ scenarios! {
             reverse d 10 key k5                 => after=49
             reverse d 10 key k5                 => replayed after=49
             show account m1                     => available=49 used=51
+    "
+
+    a_sweep_is_recorded_under_its_key: "
+        @0  sweep 5 key k1         => points=5
+            sweep 0 key k1         => replayed points=5
+            sweep 0 key k1 other   => IDEMPOTENCY_KEY_REUSED
     "
 
     members_and_tenants_have_accounts_of_their_own: "

@@ -120,7 +120,8 @@ fn a_batch_gives_what_its_commands_give_one_by_one() {
 /// The real page, with more lots than it holds.
 #[test]
 fn accounts_of_many_lots_are_no_different() {
-    for seed in 0..3 {
+    let mut asked = 0;
+    for seed in 0..4 {
         let mut random = Random::new(seed);
         let mut world = World::new();
         let mut envelopes = Vec::new();
@@ -128,14 +129,14 @@ fn accounts_of_many_lots_are_no_different() {
         let mut model = Model::default();
         model.apply(&world.opening, &world.opened);
         let mut singles = world.harness.clone();
-        for step in 0..1500 {
+        for step in 0..1800 {
             let at = Timestamp(step / 4 * HOUR);
             let until = Timestamp(at.0 + HOUR * random.between(150, 900));
             let until = random.percent(90).then_some(until);
-            let grants = if step < 700 { 95 } else { 30 };
+            let grants = if step < 1000 { 97 } else { 30 };
             let choice = random.between(0, 99);
             // At first little is spent, so that the lots pile up.
-            let most = if step < 900 { 10 } else { 400 };
+            let most = if step < 1100 { 10 } else { 900 };
             let command = if choice < grants {
                 grant("m", random.between(1, 3), until)
             } else {
@@ -176,9 +177,10 @@ fn accounts_of_many_lots_are_no_different() {
         let mut batched = world.harness.clone();
         assert_eq!(run_in_batches(&envelopes, &mut batched, &mut random, 60), answers);
         batched.rows.assert_same(&singles.rows, &format!("seed {seed}"));
-        assert!(singles.asked_for_lots > 0, "some commands need more than a page of lots");
         singles.check_all();
+        asked += singles.asked_for_lots;
     }
+    assert!(asked > 5, "only {asked} commands needed more than a page of lots");
 }
 
 #[test]

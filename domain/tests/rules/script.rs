@@ -10,18 +10,19 @@
 //! ```
 //!
 //! `@5` moves the clock to hour 5, `@5-` to the microsecond before it. `name = command` names what the command makes, a
-//! grant's name is also that of its lot. After `=>` stands a code in capitals (refused) or what the answer shows. `B:` before
-//! a command lets another tenant ask; A gives refunded points 7 days of grace, B none, and U is no tenant. A trailing `at 3`
-//! backdates, `key k` sends an idempotency key, `key k other` sends it with another request's digest.
+//! grant's name is also that of its lot. After `=>` stands a code in capitals (refused) or what the answer shows. `B:`
+//! before a command lets another tenant ask; A gives refunded points 7 days of grace, B none, and U is no tenant. A
+//! trailing `at 3` backdates, `key k` sends an idempotency key, `key k other` sends it with another request's digest.
 //!
-//! Every script is decided step by step beside the reference model, and then once more as a single batch, and step by step
-//! with only one lot of each account loaded: answers and rows must be the same.
+//! Every script is decided step by step beside the reference model, and then once more as a single batch, and step by
+//! step with only one lot of each account loaded: answers and rows must be the same.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
 use scrip_domain::coupon::{Benefit, Definition, TemplatePatch, Validity};
+use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
 use scrip_domain::points::{Allocation, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
@@ -254,6 +255,7 @@ impl Script {
                 remark: None,
             },
             "expire" => Command::SettleAccount(member(name)),
+            "sweep" => Command::RecordSweep(Sweep { points_expired: parse_number(name)?, ..Sweep::default() }),
             other => return Err(format!("no such command: {other}")),
         })
     }
@@ -322,6 +324,9 @@ impl Script {
                 facts.insert("locks", found.locks_released.to_string());
                 facts.insert("holds", found.holds_released.to_string());
                 facts.insert("points", found.points_expired.to_string());
+            }
+            Outcome::Swept(sweep) => {
+                facts.insert("points", sweep.points_expired.to_string());
             }
         }
         facts
@@ -450,8 +455,8 @@ fn coupon_facts(facts: &mut Facts, row: &scrip_domain::coupon::Coupon) {
     facts.insert("used_at", row.used_at.map_or("none".into(), show_time));
 }
 
-/// Each expected word must be among the facts: `name=value`, a status, `ok` or `replayed`. An answer is no replay unless
-/// the line says so.
+/// Each expected word must be among the facts: `name=value`, a status, `ok` or `replayed`. An answer is no replay
+/// unless the line says so.
 fn expect_facts(facts: &Facts, expected: &[&str], got: &str) -> Line<()> {
     if expected.is_empty() {
         return Err("nothing is expected".into());
@@ -478,7 +483,7 @@ fn named(outcome: &Outcome) -> Named {
         Outcome::Hold { hold, transaction_id, .. } => {
             Named { hold: Some(hold.id), transaction: Some(*transaction_id), ..Named::default() }
         }
-        Outcome::Tenant(_) | Outcome::Deleted | Outcome::Settled(_) => Named::default(),
+        Outcome::Tenant(_) | Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_) => Named::default(),
     }
 }
 

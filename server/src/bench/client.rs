@@ -325,7 +325,8 @@ mod tests {
     #[tokio::test]
     async fn answers_in_pieces_large_and_broken() {
         let large = vec![b'a'; 100_000];
-        let whole = [format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", large.len()).into_bytes(), large].concat();
+        let whole =
+            [format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", large.len()).into_bytes(), large].concat();
         let pieces = whole.chunks(30_000).map(<[u8]>::to_vec).collect();
         assert_eq!(answered_by(pieces).await.unwrap(), (200, 100_000));
         let split = vec![b"HTTP/1.1 422 X\r\ncontent-".to_vec(), b"length: 2\r\n\r\n{".to_vec(), b"}".to_vec()];

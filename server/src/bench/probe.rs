@@ -136,7 +136,8 @@ impl LaneMetrics {
         let sum = |name: &str| {
             let mut values = text.lines().filter_map(|line| {
                 let rest = line.strip_prefix(name)?;
-                (rest.starts_with('{') || rest.starts_with(' ')).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+                (rest.starts_with('{') || rest.starts_with(' '))
+                    .then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
             });
             let first = values.next()?;
             Some(values.fold(first, |sum, value| sum + value))
@@ -265,10 +266,7 @@ mod tests {
 
     #[test]
     fn machine_times() {
-        assert_eq!(
-            machine_cpu_us("cpu  100 1 50 9999 7 2 3 4 0 0\ncpu0 1 1 1 1"),
-            Some((156 * 10_000, 4 * 10_000))
-        );
+        assert_eq!(machine_cpu_us("cpu  100 1 50 9999 7 2 3 4 0 0\ncpu0 1 1 1 1"), Some((156 * 10_000, 4 * 10_000)));
         assert_eq!(machine_cpu_us(""), None);
     }
 

@@ -188,7 +188,10 @@ impl Engine {
         let mut hasher = DefaultHasher::new();
         envelope.tenant.hash(&mut hasher);
         match &envelope.command {
-            Command::CreateTenant(_) | Command::CreateApiKey { .. } | Command::RevokeApiKey(_) => {}
+            Command::CreateTenant(_)
+            | Command::CreateApiKey { .. }
+            | Command::RevokeApiKey(_)
+            | Command::RecordSweep(_) => {}
             // Nothing is there yet to be contended; the seed spreads them.
             Command::CreateTemplate { .. } => match envelope.idempotency {
                 Some(idempotency) => idempotency.key.hash(&mut hasher),

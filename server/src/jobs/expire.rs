@@ -5,7 +5,7 @@
 //! bounded pages: the same rules, the same ledger. It is resumable because what is settled is no longer due, and safe on
 //! many nodes at once because settling twice does nothing.
 
-use scrip_domain::decide::Settled;
+use scrip_domain::decide::Sweep;
 use scrip_domain::{Answer, Command, Envelope, KeyId, Outcome, TenantId, Timestamp};
 
 use crate::clock;
@@ -17,18 +17,6 @@ use crate::store::{Store, StoreError};
 pub enum SweepScope {
     All,
     SkipImports,
-}
-
-/// What a sweep has written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SweepReport {
-    pub coupons_expired: u64,
-    pub locks_released: u64,
-    pub holds_released: u64,
-    pub accounts_settled: u64,
-    pub points_expired: i64,
-    /// False when more may be due.
-    pub done: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +39,7 @@ pub async fn sweep(
     limit: i64,
     actor: Option<KeyId>,
     scope: SweepScope,
-) -> Result<SweepReport, SweepError> {
+) -> Result<Sweep, SweepError> {
     let due = store.due(tenant, at, limit, scope == SweepScope::SkipImports).await?;
     let coupons = due.coupons.into_iter().map(Command::SettleCoupon);
     let accounts = due.members.into_iter().map(Command::SettleAccount);
@@ -60,21 +48,11 @@ pub async fn sweep(
         .chain(accounts)
         .map(|command| Envelope { tenant, actor, command, idempotency: None, at, now, seed: clock::seed(now) })
         .collect();
-    let mut report = SweepReport { done: commands.is_empty(), ..SweepReport::default() };
+    let mut report = Sweep { done: commands.is_empty(), ..Sweep::default() };
     for answer in engine.submit_all(commands).await {
         if let Answer::Accepted { outcome: Outcome::Settled(settled), .. } = answer? {
             report.add(settled);
         }
     }
     Ok(report)
-}
-
-impl SweepReport {
-    fn add(&mut self, settled: Settled) {
-        self.coupons_expired += u64::from(settled.coupons_expired);
-        self.locks_released += u64::from(settled.locks_released);
-        self.holds_released += u64::from(settled.holds_released);
-        self.accounts_settled += u64::from(settled.points_expired > 0 || settled.holds_released > 0);
-        self.points_expired += settled.points_expired;
-    }
 }

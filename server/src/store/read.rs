@@ -7,6 +7,7 @@ use std::sync::Arc;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::points::{Hold, Lot, Transaction, TransactionType};
+use scrip_domain::state::IdempotencyRecord;
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::{CouponId, HoldId, IdSeed, KeyId, LotId, MemberId, TemplateId, TenantId, Timestamp, TransactionId};
 use uuid::Uuid;
@@ -449,6 +450,13 @@ impl Store {
         due.members.sort_unstable();
         due.members.dedup();
         Ok(due)
+    }
+
+    /// What was answered to an earlier request with this key.
+    pub async fn find_outcome(&self, tenant: TenantId, key: [u8; 16]) -> Found<Option<IdempotencyRecord>> {
+        let sql = "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = $1 AND key = $2";
+        let decode = |row: &Row| Ok(IdempotencyRecord { fingerprint: row.bytes(0)?, outcome: row.text(1)? });
+        self.first(sql, &[tenant.into(), Param::Bytes(&key)], decode).await
     }
 
     /// Deletes idempotency records made before `before`, at most `limit`; how many there were.

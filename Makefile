@@ -1,0 +1,59 @@
+# Everything a developer types. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test model-test openapi clean deps
+
+LISTEN ?= 127.0.0.1:8080
+STORE ?= sqlite:data/scrip.db
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: ## Build and start Scrip on SQLite in ./data, with a demo tenant
+	cargo build --release --bin scrip
+	./target/release/scrip serve --demo --listen $(LISTEN) --store $(STORE)
+
+build: ## Build the release binary: target/release/scrip
+	cargo build --release --bin scrip
+
+deps: ## Install what the tests need and is missing (PostgreSQL, Redis), through apt
+	@scripts/install-test-deps.sh
+
+test: deps ## Run every test, on SQLite and on a real PostgreSQL, and a slice of the retail year
+	cargo test --workspace
+	cargo build --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/journey-slice.sh
+
+check: ## Formatter and clippy; warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	cargo fmt --all
+
+audit: ## Licences, sources and duplicate crates; unused dependencies
+	@scripts/audit.sh
+
+bench: deps ## Measure: every scenario on SQLite and PostgreSQL, beside the brief's algorithm
+	cargo build --release --workspace
+	scripts/bench.sh
+
+bench-smoke: deps ## The same, seconds long: does it run, not how fast it is
+	cargo build --release --workspace
+	scripts/bench.sh --smoke
+
+journey: deps ## Replay the whole retail year on SQLite and on PostgreSQL
+	cargo build --release --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/release/scrip scripts/journey.sh
+
+kill-test: deps ## 200 kill -9 cycles under load on each store (CI runs a short form)
+	SCRIP_KILL_CYCLES=200 cargo test --release -p scrip-server --test it -- --nocapture kill
+
+model-test: deps ## A million random commands against the reference model on each store (CI runs a tenth)
+	SCRIP_MODEL_COMMANDS=1000000 cargo test --release -p scrip-server --test it -- --nocapture model
+
+openapi: ## Write openapi.json from the code
+	cargo run --quiet --bin scrip -- openapi > openapi.json
+
+clean: ## Remove what was built; keeps ./data
+	cargo clean

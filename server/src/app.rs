@@ -1,0 +1,93 @@
+//! The composition root: settings -> store, engine, HTTP and background tasks; and the order in which they stop.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::config::Settings;
+use crate::engine::Engine;
+use crate::http::{self, AppState, HttpLimits};
+use crate::jobs::housekeeping;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+/// A started server that does not listen yet.
+pub struct App {
+    pub store: Store,
+    pub engine: Engine,
+    /// The platform key's secret when it was made by this start.
+    pub new_platform_key: Option<String>,
+    state: AppState,
+    limits: HttpLimits,
+    housekeeping: JoinHandle<()>,
+}
+
+impl App {
+    /// Opens the store, brings its schema up to date and starts engine and jobs.
+    ///
+    /// # Errors
+    /// What cannot be used or reached, naming the setting.
+    pub async fn start(settings: &Settings, platform_key: Option<&str>) -> anyhow::Result<App> {
+        let options = settings.store.options()?;
+        let store = Store::open(&options).await.context("store.url (--store) cannot be used")?;
+        if settings.store.migrate {
+            let applied = store.migrate().await.context("the schema cannot be brought up to date")?;
+            if !applied.is_empty() {
+                tracing::info!(migrations = ?applied, "schema brought up to date");
+            }
+        }
+        store.ping().await.context("the schema is missing; run `scrip migrate`")?;
+        let metrics = Metrics::new();
+        let engine = Engine::start(&store, settings.engine.options(), metrics.clone()).await?;
+        let (platform_digest, new_platform_key) = platform_key_of(&store, platform_key).await?;
+        let limits = HttpLimits {
+            max_connections: settings.server.max_connections,
+            max_body_bytes: settings.server.max_body_bytes,
+            max_batch_bytes: settings.server.max_batch_bytes,
+            drain: Duration::from_secs(settings.server.drain_seconds),
+        };
+        let state = AppState::new(store.clone(), engine.clone(), metrics.clone(), limits.clone(), platform_digest);
+        let job = housekeeping::run(store.clone(), engine.clone(), metrics, settings.housekeeping.options());
+        Ok(App { store, engine, new_platform_key, state, limits, housekeeping: tokio::spawn(job) })
+    }
+
+    /// Serves until `stop` ends, then finishes what is under way.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
+        let router = http::router(self.state.clone());
+        let state = self.state.clone();
+        let stopping = async move {
+            stop.await;
+            tracing::info!("stopping: no new requests, finishing those under way");
+            state.start_draining();
+        };
+        http::serve(listener, router, self.limits, stopping).await?;
+        self.housekeeping.abort();
+        self.engine.drain();
+        Ok(())
+    }
+
+    /// The state of the HTTP layer, for tests and for servers that add routes of their own.
+    pub fn state(&self) -> AppState {
+        self.state.clone()
+    }
+}
+
+/// The digest of the platform key: of the one given, of the one stored, or of a new one.
+async fn platform_key_of(store: &Store, given: Option<&str>) -> anyhow::Result<([u8; 32], Option<String>)> {
+    if let Some(secret) = given {
+        return Ok((http::auth::digest(secret), None));
+    }
+    let (secret, digest) = http::auth::new_secret();
+    if store.set_platform_digest(digest, clock::now()).await? {
+        return Ok((digest, Some(secret)));
+    }
+    let stored = store.platform_digest().await?.context("the platform key vanished while starting")?;
+    Ok((stored, None))
+}
+

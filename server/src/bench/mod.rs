@@ -1,0 +1,222 @@
+//! Load generator and scenarios, over HTTP alone: they know the server by its contract and can measure any other that
+//! keeps it, such as a baseline with another algorithm behind the same routes.
+//!
+//! **Method.** Without a rate, a scenario runs as a closed loop, which finds the highest rate a number of connections can
+//! get; with one, as an open loop, which offers that rate whatever the server does and counts latency from the time each
+//! request was due, so that a stall is paid by all who would have arrived in it ([`load`] says how). Rounds go through all
+//! scenarios and targets and start over, every other round in reverse, so that a drift of the machine meets all alike;
+//! ratios are taken within a round. A warm-up precedes each measurement.
+//!
+//! **What is measured.** Successes a second, never refusals (except where refusing is the scenario); latency percentiles of
+//! successes; for an open loop also the service time and how late the generator itself was; CPU time per operation of the
+//! server, of the generator and of the whole machine, which travel better between machines than rates do; memory and
+//! bytes written; batch sizes and commit times as the server's own metrics tell them.
+//!
+//! **When it counts.** [`gates`] refuse a run whose answers were wrong, whose acknowledged successes are not exactly what
+//! the server shows afterwards, or whose load was not the one asked for. Verifying the store's invariants is up to
+//! the caller, who has the store: [`Report::record_verification`].
+//!
+//! **What is absent on purpose.** No pipelining and no connection for each request: real callers do neither. No replays:
+//! each request has its own idempotency key. No TLS and no network: the server's cost is measured, not the way to it.
+//! No correction of figures for the generator's own share of the cores: it is shown instead.
+//!
+//! **Where to run it.** Generator and server should be separate processes, and a caller of [`run`] should be inside a
+//! single-threaded runtime of its own (`tokio::runtime::Builder::new_current_thread`): on shared cores each further
+//! generator thread takes time from the server and adds wake-ups. An open loop starts one thread besides.
+
+pub mod client;
+pub mod gates;
+pub mod load;
+pub mod probe;
+pub mod report;
+pub mod scenario;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use self::gates::Gates;
+use self::load::{Arrivals, Plan, closed_loop, open_loop};
+use self::probe::{Environment, LaneMetrics, resident_bytes};
+use self::report::{Measurement, ScenarioResult};
+use self::scenario::Prepared;
+
+pub use self::report::Report;
+pub use self::scenario::Scenario;
+
+/// A server to measure.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// What reports call it.
+    pub name: String,
+    pub addr: SocketAddr,
+    /// The secret of an operator key; all data are made within its tenant.
+    pub operator_key: String,
+    /// The server's process, for its CPU time and memory; must run on this machine.
+    pub pid: Option<u32>,
+    /// Statuses that count as failures of the server without making the run invalid, as a baseline may run out of retries.
+    pub tolerated_statuses: Vec<u16>,
+}
+
+impl Target {
+    pub fn new(name: impl Into<String>, addr: SocketAddr, operator_key: impl Into<String>) -> Target {
+        Target { name: name.into(), addr, operator_key: operator_key.into(), pid: None, tolerated_statuses: vec![] }
+    }
+}
+
+/// What to measure and for how long.
+#[derive(Debug, Clone, Serialize)]
+pub struct Options {
+    pub scenarios: Vec<Scenario>,
+    /// The measured window of each repetition.
+    pub duration: Duration,
+    /// Load before each window.
+    pub warmup: Duration,
+    /// Rest before each warm-up, in which the server finishes what the previous load left behind.
+    pub pause: Duration,
+    pub repetitions: u32,
+    /// Connections of a closed loop; the most requests under way in an open loop.
+    pub connections: usize,
+    /// `Some` makes scenarios that allow it an open loop.
+    pub rate_per_s: Option<f64>,
+    pub arrivals: Arrivals,
+    /// Accounts that uniform debits and reads are spread over. They are made when missing and kept for later runs.
+    pub accounts: u64,
+    /// Templates of the zipf scenario.
+    pub zipf_templates: u32,
+    /// Lines of one batch request.
+    pub batch_lines: u32,
+    /// Where the store keeps its files; the sync probe writes there for a moment.
+    pub data_dir: Option<PathBuf>,
+    pub gates: Gates,
+    /// A run that only shows that everything works: load that could not be kept up is noted, not refused.
+    pub smoke: bool,
+    /// Show progress on standard error.
+    pub progress: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            scenarios: Scenario::ALL.to_vec(),
+            duration: Duration::from_secs(10),
+            warmup: Duration::from_secs(3),
+            pause: Duration::from_secs(1),
+            repetitions: 3,
+            connections: 64,
+            rate_per_s: None,
+            arrivals: Arrivals::Poisson,
+            accounts: 1_000_000,
+            zipf_templates: 1_000,
+            batch_lines: 1_000,
+            data_dir: None,
+            gates: Gates::default(),
+            smoke: false,
+            progress: true,
+        }
+    }
+}
+
+impl Options {
+    /// Everything once and briefly.
+    pub fn smoke() -> Options {
+        Options {
+            duration: Duration::from_secs(1),
+            warmup: Duration::from_millis(200),
+            pause: Duration::from_millis(100),
+            repetitions: 1,
+            connections: 16,
+            accounts: 20_000,
+            zipf_templates: 50,
+            batch_lines: 200,
+            smoke: true,
+            ..Options::default()
+        }
+    }
+}
+
+/// Measures one server.
+pub async fn run(target: &Target, options: &Options) -> Result<Report> {
+    run_interleaved(std::slice::from_ref(target), options).await
+}
+
+/// Measures several servers in turn, and the first one against each of the others.
+///
+/// An error means that the data could not be made or the server not be reached; runs that do not count are in the report.
+pub async fn run_interleaved(targets: &[Target], options: &Options) -> Result<Report> {
+    ensure!(!targets.is_empty() && !options.scenarios.is_empty(), "nothing to measure");
+    ensure!(options.repetitions > 0 && !options.duration.is_zero(), "no time to measure in");
+    let environment = Environment::observe(options.data_dir.as_deref())?;
+    let progress = if options.progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    progress.set_style(ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}").context("progress bar")?);
+
+    let mut prepared = Vec::new();
+    for scenario in &options.scenarios {
+        for target in targets {
+            let made = Prepared::new(*scenario, target, options, &progress).await;
+            prepared.push(made.with_context(|| format!("preparing {scenario} on {}", target.name))?);
+        }
+    }
+
+    progress.set_length(prepared.len() as u64 * u64::from(options.repetitions));
+    progress.set_position(0);
+    let mut repetitions: Vec<Vec<Measurement>> = prepared.iter().map(|_| vec![]).collect();
+    for round in 1..=options.repetitions {
+        let mut order: Vec<usize> = (0..prepared.len()).collect();
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        for index in order {
+            let prepared = &prepared[index];
+            progress.set_message(format!("{} {}, round {round}", prepared.target().name, prepared.scenario()));
+            let measured = measure(prepared, options, round, environment.cores).await;
+            let measured =
+                measured.with_context(|| format!("measuring {} on {}", prepared.scenario(), prepared.target().name))?;
+            repetitions[index].push(measured);
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+
+    let results = prepared.iter().zip(repetitions).map(|(prepared, repetitions)| {
+        let kind = if open_rate(prepared.scenario(), options).is_some() { "open" } else { "closed" };
+        ScenarioResult::new(prepared.scenario(), prepared.target().name.clone(), kind, options, repetitions)
+    });
+    Ok(Report::new(environment, options.clone(), results.collect()))
+}
+
+fn open_rate(scenario: Scenario, options: &Options) -> Option<f64> {
+    options.rate_per_s.filter(|_| scenario.may_be_open_loop())
+}
+
+async fn measure(prepared: &Prepared, options: &Options, round: u32, cores: usize) -> Result<Measurement> {
+    let target = prepared.target();
+    tokio::time::sleep(options.pause).await;
+    let lanes_before = LaneMetrics::scrape(target).await?.unwrap_or_default();
+    let plan = Plan {
+        addr: target.addr,
+        connections: prepared.scenario().connections(options.connections),
+        warmup: options.warmup,
+        duration: options.duration,
+        server_pid: target.pid,
+        tolerated_statuses: target.tolerated_statuses.clone(),
+        tally: prepared.tally(),
+    };
+    let measured = match open_rate(prepared.scenario(), options) {
+        Some(rate_per_s) => open_loop(plan, rate_per_s, options.arrivals, prepared.maker(0)).await?,
+        None => closed_loop(plan, |index| prepared.maker(index)).await?,
+    };
+    let resident_bytes = target.pid.map_or((None, None), resident_bytes);
+    let lanes = LaneMetrics::scrape(target).await?.map(|lanes| lanes.since(&lanes_before));
+    let durability = prepared.check().await?;
+    let mut measurement = Measurement::new(round, measured, cores, resident_bytes, lanes, durability);
+    measurement.invalid = options.gates.wrong(&measurement);
+    if !options.smoke {
+        measurement.invalid.extend(options.gates.unmet_load(&measurement));
+    }
+    Ok(measurement)
+}

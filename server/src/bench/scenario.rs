@@ -1,0 +1,738 @@
+//! What is asked of the server: each scenario's data, its requests, and the count that must come out right.
+//!
+//! Every POST carries an idempotency key of its own, so that no run measures replays, and every claim a member of its own,
+//! so that no run measures refusals by accident. Numbers come from one counter per scenario and go into fixed places of
+//! prepared bytes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use indicatif::ProgressBar;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::client::{Api, JSON, NDJSON, Pattern, SLOT, excerpt, request_bytes};
+use super::{Options, Target};
+
+/// Points a seeded account starts with; runs take single points from it.
+const SEED_POINTS: u64 = 1_000_000;
+/// Below this a seeded account is granted points again before a run.
+const LOW_POINTS: u64 = 100_000;
+const HOT_ACCOUNT_POINTS: u64 = 1_000_000_000_000;
+/// More than any run can claim, yet counted like any stock.
+const HUGE_STOCK: u64 = 1_000_000_000;
+const SEED_LINES: u64 = 5_000;
+const SEED_CONNECTIONS: u64 = 4;
+/// Accounts whose used points are compared after a run over uniform accounts.
+const CHECKED_ACCOUNTS: u64 = 10_000;
+const CHECK_CONNECTIONS: usize = 8;
+/// Accounts looked at to find out whether seeding is needed.
+const SEED_SAMPLES: u64 = 50;
+const LIST_LIMIT: u32 = 20;
+
+/// A kind of load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scenario {
+    /// `GET /healthz`: what the HTTP layer and the generator can do at all. Other scenarios are given as a ratio to it.
+    Static,
+    /// Claims of one template with stock for all.
+    HotClaim,
+    /// Claims of one template whose stock is gone; the refusal is the expected answer.
+    SoldOut,
+    /// Claims over many templates, their popularity falling as 1/rank.
+    ZipfClaims,
+    /// Debits of one point from uniformly chosen accounts.
+    DebitUniform,
+    /// Debits of one point from one account.
+    DebitHot,
+    /// A member's coupons, a member's balance and a template, in equal parts, uniformly chosen members.
+    Reads,
+    /// 70 % reads as above, 20 % claims of one template, 10 % debits from uniform accounts.
+    Mix,
+    /// `POST /v1/batch` with claims of one template; an operation is a line. Always closed loop, few connections.
+    BatchApi,
+    /// Claims of one template by a single caller that waits for each answer: commit time plus everything around it.
+    OneCaller,
+}
+
+impl Scenario {
+    pub const ALL: [Scenario; 10] = [
+        Scenario::Static,
+        Scenario::HotClaim,
+        Scenario::SoldOut,
+        Scenario::ZipfClaims,
+        Scenario::DebitUniform,
+        Scenario::DebitHot,
+        Scenario::Reads,
+        Scenario::Mix,
+        Scenario::BatchApi,
+        Scenario::OneCaller,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::Static => "static",
+            Scenario::HotClaim => "hot-claim",
+            Scenario::SoldOut => "sold-out",
+            Scenario::ZipfClaims => "zipf-claims",
+            Scenario::DebitUniform => "debit-uniform",
+            Scenario::DebitHot => "debit-hot",
+            Scenario::Reads => "reads",
+            Scenario::Mix => "mix",
+            Scenario::BatchApi => "batch-api",
+            Scenario::OneCaller => "one-caller",
+        }
+    }
+
+    /// Whether a given rate applies; the others are defined by waiting for answers.
+    pub fn may_be_open_loop(self) -> bool {
+        !matches!(self, Scenario::BatchApi | Scenario::OneCaller)
+    }
+
+    /// Connections of a closed loop, or the most requests outstanding in an open loop.
+    pub fn connections(self, wanted: usize) -> usize {
+        match self {
+            Scenario::OneCaller => 1,
+            // A batch keeps the server busy for milliseconds: a few in flight fill every core.
+            Scenario::BatchApi => wanted.min(4),
+            _ => wanted,
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Scenario> {
+        Scenario::ALL
+            .into_iter()
+            .find(|scenario| scenario.name() == text)
+            .ok_or_else(|| anyhow!("no scenario {text:?}; there are {}", Scenario::ALL.map(Scenario::name).join(", ")))
+    }
+}
+
+impl Serialize for Scenario {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// What a request must be answered with, and what it then has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expectation {
+    pub status: u16,
+    pub effect: Effect,
+}
+
+/// What a successful request leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    Nothing,
+    Claim,
+    HotDebit,
+    Debit {
+        account: u32,
+    },
+    /// A batch of claims, one operation a line.
+    Claims {
+        lines: u32,
+    },
+}
+
+impl Effect {
+    pub fn operations(self) -> u64 {
+        match self {
+            Effect::Claims { lines } => u64::from(lines),
+            _ => 1,
+        }
+    }
+}
+
+impl Expectation {
+    /// Whether the answer is the expected one. Of a batch, every line must be a success.
+    pub fn is_met(self, status: u16, body: &[u8]) -> bool {
+        if status != self.status {
+            return false;
+        }
+        match self.effect {
+            Effect::Claims { lines } => successful_lines(body) == lines,
+            _ => true,
+        }
+    }
+}
+
+/// Lines `{"line":n,"status":201,...`; only the beginning of each line is looked at.
+fn successful_lines(body: &[u8]) -> u32 {
+    const BEGINNING_BYTES: usize = 40;
+    const SUCCESS: &[u8] = b"\"status\":201";
+    body.split(|byte| *byte == b'\n')
+        .filter(|line| line[..line.len().min(BEGINNING_BYTES)].windows(SUCCESS.len()).any(|part| part == SUCCESS))
+        .count() as u32
+}
+
+/// Everything acknowledged so far, warm-up included, to be compared with what the server then shows.
+#[derive(Debug, Default)]
+pub struct Tally {
+    claims: AtomicU64,
+    hot_debits: AtomicU64,
+    debits: Vec<AtomicU32>,
+}
+
+impl Tally {
+    pub fn add(&self, effect: Effect) {
+        match effect {
+            Effect::Nothing => {}
+            Effect::Claim => {
+                self.claims.fetch_add(1, Ordering::Relaxed);
+            }
+            Effect::Claims { lines } => {
+                self.claims.fetch_add(u64::from(lines), Ordering::Relaxed);
+            }
+            Effect::HotDebit => {
+                self.hot_debits.fetch_add(1, Ordering::Relaxed);
+            }
+            Effect::Debit { account } => {
+                self.debits[account as usize].fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Appends the next request to the buffer and says what to expect of it.
+pub type Maker = Box<dyn FnMut(&mut Vec<u8>) -> Expectation + Send>;
+
+/// Acknowledged successes against what the server shows afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DurabilityCheck {
+    pub what: &'static str,
+    pub acknowledged: u64,
+    pub durable: u64,
+    /// Counters or accounts whose own two figures differ: sums alone could hide one effect lost and another doubled.
+    pub differing: u64,
+}
+
+impl DurabilityCheck {
+    fn of(what: &'static str, acknowledged: u64, durable: u64) -> DurabilityCheck {
+        DurabilityCheck { what, acknowledged, durable, differing: u64::from(acknowledged != durable) }
+    }
+
+    pub fn holds(&self) -> bool {
+        self.differing == 0
+    }
+}
+
+/// A scenario whose data exist on a server, ready to be measured any number of times.
+#[derive(Debug)]
+pub struct Prepared {
+    scenario: Scenario,
+    target: Target,
+    /// Marks this run's keys and members, so that runs on the same data never meet.
+    run: String,
+    accounts: u64,
+    batch_lines: u32,
+    sequence: Arc<AtomicU64>,
+    tally: Arc<Tally>,
+    templates: Vec<String>,
+    /// Claims of all templates when the scenario was prepared.
+    claimed_before: u64,
+    /// Accounts to check, with the points used when the scenario was prepared.
+    accounts_before: Vec<(u64, u64)>,
+}
+
+impl Prepared {
+    /// Makes the templates and accounts the scenario needs, or finds those of an earlier run.
+    pub async fn new(scenario: Scenario, target: &Target, options: &Options, progress: &ProgressBar) -> Result<Self> {
+        ensure!((1..=u64::from(u32::MAX)).contains(&options.accounts), "accounts: {}", options.accounts);
+        ensure!((1..=10_000).contains(&options.batch_lines), "batch lines: {}", options.batch_lines);
+        ensure!(options.zipf_templates > 0, "zipf templates: 0");
+        let mut api = Api::connect(target).await?;
+        let run = format!("{:08x}", rand::random::<u32>());
+        let uses_accounts = matches!(scenario, Scenario::DebitUniform | Scenario::Reads | Scenario::Mix);
+        let reads_coupons = matches!(scenario, Scenario::Reads | Scenario::Mix);
+        if uses_accounts {
+            seed_accounts(&mut api, target, options.accounts, reads_coupons, &run, progress).await?;
+        }
+        let templates = match scenario {
+            Scenario::Static | Scenario::DebitUniform | Scenario::DebitHot => vec![],
+            Scenario::SoldOut => vec![create_template(&mut api, "bench sold out", 1).await?],
+            Scenario::ZipfClaims => {
+                let mut ids = Vec::new();
+                for rank in 1..=options.zipf_templates {
+                    ids.push(create_template(&mut api, &format!("bench rank {rank}"), HUGE_STOCK).await?);
+                }
+                ids
+            }
+            _ => vec![create_template(&mut api, &format!("bench {scenario}"), HUGE_STOCK).await?],
+        };
+        let debits_accounts = matches!(scenario, Scenario::DebitUniform | Scenario::Mix);
+        let tally_accounts = if debits_accounts { options.accounts } else { 0 };
+        let mut prepared = Prepared {
+            scenario,
+            target: target.clone(),
+            run,
+            accounts: options.accounts,
+            batch_lines: options.batch_lines,
+            sequence: Arc::new(AtomicU64::new(0)),
+            tally: Arc::new(Tally {
+                debits: (0..tally_accounts).map(|_| AtomicU32::new(0)).collect(),
+                ..Tally::default()
+            }),
+            templates,
+            claimed_before: 0,
+            accounts_before: vec![],
+        };
+        match scenario {
+            Scenario::SoldOut => prepared.sell_out(&mut api).await?,
+            Scenario::DebitHot => {
+                let path = format!("/v1/members/{}/points/grants", prepared.hot_member());
+                api.post(&path, &json!({"points": HOT_ACCOUNT_POINTS, "reference": "bench"})).await?.json(201)?;
+            }
+            _ => {}
+        }
+        prepared.claimed_before = prepared.claimed(&mut api).await?;
+        if debits_accounts {
+            let step = (options.accounts / CHECKED_ACCOUNTS).max(1);
+            let first = rand::random_range(0..step);
+            let accounts: Vec<u64> = (first..options.accounts).step_by(step as usize).collect();
+            prepared.accounts_before = used_points(target, accounts).await?;
+        }
+        Ok(prepared)
+    }
+
+    pub fn scenario(&self) -> Scenario {
+        self.scenario
+    }
+
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
+    }
+
+    /// Claims the only coupon and makes sure that the next refusal is the one that is meant.
+    async fn sell_out(&self, api: &mut Api) -> Result<()> {
+        let path = format!("/v1/coupon-templates/{}/claims", self.templates[0]);
+        api.post(&path, &json!({"member_id": format!("first-{}", self.run)})).await?.json(201)?;
+        let refusal = api.post(&path, &json!({"member_id": format!("second-{}", self.run)})).await?;
+        let code = refusal.json(422)?["code"].clone();
+        ensure!(code == "COUPON_SOLD_OUT", "a sold-out template refuses with {code}: {}", excerpt(&refusal.body));
+        Ok(())
+    }
+
+    /// A source of requests for one connection; `index` only keeps the random choices of connections apart.
+    pub fn maker(&self, index: u64) -> Maker {
+        let sequence = self.sequence.clone();
+        let next = move || sequence.fetch_add(1, Ordering::Relaxed);
+        let mut rng = SmallRng::seed_from_u64(rand::random::<u64>() ^ index);
+        let accounts = self.accounts;
+        match self.scenario {
+            Scenario::Static => {
+                let pattern = self.get("/healthz");
+                Box::new(move |out| {
+                    pattern.write(out, |_| 0);
+                    Expectation { status: 200, effect: Effect::Nothing }
+                })
+            }
+            Scenario::HotClaim | Scenario::OneCaller => {
+                let pattern = self.claim(&self.templates[0]);
+                Box::new(move |out| {
+                    let number = next();
+                    pattern.write(out, |_| number);
+                    Expectation { status: 201, effect: Effect::Claim }
+                })
+            }
+            Scenario::SoldOut => {
+                let pattern = self.claim(&self.templates[0]);
+                Box::new(move |out| {
+                    let number = next();
+                    pattern.write(out, |_| number);
+                    Expectation { status: 422, effect: Effect::Nothing }
+                })
+            }
+            Scenario::ZipfClaims => {
+                let patterns: Vec<Pattern> = self.templates.iter().map(|template| self.claim(template)).collect();
+                let cumulated = zipf(patterns.len());
+                Box::new(move |out| {
+                    let number = next();
+                    let draw: f64 = rng.random();
+                    let rank = cumulated.partition_point(|up_to| *up_to < draw);
+                    patterns[rank.min(patterns.len() - 1)].write(out, |_| number);
+                    Expectation { status: 201, effect: Effect::Claim }
+                })
+            }
+            Scenario::DebitUniform => {
+                let pattern = self.debit(&account_pattern());
+                Box::new(move |out| uniform_debit(out, &pattern, rng.random_range(0..accounts), next()))
+            }
+            Scenario::DebitHot => {
+                let pattern = self.debit(&self.hot_member());
+                Box::new(move |out| {
+                    let number = next();
+                    pattern.write(out, |_| number);
+                    Expectation { status: 201, effect: Effect::HotDebit }
+                })
+            }
+            Scenario::Reads => {
+                let reads = self.reads();
+                Box::new(move |out| read(out, &reads, &mut rng, accounts))
+            }
+            Scenario::Mix => {
+                let reads = self.reads();
+                let claim = self.claim(&self.templates[0]);
+                let debit = self.debit(&account_pattern());
+                Box::new(move |out| match rng.random_range(0..10) {
+                    0..7 => read(out, &reads, &mut rng, accounts),
+                    7..9 => {
+                        let number = next();
+                        claim.write(out, |_| number);
+                        Expectation { status: 201, effect: Effect::Claim }
+                    }
+                    _ => uniform_debit(out, &debit, rng.random_range(0..accounts), next()),
+                })
+            }
+            Scenario::BatchApi => {
+                let pattern = self.batch();
+                let lines = self.batch_lines;
+                Box::new(move |out| {
+                    // Each line has two places, its member and its key, and one number for both.
+                    let mut number = 0;
+                    pattern.write(out, |place| {
+                        if place % 2 == 0 {
+                            number = next();
+                        }
+                        number
+                    });
+                    Expectation { status: 200, effect: Effect::Claims { lines } }
+                })
+            }
+        }
+    }
+
+    fn get(&self, path: &str) -> Pattern {
+        Pattern::new(request_bytes(&self.target, "GET", path, None, None))
+    }
+
+    fn claim(&self, template_id: &str) -> Pattern {
+        let path = format!("/v1/coupon-templates/{template_id}/claims");
+        let body = format!(r#"{{"member_id":"b{}-{SLOT}"}}"#, self.run);
+        let key = format!("{}-{SLOT}", self.run);
+        Pattern::new(request_bytes(&self.target, "POST", &path, Some(&key), Some((JSON, &body))))
+    }
+
+    /// Places in their order: the member's where it has one, the key's, the reference's.
+    fn debit(&self, member: &str) -> Pattern {
+        let path = format!("/v1/members/{member}/points/debits");
+        let body = format!(r#"{{"points":1,"reference":"{}-{SLOT}"}}"#, self.run);
+        let key = format!("{}-{SLOT}", self.run);
+        Pattern::new(request_bytes(&self.target, "POST", &path, Some(&key), Some((JSON, &body))))
+    }
+
+    fn batch(&self) -> Pattern {
+        let (run, template_id) = (&self.run, &self.templates[0]);
+        let line = format!(
+            "{{\"op\":\"claim\",\"template_id\":\"{template_id}\",\"member_id\":\"b{run}-{SLOT}\",\
+             \"idempotency_key\":\"{run}-{SLOT}\"}}\n"
+        );
+        let lines = line.repeat(self.batch_lines as usize);
+        Pattern::new(request_bytes(&self.target, "POST", "/v1/batch", None, Some((NDJSON, &lines))))
+    }
+
+    fn reads(&self) -> [Pattern; 3] {
+        [
+            self.get(&format!("/v1/members/{}/coupons?limit={LIST_LIMIT}", account_pattern())),
+            self.get(&format!("/v1/members/{}/points", account_pattern())),
+            self.get(&format!("/v1/coupon-templates/{}", self.templates[0])),
+        ]
+    }
+
+    fn hot_member(&self) -> String {
+        format!("hot-{}", self.run)
+    }
+
+    async fn claimed(&self, api: &mut Api) -> Result<u64> {
+        let mut claimed = 0;
+        for id in &self.templates {
+            let template = api.get(&format!("/v1/coupon-templates/{id}")).await?.json(200)?;
+            claimed += number(&template, "claimed_count")?;
+        }
+        Ok(claimed)
+    }
+
+    /// Compares all that was acknowledged since the scenario was prepared with what the server shows now.
+    pub async fn check(&self) -> Result<Vec<DurabilityCheck>> {
+        let mut api = Api::connect(&self.target).await?;
+        let mut checks = Vec::new();
+        if !self.templates.is_empty() {
+            let acknowledged = self.tally.claims.load(Ordering::Relaxed);
+            let durable = self.claimed(&mut api).await?.saturating_sub(self.claimed_before);
+            checks.push(DurabilityCheck::of("claims", acknowledged, durable));
+        }
+        if self.scenario == Scenario::DebitHot {
+            let acknowledged = self.tally.hot_debits.load(Ordering::Relaxed);
+            let durable = used(&mut api, &self.hot_member()).await?;
+            checks.push(DurabilityCheck::of("debits of the hot account", acknowledged, durable));
+        }
+        if !self.accounts_before.is_empty() {
+            let accounts = self.accounts_before.iter().map(|(account, _)| *account).collect();
+            let after = used_points(&self.target, accounts).await?;
+            let mut check = DurabilityCheck::of("debits of sampled accounts", 0, 0);
+            for ((account, before), (_, after)) in self.accounts_before.iter().zip(after) {
+                let acknowledged = u64::from(self.tally.debits[*account as usize].load(Ordering::Relaxed));
+                let durable = after.saturating_sub(*before);
+                check.acknowledged += acknowledged;
+                check.durable += durable;
+                check.differing += u64::from(acknowledged != durable);
+            }
+            checks.push(check);
+        }
+        Ok(checks)
+    }
+}
+
+fn uniform_debit(out: &mut Vec<u8>, pattern: &Pattern, account: u64, number: u64) -> Expectation {
+    pattern.write(out, |place| if place == 0 { account } else { number });
+    Expectation { status: 201, effect: Effect::Debit { account: account as u32 } }
+}
+
+fn read(out: &mut Vec<u8>, reads: &[Pattern; 3], rng: &mut SmallRng, accounts: u64) -> Expectation {
+    let account = rng.random_range(0..accounts);
+    reads[rng.random_range(0..reads.len())].write(out, |_| account);
+    Expectation { status: 200, effect: Effect::Nothing }
+}
+
+/// The shares of all ranks up to each one, where rank r has a share proportional to 1/r.
+fn zipf(ranks: usize) -> Vec<f64> {
+    let total: f64 = (1..=ranks).map(|rank| 1.0 / rank as f64).sum();
+    (1..=ranks)
+        .scan(0.0, |sum, rank| {
+            *sum += 1.0 / rank as f64 / total;
+            Some(*sum)
+        })
+        .collect()
+}
+
+fn account_pattern() -> String {
+    format!("acc-{SLOT}")
+}
+
+/// As the pattern above writes it.
+fn account_member(account: u64) -> String {
+    format!("acc-{account:010}")
+}
+
+fn number(object: &Value, field: &str) -> Result<u64> {
+    object[field].as_u64().with_context(|| format!("{field} is missing in {object}"))
+}
+
+async fn used(api: &mut Api, member: &str) -> Result<u64> {
+    number(&api.get(&format!("/v1/members/{member}/points")).await?.json(200)?, "used")
+}
+
+/// The points used by each of the accounts, in their order.
+async fn used_points(target: &Target, accounts: Vec<u64>) -> Result<Vec<(u64, u64)>> {
+    let mut parts = JoinSet::new();
+    for (part, accounts) in accounts.chunks(accounts.len().div_ceil(CHECK_CONNECTIONS).max(1)).enumerate() {
+        let (target, accounts) = (target.clone(), accounts.to_vec());
+        parts.spawn(async move {
+            let mut api = Api::connect(&target).await?;
+            let mut found = Vec::with_capacity(accounts.len());
+            for account in accounts {
+                found.push((account, used(&mut api, &account_member(account)).await?));
+            }
+            Ok::<_, anyhow::Error>((part, found))
+        });
+    }
+    let mut found = Vec::new();
+    while let Some(part) = parts.join_next().await {
+        found.push(part.context("reading balances")??);
+    }
+    found.sort_unstable_by_key(|(part, _)| *part);
+    Ok(found.into_iter().flat_map(|(_, found)| found).collect())
+}
+
+async fn create_template(api: &mut Api, name: &str, stock: u64) -> Result<String> {
+    let template = json!({
+        "name": name,
+        "benefit": {"type": "AMOUNT_OFF", "amount": 2000},
+        "min_order_amount": 10000,
+        "validity": {"type": "RELATIVE", "days": 30},
+        "total_stock": stock,
+        "limit_per_member": 1,
+    });
+    let created = api.post("/v1/coupon-templates", &template).await?.json(201)?;
+    Ok(created["id"].as_str().context("a template without id")?.to_owned())
+}
+
+/// Makes sure that accounts `0..accounts` have points, and a coupon each when `with_coupons`.
+///
+/// Samples decide whether an earlier run has done it already, since a million grants take a while.
+async fn seed_accounts(
+    api: &mut Api,
+    target: &Target,
+    accounts: u64,
+    with_coupons: bool,
+    run: &str,
+    progress: &ProgressBar,
+) -> Result<()> {
+    let mut have_points = true;
+    let mut have_coupons = true;
+    // Evenly spread and with the last account among them, which an interrupted seeding does not reach.
+    for sample in 1..=SEED_SAMPLES {
+        let member = account_member((accounts * sample).div_ceil(SEED_SAMPLES) - 1);
+        let points = api.get(&format!("/v1/members/{member}/points")).await?.json(200)?;
+        have_points &= number(&points, "available")? >= LOW_POINTS;
+        if with_coupons && have_coupons {
+            let coupons = api.get(&format!("/v1/members/{member}/coupons?limit=1")).await?.json(200)?;
+            have_coupons = coupons["data"].as_array().is_some_and(|list| !list.is_empty());
+        }
+    }
+    if !have_points {
+        seed(target, accounts, progress, "granting points", move |account| {
+            let member = account_member(account);
+            format!(r#"{{"op":"grant","member_id":"{member}","points":{SEED_POINTS},"reference":"bench"}}"#)
+        })
+        .await?;
+    }
+    if with_coupons && !have_coupons {
+        let template = create_template(api, &format!("bench accounts {run}"), HUGE_STOCK).await?;
+        seed(target, accounts, progress, "handing out coupons", move |account| {
+            let member = account_member(account);
+            format!(r#"{{"op":"claim","template_id":"{template}","member_id":"{member}"}}"#)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Sends one batch line for each account, over a few connections.
+async fn seed(
+    target: &Target,
+    accounts: u64,
+    progress: &ProgressBar,
+    what: &'static str,
+    line: impl Fn(u64) -> String + Send + Sync + 'static,
+) -> Result<()> {
+    progress.set_length(accounts);
+    progress.set_position(0);
+    progress.set_message(what);
+    let line = Arc::new(line);
+    let next = Arc::new(AtomicU64::new(0));
+    let mut workers = JoinSet::new();
+    for _ in 0..SEED_CONNECTIONS {
+        let (target, line, next, progress) = (target.clone(), line.clone(), next.clone(), progress.clone());
+        workers.spawn(async move {
+            let mut api = Api::connect(&target).await?;
+            loop {
+                let first = next.fetch_add(SEED_LINES, Ordering::Relaxed);
+                if first >= accounts {
+                    return Ok(());
+                }
+                let members = first..accounts.min(first + SEED_LINES);
+                let count = members.end - members.start;
+                let lines: String = members.map(|account| line(account) + "\n").collect();
+                let answer = api.post_lines("/v1/batch", &lines).await?;
+                ensure!(
+                    answer.status == 200 && u64::from(successful_lines(&answer.body)) == count,
+                    "{what}: status {}, {} of {count} lines accepted: {}",
+                    answer.status,
+                    successful_lines(&answer.body),
+                    excerpt(&answer.body)
+                );
+                progress.inc(count);
+            }
+        });
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker.context(what)??;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for scenario in Scenario::ALL {
+            assert_eq!(scenario.name().parse::<Scenario>().unwrap(), scenario);
+        }
+        assert!("nothing".parse::<Scenario>().unwrap_err().to_string().contains("hot-claim"));
+    }
+
+    #[test]
+    fn batch_answers_count_by_line() {
+        let body = b"{\"line\":1,\"status\":201,\"body\":{\"status\":\"AVAILABLE\"}}\n\
+            {\"line\":2,\"status\":422,\"error\":{\"detail\":\"................... \\\"status\\\":201\"}}\n\
+            {\"line\":3,\"status\":201,\"body\":{}}\n";
+        assert_eq!(successful_lines(body), 2);
+        let all = |lines| Expectation { status: 200, effect: Effect::Claims { lines } };
+        assert!(all(2).is_met(200, body));
+        assert!(!all(3).is_met(200, body));
+        assert!(!all(2).is_met(503, body));
+    }
+
+    #[test]
+    fn zipf_is_a_distribution() {
+        let cumulated = zipf(100);
+        assert!((cumulated[99] - 1.0).abs() < 1e-9);
+        assert!((cumulated[0] / (cumulated[1] - cumulated[0]) - 2.0).abs() < 1e-9);
+        assert!(cumulated.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
+    fn every_request_is_unique_and_complete() {
+        let mut prepared = Prepared {
+            scenario: Scenario::HotClaim,
+            target: Target::new("test", "127.0.0.1:1".parse().unwrap(), "secret"),
+            run: "0badcafe".into(),
+            accounts: 50,
+            batch_lines: 3,
+            sequence: Arc::default(),
+            tally: Arc::default(),
+            templates: vec!["tpl_1".into(), "tpl_2".into()],
+            claimed_before: 0,
+            accounts_before: vec![],
+        };
+        for scenario in Scenario::ALL {
+            prepared.scenario = scenario;
+            let mut maker = prepared.maker(1);
+            let mut keys = std::collections::HashSet::new();
+            for _ in 0..50 {
+                let mut out = Vec::new();
+                let expectation = maker(&mut out);
+                let text = String::from_utf8(out).unwrap();
+                assert!(!text.contains('#'), "{text}");
+                let (head, body) = text.split_once("\r\n\r\n").unwrap();
+                if head.starts_with("POST") {
+                    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{text}");
+                    for line in body.lines() {
+                        let body: Value = serde_json::from_str(line).unwrap();
+                        let key = match head.split_once("Idempotency-Key: ") {
+                            Some((_, rest)) => rest.lines().next().unwrap().to_owned(),
+                            None => body["idempotency_key"].as_str().unwrap().to_owned(),
+                        };
+                        assert!(key.starts_with("0badcafe-") && keys.insert(key.clone()), "{key} again");
+                    }
+                }
+                if let Effect::Debit { account } = expectation.effect {
+                    assert!(head.contains(&format!("/v1/members/{}/points/debits ", account_member(account.into()))));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,646 @@
+//! Everything the API says no with: one table of codes, each with its status and its texts in English and Chinese.
+//!
+//! A handler returns a [`Problem`]; the edge writes the body (RFC 9457), since only it knows the request's id and language.
+//! The same table makes the page at `/docs/errors`, to which every problem's `type` points.
+
+use std::borrow::Cow;
+use std::fmt::{Display, Write};
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use scrip_domain::{Rejection, Timestamp};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::fields::{FieldError, FieldErrors};
+use super::time::Time;
+use crate::engine::SubmitError;
+use crate::jobs::expire::SweepError;
+use crate::store::StoreError;
+
+/// One line of the table. `{name}` in a detail stands for a value of the case at hand.
+pub struct Entry {
+    pub code: &'static str,
+    pub status: StatusCode,
+    kind: &'static str,
+    pub title: [&'static str; 2],
+    pub detail: [&'static str; 2],
+}
+
+macro_rules! codes {
+    ($($variant:ident = $code:literal, $status:ident;
+       $en_title:literal, $en_detail:literal;
+       $zh_title:literal, $zh_detail:literal;)*) => {
+        /// Why a request was not granted.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code { $($variant,)* }
+
+        impl Code {
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)*];
+        }
+
+        static TABLE: &[Entry] = &[$(Entry {
+            code: $code,
+            status: StatusCode::$status,
+            kind: concat!("/docs/errors#", $code),
+            title: [$en_title, $zh_title],
+            detail: [$en_detail, $zh_detail],
+        },)*];
+    };
+}
+
+codes! {
+    InvalidRequest = "INVALID_REQUEST", BAD_REQUEST;
+    "Invalid request", "Fields of the request are missing or wrong; `errors` names each of them.";
+    "请求无效", "请求中有字段缺失或有误，详见 `errors` 中逐项说明。";
+
+    MalformedBody = "MALFORMED_BODY", BAD_REQUEST;
+    "Malformed body", "The body cannot be read: {reason}. Send one JSON object in UTF-8 (or NDJSON to /v1/batch).";
+    "请求体格式错误", "无法读取请求体：{reason}。请发送 UTF-8 编码的 JSON 对象（/v1/batch 使用 NDJSON）。";
+
+    KeyMissing = "API_KEY_MISSING", UNAUTHORIZED;
+    "API key missing", "Send the header `Authorization: Bearer <key>`.";
+    "缺少 API 密钥", "请在请求头中发送 `Authorization: Bearer <密钥>`。";
+
+    KeyInvalid = "API_KEY_INVALID", UNAUTHORIZED;
+    "API key invalid", "The API key is mistyped, unknown, expired or revoked. Check it, or create another one.";
+    "API 密钥无效", "API 密钥有误、不存在、已过期或已吊销。请检查密钥或重新创建。";
+
+    ScopeRequired = "SCOPE_REQUIRED", FORBIDDEN;
+    "Scope required", "The request needs {needed}; this key's scope is {scope}.";
+    "权限不足", "该请求需要 {needed}；当前密钥的权限为 {scope}。";
+
+    RouteNotFound = "NOT_FOUND", NOT_FOUND;
+    "Not found", "There is no such path. /docs lists them all.";
+    "路径不存在", "该路径不存在，全部路径见 /docs。";
+
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED;
+    "Method not allowed", "The path exists, but not with this method; the `Allow` header lists those it has.";
+    "方法不允许", "该路径不支持此方法，支持的方法见 `Allow` 响应头。";
+
+    RequestTimeout = "REQUEST_TIMEOUT", REQUEST_TIMEOUT;
+    "Request timeout", "The body did not arrive within {seconds} seconds. Send it again.";
+    "请求超时", "请求体未能在 {seconds} 秒内到达，请重新发送。";
+
+    BodyTooLarge = "BODY_TOO_LARGE", PAYLOAD_TOO_LARGE;
+    "Body too large", "The body may have at most {limit}. Send less at a time.";
+    "请求体过大", "请求体最多为 {limit}，请分次发送。";
+
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE;
+    "Unsupported media type", "Send the body with `Content-Type: {expected}`.";
+    "不支持的媒体类型", "请以 `Content-Type: {expected}` 发送请求体。";
+
+    PreconditionRequired = "PRECONDITION_REQUIRED", PRECONDITION_REQUIRED;
+    "Precondition required", "Send `If-Match` with the ETag of the template as you have read it.";
+    "缺少前置条件", "请在 `If-Match` 中发送所读取模板的 ETag。";
+
+    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", UNPROCESSABLE_ENTITY;
+    "Idempotency key reused", "This Idempotency-Key was used for another request. Use a fresh key for each request.";
+    "幂等键重复使用", "该 Idempotency-Key 已用于另一请求，请为每个请求使用新的键。";
+
+    DeadlinePassed = "DEADLINE_PASSED", UNPROCESSABLE_ENTITY;
+    "Deadline passed", "`{field}` must lie after the time the command takes effect.";
+    "截止时间已过", "`{field}` 必须晚于命令的生效时间。";
+
+    Busy = "SERVER_BUSY", SERVICE_UNAVAILABLE;
+    "Server busy", "The server is at its capacity; the request was not applied. Ask again after `Retry-After` seconds.";
+    "服务器繁忙", "服务器已满负荷，请求未执行。请在 `Retry-After` 秒后重试。";
+
+    Draining = "SERVER_DRAINING", SERVICE_UNAVAILABLE;
+    "Server stopping", "The server is shutting down; the request was not applied. Ask again: another server will answer.";
+    "服务器正在停止", "服务器正在关闭，请求未执行。请重试，将由其他服务器响应。";
+
+    Starting = "SERVER_STARTING", SERVICE_UNAVAILABLE;
+    "Server starting", "The server does not serve requests yet. Ask again after `Retry-After` seconds.";
+    "服务器正在启动", "服务器尚未就绪，请在 `Retry-After` 秒后重试。";
+
+    DeadlineExceeded = "DEADLINE_EXCEEDED", SERVICE_UNAVAILABLE;
+    "Deadline exceeded", "The request waited too long for its turn and was not applied. Ask again after `Retry-After` seconds.";
+    "等待超时", "请求等待过久，未执行。请在 `Retry-After` 秒后重试。";
+
+    StoreUnavailable = "STORE_UNAVAILABLE", SERVICE_UNAVAILABLE;
+    "Store unavailable", "The database cannot be reached; the request was not applied. Ask again after `Retry-After` seconds.";
+    "存储不可用", "无法访问数据库，请求未执行。请在 `Retry-After` 秒后重试。";
+
+    DiskFull = "STORE_DISK_FULL", SERVICE_UNAVAILABLE;
+    "Disk full", "The database's disk is full; the request was not applied. An operator must make room.";
+    "磁盘已满", "数据库磁盘已满，请求未执行。请运维人员清理空间。";
+
+    OutcomeUnknown = "OUTCOME_UNKNOWN", SERVICE_UNAVAILABLE;
+    "Outcome unknown",
+    "The connection to the database was lost while committing: the request may or may not have been applied. Ask again \
+     with the same Idempotency-Key; without one, read the object first.";
+    "结果未知",
+    "提交时与数据库的连接中断，请求可能已执行，也可能未执行。请使用相同的 Idempotency-Key 重试；若未使用幂等键，请先查询对象。";
+
+    Internal = "INTERNAL", INTERNAL_SERVER_ERROR;
+    "Internal error", "The server failed; the cause is in its log under this request_id.";
+    "内部错误", "服务器内部错误，原因可按此 request_id 在日志中查找。";
+
+    TenantNotFound = "TENANT_NOT_FOUND", NOT_FOUND;
+    "Tenant not found", "There is no such tenant. GET /v1/tenants lists them.";
+    "租户不存在", "该租户不存在，可通过 GET /v1/tenants 查询。";
+
+    KeyNotFound = "API_KEY_NOT_FOUND", NOT_FOUND;
+    "API key not found", "The tenant has no such API key. GET /v1/tenants/{tenant_id}/api-keys lists them.";
+    "API 密钥不存在", "该租户没有此 API 密钥，可通过 GET /v1/tenants/{tenant_id}/api-keys 查询。";
+
+    TemplateNotFound = "COUPON_TEMPLATE_NOT_FOUND", NOT_FOUND;
+    "Coupon template not found", "There is no such coupon template. GET /v1/coupon-templates lists them.";
+    "优惠券模板不存在", "该优惠券模板不存在，可通过 GET /v1/coupon-templates 查询。";
+
+    CouponNotFound = "COUPON_NOT_FOUND", NOT_FOUND;
+    "Coupon not found", "There is no such coupon. GET /v1/members/{member_id}/coupons lists a member's.";
+    "优惠券不存在", "该优惠券不存在，可通过 GET /v1/members/{member_id}/coupons 查询会员的优惠券。";
+
+    HoldNotFound = "POINTS_HOLD_NOT_FOUND", NOT_FOUND;
+    "Points hold not found", "There is no such hold. POST /v1/members/{member_id}/points/holds answers with the id of a new one.";
+    "积分冻结不存在", "该积分冻结不存在。冻结编号由 POST /v1/members/{member_id}/points/holds 返回。";
+
+    TransactionNotFound = "POINTS_TRANSACTION_NOT_FOUND", NOT_FOUND;
+    "Points transaction not found",
+    "There is no such transaction. GET /v1/members/{member_id}/points/transactions lists a member's.";
+    "积分流水不存在", "该积分流水不存在，可通过 GET /v1/members/{member_id}/points/transactions 查询会员的流水。";
+
+    TemplateVersionStale = "COUPON_TEMPLATE_VERSION_STALE", PRECONDITION_FAILED;
+    "Template changed meanwhile", "The template is at version {current} now. Read it again, then repeat the edit.";
+    "模板已被修改", "模板当前版本为 {current}。请重新读取后再修改。";
+
+    TemplateInUse = "COUPON_TEMPLATE_IN_USE", CONFLICT;
+    "Template in use", "{claimed} coupons were claimed from this template, so it cannot be deleted. Disable it instead.";
+    "模板已被使用", "该模板已被领取 {claimed} 张，不能删除，请改为停用。";
+
+    StockUnlimited = "COUPON_STOCK_UNLIMITED", UNPROCESSABLE_ENTITY;
+    "Stock unlimited", "The template's stock is unlimited, so there is nothing to add or take away.";
+    "库存不限", "该模板库存不限，无法增减。";
+
+    StockOutOfRange = "COUPON_STOCK_OUT_OF_RANGE", UNPROCESSABLE_ENTITY;
+    "Stock out of range",
+    "{remaining} coupons are left: at most that many can be taken away, and the total may not exceed {max_total}.";
+    "库存超出范围", "剩余 {remaining} 张：最多可减少此数量，且总量不得超过 {max_total}。";
+
+    TemplateDisabled = "COUPON_TEMPLATE_DISABLED", UNPROCESSABLE_ENTITY;
+    "Template disabled", "The template is disabled. An operator can enable it again.";
+    "模板已停用", "该模板已停用，可由运营人员重新启用。";
+
+    ClaimNotStarted = "COUPON_CLAIM_NOT_STARTED", UNPROCESSABLE_ENTITY;
+    "Claims not open yet", "Coupons of this template can be claimed from {starts_at}.";
+    "领取未开始", "该优惠券自 {starts_at} 起可领取。";
+
+    ClaimEnded = "COUPON_CLAIM_ENDED", UNPROCESSABLE_ENTITY;
+    "Claims ended", "Coupons of this template could be claimed until {ended_at}.";
+    "领取已结束", "该优惠券的领取已于 {ended_at} 结束。";
+
+    ValidityEnded = "COUPON_VALIDITY_ENDED", UNPROCESSABLE_ENTITY;
+    "Validity over", "Coupons of this template were valid until {ended_at}; a new one would be of no use.";
+    "有效期已过", "该优惠券的有效期已于 {ended_at} 结束，不能再领取。";
+
+    MemberLevel = "COUPON_MEMBER_LEVEL", UNPROCESSABLE_ENTITY;
+    "Member level not entitled", "Only members of these levels may claim: {allowed}. Send the member's level in `member_level`.";
+    "会员等级不符", "仅以下等级的会员可领取：{allowed}。请在 `member_level` 中发送会员等级。";
+
+    LimitReached = "COUPON_LIMIT_REACHED", UNPROCESSABLE_ENTITY;
+    "Limit reached", "The member has claimed {limit} coupons of this template, which is the limit.";
+    "已达领取上限", "该会员已领取 {limit} 张，达到每人上限。";
+
+    SoldOut = "COUPON_SOLD_OUT", UNPROCESSABLE_ENTITY;
+    "Sold out", "All {total} coupons of this template have been claimed. An operator can add stock.";
+    "已领完", "该模板的 {total} 张优惠券已全部领完，可由运营人员增加库存。";
+
+    CouponExpired = "COUPON_EXPIRED", UNPROCESSABLE_ENTITY;
+    "Coupon expired", "The coupon was valid until {valid_until}.";
+    "优惠券已过期", "该优惠券有效期至 {valid_until}。";
+
+    CouponNotYetValid = "COUPON_NOT_YET_VALID", UNPROCESSABLE_ENTITY;
+    "Coupon not yet valid", "The coupon is valid from {valid_from}.";
+    "优惠券未生效", "该优惠券自 {valid_from} 起生效。";
+
+    CouponLocked = "COUPON_LOCKED", CONFLICT;
+    "Coupon locked", "The coupon is locked by the order {order_id}. Unlock it for that order first.";
+    "优惠券已锁定", "该优惠券已被订单 {order_id} 锁定，请先为该订单解锁。";
+
+    CouponNotLocked = "COUPON_NOT_LOCKED", CONFLICT;
+    "Coupon not locked", "The coupon is not locked. Lock it for the order first, then use it.";
+    "优惠券未锁定", "该优惠券尚未锁定，请先为订单锁定后再使用。";
+
+    CouponUsed = "COUPON_USED", CONFLICT;
+    "Coupon used", "The coupon was used by the order {order_id}. Return it first when that order is refunded.";
+    "优惠券已使用", "该优惠券已被订单 {order_id} 使用。若该订单已退款，请先退回优惠券。";
+
+    CouponNotUsed = "COUPON_NOT_USED", CONFLICT;
+    "Coupon not used", "The coupon is {status}; only a used one can be returned.";
+    "优惠券未使用", "该优惠券的状态为 {status}，仅已使用的优惠券可退回。";
+
+    CouponRevoked = "COUPON_REVOKED", CONFLICT;
+    "Coupon revoked", "The coupon was revoked by an operator and stays so.";
+    "优惠券已作废", "该优惠券已被运营人员作废，不可恢复。";
+
+    OrderMismatch = "COUPON_ORDER_MISMATCH", CONFLICT;
+    "Another order's coupon", "The coupon is held by another order. Send the `order_id` it was locked with.";
+    "订单不符", "该优惠券属于其他订单，请发送锁定时使用的 `order_id`。";
+
+    PointsInsufficient = "POINTS_INSUFFICIENT", UNPROCESSABLE_ENTITY;
+    "Points insufficient", "{requested} points were asked for, {available} are available.";
+    "积分不足", "需要 {requested} 积分，可用 {available} 积分。";
+
+    PointsOverflow = "POINTS_OVERFLOW", UNPROCESSABLE_ENTITY;
+    "Too many points", "The account would exceed what one account may earn in its life ({max}).";
+    "积分超出上限", "该账户累计积分将超出上限（{max}）。";
+
+    HoldClosed = "POINTS_HOLD_CLOSED", CONFLICT;
+    "Hold closed", "The hold is {status} already; it ends only once.";
+    "冻结已结束", "该积分冻结的状态为 {status}，只能结束一次。";
+
+    HoldExpired = "POINTS_HOLD_EXPIRED", CONFLICT;
+    "Hold expired", "The hold passed its deadline and its points were released. Hold them again.";
+    "冻结已过期", "该积分冻结已过截止时间，积分已释放。请重新冻结。";
+
+    CaptureExceedsHold = "POINTS_CAPTURE_EXCEEDS_HOLD", UNPROCESSABLE_ENTITY;
+    "Capture exceeds hold", "The hold has {held} points; at most that many can be captured.";
+    "扣减超出冻结", "该冻结共 {held} 积分，最多可扣减此数量。";
+
+    NotReversible = "POINTS_NOT_REVERSIBLE", CONFLICT;
+    "Not reversible", "Only grants, debits and captures can be reversed; this transaction is none.";
+    "不可冲正", "仅发放、扣减和冻结扣减可以冲正，该流水不属于其中任何一种。";
+
+    ReversalExceeds = "POINTS_REVERSAL_EXCEEDS", UNPROCESSABLE_ENTITY;
+    "Reversal exceeds transaction", "{left} points of this transaction are left to reverse.";
+    "冲正超出流水", "该流水还可冲正 {left} 积分。";
+}
+
+impl Code {
+    pub fn entry(self) -> &'static Entry {
+        &TABLE[self as usize]
+    }
+}
+
+/// The languages of titles and details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    English = 0,
+    Chinese = 1,
+}
+
+impl Language {
+    /// The preferred of our languages by an `Accept-Language` header; English when it names neither.
+    pub fn of(header: Option<&HeaderValue>) -> Language {
+        let Some(text) = header.and_then(|value| value.to_str().ok()) else { return Language::English };
+        let mut best = (Language::English, 0.0);
+        for range in text.split(',') {
+            let mut parts = range.split(';');
+            let tag = parts.next().unwrap_or_default().trim().as_bytes();
+            let quality = parts.find_map(|part| part.trim().strip_prefix("q=")?.parse().ok()).unwrap_or(1.0_f32);
+            let language = match tag.get(..2) {
+                Some(start) if start.eq_ignore_ascii_case(b"zh") => Language::Chinese,
+                Some(start) if start.eq_ignore_ascii_case(b"en") => Language::English,
+                _ => continue,
+            };
+            if quality > best.1 {
+                best = (language, quality);
+            }
+        }
+        best.0
+    }
+
+    pub fn tag(self) -> &'static str {
+        match self {
+            Language::English => "en",
+            Language::Chinese => "zh",
+        }
+    }
+}
+
+/// A refusal or a failure, on its way to the edge.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub code: Code,
+    values: Vec<(&'static str, String)>,
+    errors: Vec<FieldError>,
+}
+
+impl Problem {
+    pub fn new(code: Code) -> Self {
+        Problem { code, values: Vec::new(), errors: Vec::new() }
+    }
+
+    /// Gives `{name}` of the code's detail its value.
+    pub fn with(mut self, name: &'static str, value: impl Display) -> Self {
+        self.values.push((name, value.to_string()));
+        self
+    }
+
+    /// A fault of ours: logged here, once; the caller learns no more than that there was one.
+    pub fn internal(error: impl Display) -> Self {
+        tracing::error!(%error, "a request failed");
+        Problem::new(Code::Internal)
+    }
+
+    /// One bad field.
+    pub fn field(name: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let mut errors = FieldErrors::default();
+        errors.add(name, message, remedy);
+        errors.into()
+    }
+
+    fn with_time(self, name: &'static str, at: Option<Timestamp>) -> Self {
+        match at {
+            Some(at) => self.with(name, Time(at)),
+            None => self.with(name, "-"),
+        }
+    }
+
+    /// The body, as RFC 9457 has it.
+    pub fn body<'a>(&'a self, language: Language, request_id: &'a str) -> ProblemBody<'a> {
+        let entry = self.code.entry();
+        ProblemBody {
+            kind: entry.kind,
+            title: entry.title[language as usize],
+            status: entry.status.as_u16(),
+            code: entry.code,
+            detail: fill(entry.detail[language as usize], &self.values),
+            request_id,
+            errors: &self.errors,
+        }
+    }
+}
+
+/// Puts the values in the places of their names.
+fn fill(text: &'static str, values: &[(&'static str, String)]) -> Cow<'static, str> {
+    if values.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let mut filled = String::with_capacity(text.len() + 32);
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((name, behind)) = after.split_once('}') else { break };
+        filled.push_str(before);
+        match values.iter().find(|(known, _)| *known == name) {
+            Some((_, value)) => filled.push_str(value),
+            None => {
+                let _ = write!(filled, "{{{name}}}");
+            }
+        }
+        rest = behind;
+    }
+    filled.push_str(rest);
+    Cow::Owned(filled)
+}
+
+/// A problem as sent.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody<'a> {
+    /// Where the code is explained.
+    #[serde(rename = "type")]
+    #[schema(value_type = String, format = "uri-reference", example = "/docs/errors#COUPON_SOLD_OUT")]
+    kind: &'a str,
+    #[schema(value_type = String)]
+    title: &'a str,
+    status: u16,
+    /// Stable; to be acted on.
+    #[schema(value_type = String, example = "COUPON_SOLD_OUT")]
+    code: &'a str,
+    /// What happened and what helps, in the language of `Accept-Language` (`en` or `zh`).
+    #[schema(value_type = String)]
+    detail: Cow<'static, str>,
+    #[schema(value_type = String)]
+    request_id: &'a str,
+    /// Every bad field of a 400; empty otherwise.
+    #[schema(value_type = Vec<FieldError>)]
+    errors: &'a [FieldError],
+}
+
+/// Leaves the body to the edge.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.code.entry().status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Headers that go with a status.
+pub fn add_headers(status: StatusCode, headers: &mut HeaderMap) {
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
+    }
+}
+
+impl From<FieldErrors> for Problem {
+    fn from(errors: FieldErrors) -> Self {
+        Problem { errors: errors.into_list(), ..Problem::new(Code::InvalidRequest) }
+    }
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        use scrip_domain::points::{HoldStatus, MAX_TOTAL_POINTS};
+        let of = Problem::new;
+        match rejection {
+            Rejection::TemplateNotFound => of(Code::TemplateNotFound),
+            Rejection::CouponNotFound => of(Code::CouponNotFound),
+            Rejection::HoldNotFound => of(Code::HoldNotFound),
+            Rejection::TransactionNotFound => of(Code::TransactionNotFound),
+            Rejection::TenantNotFound => of(Code::TenantNotFound),
+            Rejection::KeyNotFound => of(Code::KeyNotFound),
+            Rejection::TemplateVersionStale { current } => of(Code::TemplateVersionStale).with("current", current),
+            Rejection::TemplateInUse { claimed } => of(Code::TemplateInUse).with("claimed", claimed),
+            Rejection::StockUnlimited => of(Code::StockUnlimited),
+            Rejection::StockOutOfRange { remaining, max_total } => {
+                of(Code::StockOutOfRange).with("remaining", remaining).with("max_total", max_total)
+            }
+            Rejection::TemplateDisabled => of(Code::TemplateDisabled),
+            Rejection::ClaimNotStarted { starts_at } => of(Code::ClaimNotStarted).with_time("starts_at", starts_at),
+            Rejection::ClaimEnded { ended_at, .. } => of(Code::ClaimEnded).with_time("ended_at", ended_at),
+            Rejection::ValidityEnded { ended_at } => of(Code::ValidityEnded).with("ended_at", Time(ended_at)),
+            Rejection::MemberLevel { allowed } => of(Code::MemberLevel).with("allowed", allowed.join(", ")),
+            Rejection::ClaimLimitReached { limit, .. } => of(Code::LimitReached).with("limit", limit),
+            Rejection::SoldOut { total, .. } => of(Code::SoldOut).with("total", total),
+            Rejection::CouponExpired { valid_until } => {
+                of(Code::CouponExpired).with("valid_until", Time(valid_until))
+            }
+            Rejection::CouponNotYetValid { valid_from } => {
+                of(Code::CouponNotYetValid).with("valid_from", Time(valid_from))
+            }
+            Rejection::CouponLocked { order_id } => {
+                of(Code::CouponLocked).with("order_id", order_id.as_ref().map_or("-", |id| id.as_str()))
+            }
+            Rejection::CouponNotLocked => of(Code::CouponNotLocked),
+            Rejection::CouponUsed { order_id } => {
+                of(Code::CouponUsed).with("order_id", order_id.as_ref().map_or("-", |id| id.as_str()))
+            }
+            Rejection::CouponNotUsed { status } => of(Code::CouponNotUsed).with("status", status.as_str()),
+            Rejection::CouponRevoked => of(Code::CouponRevoked),
+            Rejection::OrderMismatch => of(Code::OrderMismatch),
+            Rejection::DeadlinePassed { field } => of(Code::DeadlinePassed).with("field", field),
+            Rejection::PointsInsufficient { available, requested } => {
+                of(Code::PointsInsufficient).with("available", available).with("requested", requested)
+            }
+            Rejection::PointsOverflow => of(Code::PointsOverflow).with("max", MAX_TOTAL_POINTS),
+            Rejection::HoldClosed { status: HoldStatus::Expired } => of(Code::HoldExpired),
+            Rejection::HoldClosed { status } => of(Code::HoldClosed).with("status", status.as_str()),
+            Rejection::CaptureExceedsHold { held } => of(Code::CaptureExceedsHold).with("held", held),
+            Rejection::NotReversible => of(Code::NotReversible),
+            Rejection::ReversalExceeds { left } => of(Code::ReversalExceeds).with("left", left),
+            Rejection::IdempotencyKeyReused => of(Code::IdempotencyKeyReused),
+        }
+    }
+}
+
+impl From<SubmitError> for Problem {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Busy => Problem::new(Code::Busy),
+            SubmitError::Draining => Problem::new(Code::Draining),
+            SubmitError::DeadlineExceeded => Problem::new(Code::DeadlineExceeded),
+            SubmitError::Unavailable(_) => Problem::new(Code::StoreUnavailable),
+            SubmitError::DiskFull => Problem::new(Code::DiskFull),
+            SubmitError::OutcomeUnknown => Problem::new(Code::OutcomeUnknown),
+            SubmitError::Fault(detail) => Problem::internal(detail),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Conflict(_) => {
+                tracing::debug!(%error, "a read found the store unavailable");
+                Problem::new(Code::StoreUnavailable)
+            }
+            StoreError::DiskFull(_) => Problem::new(Code::DiskFull),
+            error => Problem::internal(error),
+        }
+    }
+}
+
+impl From<SweepError> for Problem {
+    fn from(error: SweepError) -> Self {
+        match error {
+            SweepError::Store(error) => error.into(),
+            SweepError::Submit(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scrip_domain::coupon::CouponStatus;
+    use scrip_domain::points::HoldStatus;
+
+    /// One of each variant. The match makes a new variant fail to compile here until it is listed.
+    fn every_rejection() -> Vec<Rejection> {
+        use Rejection::*;
+        let at = Timestamp(0);
+        let all = vec![
+            TemplateNotFound,
+            CouponNotFound,
+            HoldNotFound,
+            TransactionNotFound,
+            TenantNotFound,
+            KeyNotFound,
+            TemplateVersionStale { current: 2 },
+            TemplateInUse { claimed: 1 },
+            StockUnlimited,
+            StockOutOfRange { remaining: 1, max_total: 2 },
+            TemplateDisabled,
+            ClaimNotStarted { starts_at: Some(at) },
+            ClaimEnded { ended_at: Some(at), version: 1 },
+            ValidityEnded { ended_at: at },
+            MemberLevel { allowed: vec!["GOLD".into()] },
+            ClaimLimitReached { limit: 1, version: 1 },
+            SoldOut { total: 1, version: 1 },
+            CouponExpired { valid_until: at },
+            CouponNotYetValid { valid_from: at },
+            CouponLocked { order_id: None },
+            CouponNotLocked,
+            CouponUsed { order_id: "o-1".parse().ok() },
+            CouponNotUsed { status: CouponStatus::Available },
+            CouponRevoked,
+            OrderMismatch,
+            DeadlinePassed { field: "expires_at" },
+            PointsInsufficient { available: 1, requested: 2 },
+            PointsOverflow,
+            HoldClosed { status: HoldStatus::Released },
+            HoldClosed { status: HoldStatus::Expired },
+            CaptureExceedsHold { held: 1 },
+            NotReversible,
+            ReversalExceeds { left: 1 },
+            IdempotencyKeyReused,
+        ];
+        for rejection in &all {
+            match rejection {
+                TemplateNotFound | CouponNotFound | HoldNotFound | TransactionNotFound | TenantNotFound
+                | KeyNotFound | StockUnlimited | TemplateDisabled | CouponNotLocked | CouponRevoked | OrderMismatch
+                | PointsOverflow | NotReversible | IdempotencyKeyReused => {}
+                TemplateVersionStale { .. } | TemplateInUse { .. } | StockOutOfRange { .. } => {}
+                ClaimNotStarted { .. } | ClaimEnded { .. } | ValidityEnded { .. } | MemberLevel { .. } => {}
+                ClaimLimitReached { .. } | SoldOut { .. } | CouponExpired { .. } | CouponNotYetValid { .. } => {}
+                CouponLocked { .. } | CouponUsed { .. } | CouponNotUsed { .. } | DeadlinePassed { .. } => {}
+                PointsInsufficient { .. } | HoldClosed { .. } | CaptureExceedsHold { .. } => {}
+                ReversalExceeds { .. } => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_rejection_has_its_own_code_and_full_texts() {
+        for rejection in every_rejection() {
+            let code = rejection.code();
+            let problem = Problem::from(rejection);
+            assert_eq!(problem.code.entry().code, code);
+            for (name, _) in &problem.values {
+                for detail in problem.code.entry().detail {
+                    assert!(detail.contains(&format!("{{{name}}}")), "{code} does not tell {name}: {detail}");
+                }
+            }
+            for language in [Language::English, Language::Chinese] {
+                let body = problem.body(language, "r");
+                let paths = ["{member_id}", "{tenant_id}"].iter().fold(body.detail.to_string(), |text, path| {
+                    text.replace(path, "")
+                });
+                assert!(!paths.contains('{'), "{code}: {paths}");
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_unique() {
+        let mut codes: Vec<_> = Code::ALL.iter().map(|code| code.entry().code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn statuses_follow_the_documented_classes() {
+        for rejection in every_rejection() {
+            let problem = Problem::from(rejection.clone());
+            let (code, status) = (rejection.code(), problem.code.entry().status.as_u16());
+            let expected: &[u16] = match code {
+                code if code.ends_with("_NOT_FOUND") => &[404],
+                "COUPON_TEMPLATE_VERSION_STALE" => &[412],
+                _ => &[409, 422],
+            };
+            assert!(expected.contains(&status), "{code} is {status}");
+        }
+    }
+
+    #[test]
+    fn the_language_follows_the_preference() {
+        let of = |text: &'static str| Language::of(Some(&HeaderValue::from_static(text)));
+        assert_eq!(of("zh-CN,zh;q=0.9,en;q=0.8"), Language::Chinese);
+        assert_eq!(of("en-GB, zh;q=0.5"), Language::English);
+        assert_eq!(of("fr, zh;q=0.3, en;q=0.2"), Language::Chinese);
+        assert_eq!(of("de"), Language::English);
+        assert_eq!(Language::of(None), Language::English);
+    }
+}

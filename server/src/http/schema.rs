@@ -1,0 +1,183 @@
+//! What openapi.json says of the domain's types, which know nothing of OpenAPI; and the parts that all operations share.
+
+use std::collections::BTreeMap;
+
+use scrip_domain::coupon::{self, Benefit};
+use scrip_domain::event::EventKind;
+use scrip_domain::{points, tenant};
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::schema::{ComponentsBuilder, Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, InfoBuilder, License, OpenApi, OpenApiBuilder, Ref, RefOr, Required};
+use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
+
+use super::problem::{Code, ProblemBody};
+
+fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+macro_rules! schemas {
+    ($($name:ident = $schema:expr;)*) => {$(
+        pub struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let object: ObjectBuilder = $schema;
+                object.into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    )*};
+}
+
+fn id(prefix: &str) -> ObjectBuilder {
+    text().pattern(Some(format!("^{prefix}[0-9a-f]{{32}}$"))).examples([format!("{prefix}0190f3a1c6de7a53b0a1c2d3e4f50617")])
+}
+
+fn caller_id(of: &str, example: &str) -> ObjectBuilder {
+    let description = format!("Your id of the {of}: 1-64 printable ASCII characters without spaces.");
+    text().pattern(Some("^[!-~]{1,64}$")).description(Some(description)).examples([example])
+}
+
+fn names(names: impl IntoIterator<Item = &'static str>) -> ObjectBuilder {
+    text().enum_values(Some(names))
+}
+
+fn types(fits: fn(points::TransactionType) -> bool) -> ObjectBuilder {
+    names(points::TransactionType::ALL.into_iter().filter(|kind| fits(*kind)).map(|kind| kind.as_str()))
+}
+
+schemas! {
+    TenantId = id(scrip_domain::TenantId::PREFIX);
+    KeyId = id(scrip_domain::KeyId::PREFIX);
+    TemplateId = id(scrip_domain::TemplateId::PREFIX);
+    CouponId = id(scrip_domain::CouponId::PREFIX);
+    HoldId = id(scrip_domain::HoldId::PREFIX);
+    TransactionId = id(scrip_domain::TransactionId::PREFIX);
+    LotId = id(scrip_domain::LotId::PREFIX);
+    EventId = id(scrip_domain::EventId::PREFIX);
+    MemberId = caller_id("member", "m-1");
+    OrderId = caller_id("order", "o-1");
+    BenefitType = names(Benefit::KINDS);
+    CouponStatus = names(coupon::CouponStatus::ALL.map(|status| status.as_str()));
+    CouponSource = names(["CLAIM"]);
+    HoldStatus = names(points::HoldStatus::ALL.map(|status| status.as_str()));
+    TransactionType = names(points::TransactionType::ALL.map(|kind| kind.as_str()));
+    GrantType = types(points::TransactionType::is_earn);
+    DebitType = types(points::TransactionType::is_debit);
+    KeyScope = names(tenant::Scope::ALL.map(|scope| scope.as_str()));
+    EventType = names(EventKind::ALL.iter().map(|kind| kind.as_str()));
+    Metadata = ObjectBuilder::new().schema_type(Type::Object).description(Some("Any JSON object of at most 4 KiB."));
+}
+
+/// What every operation with a credential may answer beside its own responses.
+pub struct Problems;
+
+const SHARED: &[(&str, &str)] = &[
+    ("400", "Malformed: `errors` names every bad field"),
+    ("401", "No valid API key"),
+    ("403", "The key's scope does not reach"),
+    ("404", "Unknown, or another tenant's"),
+    ("408", "The body took too long"),
+    ("409", "Conflicts with the object's state"),
+    ("413", "Too large"),
+    ("415", "Wrong content type"),
+    ("422", "Refused by a business rule"),
+    ("429", "Too many requests; `Retry-After` says when to come back"),
+    ("500", "A fault of the server"),
+    ("503", "Overloaded, stopping or without its store; `Retry-After` says when to come back"),
+];
+
+/// Those of edits that need `If-Match`.
+pub struct EditProblems;
+
+const EDITS: &[(&str, &str)] =
+    &[("412", "Changed meanwhile: `If-Match` is stale"), ("428", "`If-Match` is missing")];
+
+fn references(statuses: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
+    let reference = |status: &str| RefOr::Ref(Ref::from_response_name(format!("Problem{status}")));
+    statuses.iter().map(|(status, _)| ((*status).to_owned(), reference(status))).collect()
+}
+
+impl IntoResponses for Problems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        references(SHARED)
+    }
+}
+
+impl IntoResponses for EditProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        references(EDITS)
+    }
+}
+
+/// The document without its paths.
+pub fn document() -> OpenApi {
+    let mut components = ComponentsBuilder::new()
+        .schema_from::<ProblemBody<'static>>()
+        .security_scheme(
+            "key",
+            SecurityScheme::Http(
+                HttpBuilder::new()
+                    .scheme(HttpAuthScheme::Bearer)
+                    .description(Some("A tenant's API key, or the platform key. Operations name the scopes they admit."))
+                    .build(),
+            ),
+        );
+    for (status, description) in SHARED.iter().chain(EDITS) {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response = ResponseBuilder::new().description(*description).content("application/problem+json", content);
+        components = components.response(format!("Problem{status}"), response.build());
+    }
+    let mut license = License::new("MIT OR Apache-2.0");
+    license.identifier = Some("MIT OR Apache-2.0".into());
+    let description = format!(
+        "Coupons and loyalty points. docs/API.md tells the conventions; /docs/errors explains all {} error codes.",
+        Code::ALL.len()
+    );
+    let info = InfoBuilder::new()
+        .title("Scrip")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(description))
+        .license(Some(license))
+        .build();
+    OpenApiBuilder::new().info(info).components(Some(components.build())).build()
+}
+
+fn parameter(name: &str, place: ParameterIn, required: bool, description: &str, schema: ObjectBuilder) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(if required { Required::True } else { Required::False })
+        .description(Some(description))
+        .schema(Some(Object::from(schema)))
+        .build()
+}
+
+/// The header of a request to be decided once.
+pub struct IdempotencyKey;
+
+impl IntoParams for IdempotencyKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let description = "The same key with the same request answers as the first time, with `Idempotency-Replayed: true`.";
+        let schema = text().pattern(Some("^[ -~]{1,128}$"));
+        vec![parameter("Idempotency-Key", ParameterIn::Header, false, description, schema)]
+    }
+}
+
+/// The query of a list.
+pub struct PageQuery;
+
+impl IntoParams for PageQuery {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let limit = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(200));
+        let limit = limit.default(Some(50.into()));
+        vec![
+            parameter("limit", ParameterIn::Query, false, "How many at most.", limit),
+            parameter("cursor", ParameterIn::Query, false, "The `next_cursor` of the page before.", text()),
+        ]
+    }
+}

@@ -1,0 +1,631 @@
+//! What the API answers: the domain's objects in their public form. Borrowed throughout, and written to bytes once.
+
+use scrip_domain::coupon::{Benefit, Coupon, CouponSource, CouponStatus, Definition, Template, Validity};
+use scrip_domain::event::Event;
+use scrip_domain::points::{Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::tenant::{ApiKey, Scope, Tenant};
+use scrip_domain::{
+    CouponId, EventId, HoldId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp, TransactionId,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::problem::Problem;
+use super::schema;
+use super::time::Time;
+use crate::store::read::{Balance, EventPosition};
+
+fn time(at: Option<Timestamp>) -> Option<Time> {
+    at.map(Time)
+}
+
+/// A page of a list.
+#[derive(Serialize, ToSchema)]
+pub struct Page<T> {
+    pub data: Vec<T>,
+    /// Null on the last page.
+    #[schema(required)]
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tenant)]
+pub struct TenantView<'a> {
+    #[schema(value_type = schema::TenantId)]
+    id: TenantId,
+    #[schema(value_type = String)]
+    name: &'a str,
+    #[schema(value_type = String, example = "EUR")]
+    currency: &'a str,
+    #[schema(value_type = String, example = "Europe/Berlin")]
+    time_zone: &'a str,
+    refund_grace_days: u32,
+    created_at: Time,
+}
+
+impl<'a> From<&'a Tenant> for TenantView<'a> {
+    fn from(tenant: &'a Tenant) -> Self {
+        TenantView {
+            id: tenant.id,
+            name: &tenant.name,
+            currency: &tenant.currency,
+            time_zone: &tenant.time_zone,
+            refund_grace_days: tenant.refund_grace_days,
+            created_at: Time(tenant.created_at),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ApiKey)]
+pub struct ApiKeyView<'a> {
+    #[schema(value_type = schema::KeyId)]
+    id: KeyId,
+    #[schema(value_type = String)]
+    name: &'a str,
+    #[schema(value_type = schema::KeyScope)]
+    scope: Scope,
+    #[schema(required, value_type = Option<schema::MemberId>)]
+    member_id: Option<&'a MemberId>,
+    #[schema(required)]
+    expires_at: Option<Time>,
+    #[schema(required)]
+    revoked_at: Option<Time>,
+    created_at: Time,
+}
+
+impl<'a> From<&'a ApiKey> for ApiKeyView<'a> {
+    fn from(key: &'a ApiKey) -> Self {
+        ApiKeyView {
+            id: key.id,
+            name: &key.name,
+            scope: key.scope,
+            member_id: key.member_id.as_ref(),
+            expires_at: time(key.expires_at),
+            revoked_at: time(key.revoked_at),
+            created_at: Time(key.created_at),
+        }
+    }
+}
+
+/// A new key.
+#[derive(Serialize, ToSchema)]
+#[schema(as = NewApiKey)]
+pub struct NewApiKeyView<'a> {
+    #[serde(flatten)]
+    #[schema(inline)]
+    pub key: ApiKeyView<'a>,
+    /// Shown this once: only its digest is kept. Null in a replayed answer.
+    #[schema(required)]
+    pub secret: Option<String>,
+}
+
+/// What a coupon gives.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = Benefit)]
+pub enum BenefitView<'a> {
+    /// `amount` minor units off.
+    AmountOff {
+        #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
+        amount: i64,
+    },
+    /// `percent_off` percent off, at most `max_amount` minor units.
+    PercentOff {
+        #[schema(minimum = 1, maximum = 99)]
+        percent_off: u8,
+        #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
+        max_amount: Option<i64>,
+    },
+    /// One unit of the product, or of one of its SKUs, free.
+    Exchange {
+        #[schema(value_type = String, min_length = 1, max_length = 64)]
+        product_id: &'a str,
+        #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
+        sku_id: Option<&'a str>,
+    },
+}
+
+impl<'a> From<&'a Benefit> for BenefitView<'a> {
+    fn from(benefit: &'a Benefit) -> Self {
+        match benefit {
+            Benefit::AmountOff { amount } => BenefitView::AmountOff { amount: *amount },
+            Benefit::PercentOff { percent_off, max_amount } => {
+                BenefitView::PercentOff { percent_off: *percent_off, max_amount: *max_amount }
+            }
+            Benefit::Exchange { product_id, sku_id } => {
+                BenefitView::Exchange { product_id, sku_id: sku_id.as_deref() }
+            }
+        }
+    }
+}
+
+/// Which goods a coupon applies to; empty lists mean all.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Scope)]
+pub struct ScopeView<'a> {
+    #[schema(value_type = Vec<String>)]
+    products: &'a [String],
+    #[schema(value_type = Vec<String>)]
+    categories: &'a [String],
+}
+
+/// When coupons of a template are valid.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "UPPERCASE")]
+#[schema(as = Validity)]
+pub enum ValidityView {
+    /// The same interval for every coupon.
+    Fixed { starts_at: Time, ends_at: Time },
+    /// `days` of 24 hours from the claim.
+    Relative {
+        #[schema(minimum = 1, maximum = 3650)]
+        days: u32,
+    },
+}
+
+impl From<&Validity> for ValidityView {
+    fn from(validity: &Validity) -> Self {
+        match *validity {
+            Validity::Fixed { starts_at, ends_at } => {
+                ValidityView::Fixed { starts_at: Time(starts_at), ends_at: Time(ends_at) }
+            }
+            Validity::Relative { days } => ValidityView::Relative { days },
+        }
+    }
+}
+
+/// `[starts_at, ends_at)`; null is open.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Window)]
+pub struct WindowView {
+    #[schema(required)]
+    starts_at: Option<Time>,
+    #[schema(required)]
+    ends_at: Option<Time>,
+}
+
+/// What an operator authors, in the form in which it is edited.
+#[derive(Serialize)]
+pub struct DefinitionView<'a> {
+    name: &'a str,
+    description: &'a str,
+    benefit: BenefitView<'a>,
+    min_order_amount: i64,
+    min_pay_amount: i64,
+    scope: ScopeView<'a>,
+    member_levels: &'a [String],
+    validity: ValidityView,
+    distribution: WindowView,
+    limit_per_member: i64,
+    refund_extend_days: u32,
+    metadata: &'a serde_json::Map<String, serde_json::Value>,
+}
+
+impl<'a> From<&'a Definition> for DefinitionView<'a> {
+    fn from(definition: &'a Definition) -> Self {
+        DefinitionView {
+            name: &definition.name,
+            description: &definition.description,
+            benefit: (&definition.benefit).into(),
+            min_order_amount: definition.min_order_amount,
+            min_pay_amount: definition.min_pay_amount,
+            scope: scope(definition),
+            member_levels: &definition.member_levels,
+            validity: (&definition.validity).into(),
+            distribution: distribution(definition),
+            limit_per_member: definition.limit_per_member,
+            refund_extend_days: definition.refund_extend_days,
+            metadata: &definition.metadata,
+        }
+    }
+}
+
+fn scope(definition: &Definition) -> ScopeView<'_> {
+    ScopeView { products: &definition.scope.products, categories: &definition.scope.categories }
+}
+
+fn distribution(definition: &Definition) -> WindowView {
+    let window = &definition.distribution;
+    WindowView { starts_at: time(window.starts_at), ends_at: time(window.ends_at) }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = CouponTemplate)]
+pub struct TemplateView<'a> {
+    #[schema(value_type = schema::TemplateId)]
+    id: TemplateId,
+    #[schema(value_type = String)]
+    name: &'a str,
+    #[schema(value_type = String)]
+    description: &'a str,
+    #[schema(value_type = BenefitView<'static>)]
+    benefit: BenefitView<'a>,
+    min_order_amount: i64,
+    min_pay_amount: i64,
+    #[schema(value_type = ScopeView<'static>)]
+    scope: ScopeView<'a>,
+    #[schema(value_type = Vec<String>)]
+    member_levels: &'a [String],
+    validity: ValidityView,
+    distribution: WindowView,
+    /// Null is unlimited.
+    #[schema(required)]
+    total_stock: Option<i64>,
+    limit_per_member: i64,
+    refund_extend_days: u32,
+    #[schema(value_type = schema::Metadata)]
+    metadata: &'a serde_json::Map<String, serde_json::Value>,
+    enabled: bool,
+    /// Null when the stock is unlimited.
+    #[schema(required)]
+    remaining_stock: Option<i64>,
+    claimed_count: i64,
+    used_count: i64,
+    /// Grows with every change by an operator, never with a claim. The ETag.
+    version: i64,
+    created_at: Time,
+    updated_at: Time,
+}
+
+impl<'a> From<&'a Template> for TemplateView<'a> {
+    fn from(template: &'a Template) -> Self {
+        let definition = &*template.definition;
+        TemplateView {
+            id: template.id,
+            name: &definition.name,
+            description: &definition.description,
+            benefit: (&definition.benefit).into(),
+            min_order_amount: definition.min_order_amount,
+            min_pay_amount: definition.min_pay_amount,
+            scope: scope(definition),
+            member_levels: &definition.member_levels,
+            validity: (&definition.validity).into(),
+            distribution: distribution(definition),
+            total_stock: template.total_stock,
+            limit_per_member: definition.limit_per_member,
+            refund_extend_days: definition.refund_extend_days,
+            metadata: &definition.metadata,
+            enabled: template.enabled,
+            remaining_stock: template.remaining_stock,
+            claimed_count: template.claimed_count,
+            used_count: template.used_count,
+            version: template.version,
+            created_at: Time(template.created_at),
+            updated_at: Time(template.updated_at),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Coupon)]
+pub struct CouponView<'a> {
+    #[schema(value_type = schema::CouponId)]
+    id: CouponId,
+    #[schema(value_type = schema::TemplateId)]
+    template_id: TemplateId,
+    /// The version it was claimed under, which prices it.
+    template_version: i64,
+    #[schema(value_type = schema::MemberId)]
+    member_id: &'a MemberId,
+    #[schema(value_type = String)]
+    name: &'a str,
+    #[schema(value_type = BenefitView<'static>)]
+    benefit: BenefitView<'a>,
+    min_order_amount: i64,
+    min_pay_amount: i64,
+    #[schema(value_type = ScopeView<'static>)]
+    scope: ScopeView<'a>,
+    #[schema(value_type = schema::CouponStatus)]
+    status: CouponStatus,
+    /// 1 for the member's first coupon of the template.
+    sequence: i64,
+    #[schema(value_type = schema::CouponSource)]
+    source: CouponSource,
+    valid_from: Time,
+    valid_until: Time,
+    #[schema(required, value_type = Option<schema::OrderId>)]
+    order_id: Option<&'a OrderId>,
+    #[schema(required)]
+    locked_until: Option<Time>,
+    #[schema(required)]
+    discount_amount: Option<i64>,
+    claimed_at: Time,
+    #[schema(required)]
+    used_at: Option<Time>,
+}
+
+impl<'a> CouponView<'a> {
+    /// The coupon as a command left it.
+    pub fn new(coupon: &'a Coupon, definition: &'a Definition) -> Self {
+        CouponView {
+            id: coupon.id,
+            template_id: coupon.template_id,
+            template_version: coupon.template_version,
+            member_id: &coupon.member_id,
+            name: &definition.name,
+            benefit: (&definition.benefit).into(),
+            min_order_amount: definition.min_order_amount,
+            min_pay_amount: definition.min_pay_amount,
+            scope: scope(definition),
+            status: coupon.status,
+            sequence: coupon.sequence,
+            source: coupon.source,
+            valid_from: Time(coupon.valid_from),
+            valid_until: Time(coupon.valid_until),
+            order_id: coupon.order_id.as_ref(),
+            locked_until: time(coupon.locked_until),
+            discount_amount: coupon.discount_amount,
+            claimed_at: Time(coupon.claimed_at),
+            used_at: time(coupon.used_at),
+        }
+    }
+
+    /// The coupon as it stands at `at`, whether or not a sweep has written what time has decided.
+    pub fn at(coupon: &'a Coupon, definition: &'a Definition, at: Timestamp) -> Self {
+        let view = CouponView::new(coupon, definition);
+        match coupon.status_at(at) {
+            status if status == coupon.status => view,
+            status => CouponView { status, order_id: None, locked_until: None, ..view },
+        }
+    }
+}
+
+/// What expires soon.
+#[derive(Serialize, ToSchema)]
+pub struct Expiring {
+    points: i64,
+    within_days: u32,
+    #[schema(required)]
+    next_expires_at: Option<Time>,
+}
+
+/// A member's points. `total_points` = `available` + `frozen` + `used` + `expired` + `revoked`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PointsBalance)]
+pub struct BalanceView<'a> {
+    #[schema(value_type = schema::MemberId)]
+    member_id: &'a MemberId,
+    available: i64,
+    frozen: i64,
+    used: i64,
+    expired: i64,
+    revoked: i64,
+    total_points: i64,
+    debt: i64,
+    expiring: Expiring,
+    as_of: Time,
+}
+
+impl<'a> BalanceView<'a> {
+    pub fn new(member_id: &'a MemberId, balance: &Balance, within_days: u32, at: Timestamp) -> Self {
+        let next_expires_at = time(balance.next_expires_at);
+        BalanceView {
+            member_id,
+            available: balance.available,
+            frozen: balance.frozen,
+            used: balance.used,
+            expired: balance.expired,
+            revoked: balance.revoked,
+            total_points: balance.total_points,
+            debt: balance.debt,
+            expiring: Expiring { points: balance.expiring_points, within_days, next_expires_at },
+            as_of: Time(at),
+        }
+    }
+}
+
+/// What a transaction took from, or gave to, one lot.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Allocation)]
+pub struct AllocationView {
+    #[schema(value_type = schema::LotId)]
+    lot_id: LotId,
+    points: i64,
+}
+
+/// One line of a member's ledger.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PointsTransaction)]
+pub struct TransactionView<'a> {
+    #[schema(value_type = schema::TransactionId)]
+    id: TransactionId,
+    #[schema(value_type = schema::MemberId)]
+    member_id: &'a MemberId,
+    /// 1 for the account's first, without gaps.
+    sequence: i64,
+    #[serde(rename = "type")]
+    #[schema(value_type = schema::TransactionType)]
+    kind: TransactionType,
+    /// Signed.
+    points: i64,
+    balance_before: i64,
+    balance_after: i64,
+    frozen_after: i64,
+    debt_after: i64,
+    #[schema(required, value_type = Option<String>)]
+    reference: Option<&'a str>,
+    #[schema(required, value_type = Option<String>)]
+    remark: Option<&'a str>,
+    #[schema(required, value_type = Option<schema::HoldId>)]
+    hold_id: Option<HoldId>,
+    #[schema(required, value_type = Option<schema::TransactionId>)]
+    reverses_id: Option<TransactionId>,
+    #[schema(required, value_type = Option<schema::LotId>)]
+    lot_id: Option<LotId>,
+    allocations: Vec<AllocationView>,
+    #[schema(required)]
+    expires_at: Option<Time>,
+    occurred_at: Time,
+    recorded_at: Time,
+}
+
+impl<'a> From<&'a Transaction> for TransactionView<'a> {
+    fn from(line: &'a Transaction) -> Self {
+        let parts = line.allocations.iter().map(|part| AllocationView { lot_id: part.lot_id, points: part.points });
+        TransactionView {
+            id: line.id,
+            member_id: &line.member_id,
+            sequence: line.sequence,
+            kind: line.kind,
+            points: line.points,
+            balance_before: line.balance_before,
+            balance_after: line.balance_after,
+            frozen_after: line.frozen_after,
+            debt_after: line.debt_after,
+            reference: line.reference.as_deref(),
+            remark: line.remark.as_deref(),
+            hold_id: line.hold_id,
+            reverses_id: line.reverses_id,
+            lot_id: line.lot_id,
+            allocations: parts.collect(),
+            expires_at: time(line.expires_at),
+            occurred_at: Time(line.occurred_at),
+            recorded_at: Time(line.recorded_at),
+        }
+    }
+}
+
+/// Points set aside for an order.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PointsHold)]
+pub struct HoldView<'a> {
+    #[schema(value_type = schema::HoldId)]
+    id: HoldId,
+    #[schema(value_type = schema::MemberId)]
+    member_id: &'a MemberId,
+    points: i64,
+    captured: i64,
+    released: i64,
+    #[schema(value_type = schema::HoldStatus)]
+    status: HoldStatus,
+    #[schema(required, value_type = Option<String>)]
+    reference: Option<&'a str>,
+    #[schema(required, value_type = Option<String>)]
+    remark: Option<&'a str>,
+    #[schema(required)]
+    expires_at: Option<Time>,
+    /// The member's available points after the command; null when the hold is only read.
+    #[schema(required)]
+    available: Option<i64>,
+    /// The transaction the command has written; null when the hold is only read.
+    #[schema(required, value_type = Option<schema::TransactionId>)]
+    transaction_id: Option<TransactionId>,
+    created_at: Time,
+    #[schema(required)]
+    closed_at: Option<Time>,
+}
+
+impl<'a> HoldView<'a> {
+    /// The hold as a command left it.
+    pub fn new(hold: &'a Hold, command: Option<(i64, TransactionId)>) -> Self {
+        HoldView {
+            id: hold.id,
+            member_id: &hold.member_id,
+            points: hold.points,
+            captured: hold.captured,
+            released: hold.released,
+            status: hold.status,
+            reference: hold.reference.as_deref(),
+            remark: hold.remark.as_deref(),
+            expires_at: time(hold.expires_at.known()),
+            available: command.map(|(available, _)| available),
+            transaction_id: command.map(|(_, transaction_id)| transaction_id),
+            created_at: Time(hold.created_at),
+            closed_at: time(hold.closed_at),
+        }
+    }
+
+    /// The hold as it stands at `at`, whether or not its end by the deadline has been written.
+    pub fn at(hold: &'a Hold, at: Timestamp) -> Self {
+        let view = HoldView::new(hold, None);
+        if hold.is_overdue(at) {
+            let closed_at = Some(Time(hold.expires_at));
+            HoldView { status: HoldStatus::Expired, released: hold.points, closed_at, ..view }
+        } else {
+            view
+        }
+    }
+}
+
+/// Points that came in together and expire together.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PointsLot)]
+pub struct LotView {
+    #[schema(value_type = schema::LotId)]
+    id: LotId,
+    points: i64,
+    remaining: i64,
+    held: i64,
+    used: i64,
+    expired: i64,
+    revoked: i64,
+    /// Restored after a refund into another lot, because this one had expired.
+    moved: i64,
+    available_from: Time,
+    #[schema(required)]
+    expires_at: Option<Time>,
+    created_at: Time,
+}
+
+impl From<&Lot> for LotView {
+    fn from(lot: &Lot) -> Self {
+        LotView {
+            id: lot.id,
+            points: lot.points,
+            remaining: lot.remaining,
+            held: lot.held,
+            used: lot.used,
+            expired: lot.expired,
+            revoked: lot.revoked,
+            moved: lot.moved,
+            available_from: Time(lot.available_from),
+            expires_at: time(lot.expires_at.known()),
+            created_at: Time(lot.created_at),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
+pub struct EventView<'a> {
+    #[schema(value_type = schema::EventId)]
+    id: EventId,
+    /// Where it stands in the log.
+    #[schema(value_type = String, example = "812-0")]
+    position: String,
+    #[serde(rename = "type")]
+    #[schema(value_type = schema::EventType)]
+    kind: &'static str,
+    /// The object concerned, of the kind that `type` begins with.
+    subject_id: String,
+    #[schema(required, value_type = Option<schema::MemberId>)]
+    member_id: Option<&'a MemberId>,
+    #[schema(value_type = Object)]
+    data: &'a RawValue,
+    /// The API key that asked for it; null for the server itself.
+    #[schema(required, value_type = Option<schema::KeyId>)]
+    actor: Option<KeyId>,
+    occurred_at: Time,
+    recorded_at: Time,
+}
+
+impl<'a> EventView<'a> {
+    /// # Errors
+    /// When the stored data is no JSON.
+    pub fn new(position: EventPosition, event: &'a Event) -> Result<Self, Problem> {
+        let data: &RawValue = serde_json::from_str(&event.data).map_err(Problem::internal)?;
+        Ok(EventView {
+            id: event.id,
+            position: format!("{}-{}", position.tx, position.ordinal),
+            kind: event.kind.as_str(),
+            subject_id: event.kind.subject_text(event.subject),
+            member_id: event.member_id.as_ref(),
+            data,
+            actor: event.actor,
+            occurred_at: Time(event.occurred_at),
+            recorded_at: Time(event.recorded_at),
+        })
+    }
+}
