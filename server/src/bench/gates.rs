@@ -40,7 +40,10 @@ impl Gates {
             reasons.push("not one success".to_owned());
         }
         for check in measurement.durability.iter().filter(|check| !check.holds()) {
-            reasons.push(format!("{}: {} acknowledged, {} durable", check.what, check.acknowledged, check.durable));
+            reasons.push(format!(
+                "{}: {} acknowledged, {} durable, {} differ",
+                check.what, check.acknowledged, check.durable, check.differing
+            ));
         }
         reasons
     }
@@ -122,7 +125,7 @@ mod tests {
         let lost = |run: &mut Measurement| {
             run.durability = vec![DurabilityCheck { what: "claims", acknowledged: 10, durable: 9, differing: 1 }];
         };
-        assert_eq!(wrong(lost), "claims: 10 acknowledged, 9 durable");
+        assert_eq!(wrong(lost), "claims: 10 acknowledged, 9 durable, 1 differ");
     }
 
     #[test]

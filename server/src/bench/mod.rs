@@ -196,6 +196,8 @@ fn open_rate(scenario: Scenario, options: &Options) -> Option<f64> {
 async fn measure(prepared: &Prepared, options: &Options, round: u32, cores: usize) -> Result<Measurement> {
     let target = prepared.target();
     tokio::time::sleep(options.pause).await;
+    let before = prepared.shown().await?;
+    let tally = prepared.tally();
     let lanes_before = LaneMetrics::scrape(target).await?.unwrap_or_default();
     let plan = Plan {
         addr: target.addr,
@@ -204,7 +206,7 @@ async fn measure(prepared: &Prepared, options: &Options, round: u32, cores: usiz
         duration: options.duration,
         server_pid: target.pid,
         tolerated_statuses: target.tolerated_statuses.clone(),
-        tally: prepared.tally(),
+        tally: tally.clone(),
     };
     let measured = match open_rate(prepared.scenario(), options) {
         Some(rate_per_s) => open_loop(plan, rate_per_s, options.arrivals, prepared.maker(0)).await?,
@@ -212,7 +214,7 @@ async fn measure(prepared: &Prepared, options: &Options, round: u32, cores: usiz
     };
     let resident_bytes = target.pid.map_or((None, None), resident_bytes);
     let lanes = LaneMetrics::scrape(target).await?.map(|lanes| lanes.since(&lanes_before));
-    let durability = prepared.check().await?;
+    let durability = prepared.check(&before, &prepared.shown().await?, &tally);
     let mut measurement = Measurement::new(round, measured, cores, resident_bytes, lanes, durability);
     measurement.invalid = options.gates.wrong(&measurement);
     if !options.smoke {

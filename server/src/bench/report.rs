@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -246,6 +246,20 @@ impl ScenarioResult {
     fn median(&self, value: impl Fn(&Measurement) -> Option<f64>) -> Option<f64> {
         Some(Spread::of(self.repetitions.iter().filter_map(value))?.median)
     }
+
+    /// The median as text, or nothing.
+    fn cell(&self, value: fn(&Measurement) -> Option<f64>) -> String {
+        self.median(value).map_or_else(String::new, short)
+    }
+
+    /// Answers of all repetitions by status.
+    fn statuses(&self) -> String {
+        let mut sums: BTreeMap<u16, u64> = BTreeMap::new();
+        for (status, count) in self.repetitions.iter().flat_map(|run| &run.statuses) {
+            *sums.entry(*status).or_default() += count;
+        }
+        sums.iter().map(|(status, count)| format!("{status}: {count}")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// One result against another, repetition by repetition of the same round.
@@ -303,8 +317,8 @@ impl Report {
                 let to_static = other.scenario == Scenario::Static
                     && result.scenario != Scenario::Static
                     && other.target == result.target
-                    && other.kind == "closed"
-                    && result.kind == "closed";
+                    && other.connections == result.connections
+                    && [other.kind, result.kind] == ["closed"; 2];
                 let to_target = other.scenario == result.scenario
                     && other.target != result.target
                     && result.target == results[0].target;
@@ -380,19 +394,12 @@ impl fmt::Display for Report {
             }
         }
         for ratio in &self.ratios {
-            writeln!(
-                f,
-                "{} to {}: rate {}x ({}-{}), P95 {}x lower ({}-{}){}",
-                ratio.of,
-                ratio.to,
-                short(ratio.rate.median),
-                short(ratio.rate.min),
-                short(ratio.rate.max),
-                short(ratio.p95.median),
-                short(ratio.p95.min),
-                short(ratio.p95.max),
-                if ratio.valid { "" } else { "  INVALID" },
-            )?;
+            let rate = ratio.rate;
+            let (median, min, max) = (short(rate.median), short(rate.min), short(rate.max));
+            write!(f, "{} to {}: rate {median}x ({min}-{max})", ratio.of, ratio.to)?;
+            let p95 = ratio.p95;
+            let (median, min, max) = (short(p95.median), short(p95.min), short(p95.max));
+            writeln!(f, ", P95 {median}x as fast ({min}-{max}){}", if ratio.valid { "" } else { "  INVALID" })?;
         }
         match &self.verification {
             None => write!(f, "verify: not run"),
@@ -403,71 +410,58 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// Columns that no result has anything to say in are left out.
     fn table(&self) -> Table {
-        let header = [
-            "scenario",
-            "target",
-            "load",
-            "done/s",
-            "min-max",
-            "P50 ms",
-            "P95",
-            "P99",
-            "P99.9",
-            "max",
-            "service P99",
-            "lag P99",
-            "statuses",
-            "server us/op",
-            "generator",
-            "machine",
-            "RSS MB",
-            "batch",
-            "commit ms",
-            "",
-        ];
-        let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY);
-        table.set_header(header);
-        for result in &self.results {
-            let latency = result.latency_us;
-            let median = |value: fn(&Measurement) -> Option<f64>| result.median(value).map_or_else(String::new, short);
-            let open = result.kind == "open";
-            let load = match result.median(|run| run.offered_per_s) {
+        type Cell = fn(&ScenarioResult) -> String;
+        const FIRST_NUMBER: usize = 3;
+        let columns: [(&str, Cell); 20] = [
+            ("scenario", |result| result.scenario.to_string()),
+            ("target", |result| result.target.clone()),
+            ("load", |result| match result.median(|run| run.offered_per_s) {
                 Some(rate) => format!("{}/s", short(rate)),
                 None => format!("{} conn.", result.connections),
-            };
-            let mut statuses: BTreeMap<u16, u64> = BTreeMap::new();
-            for (status, count) in result.repetitions.iter().flat_map(|run| &run.statuses) {
-                *statuses.entry(*status).or_default() += count;
-            }
-            let statuses: Vec<String> = statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect();
-            let rate = result.achieved_per_s;
-            table.add_row([
-                result.scenario.to_string(),
-                result.target.clone(),
-                load,
-                rate.map_or_else(String::new, |rate| short(rate.median)),
-                rate.map_or_else(String::new, |rate| format!("{}-{}", short(rate.min), short(rate.max))),
-                ms(latency.p50),
-                ms(latency.p95),
-                ms(latency.p99),
-                ms(latency.p99_9),
-                ms(latency.max),
-                if open { ms(result.service_us.p99) } else { String::new() },
-                result.median(|run| Some(run.schedule_lag_us?.p99 as f64)).map_or_else(String::new, |us| ms(us as u64)),
-                statuses.join(", "),
-                median(|run| run.server_cpu_us_per_op),
-                median(|run| run.generator_cpu_us_per_op),
-                median(|run| run.machine_cpu_us_per_op),
-                median(|run| Some(run.server_rss_bytes? as f64 / 1e6)),
-                median(|run| run.mean_batch),
-                median(|run| Some(run.mean_commit_us? / 1e3)),
-                if result.invalid.is_empty() { "ok".to_owned() } else { "INVALID".to_owned() },
-            ]);
+            }),
+            ("done/s", |result| result.achieved_per_s.map_or_else(String::new, |rate| short(rate.median))),
+            ("min-max", |result| match result.achieved_per_s {
+                Some(rate) if result.repetitions.len() > 1 => format!("{}-{}", short(rate.min), short(rate.max)),
+                _ => String::new(),
+            }),
+            ("P50 ms", |result| ms(result.latency_us.p50)),
+            ("P95", |result| ms(result.latency_us.p95)),
+            ("P99", |result| ms(result.latency_us.p99)),
+            ("P99.9", |result| ms(result.latency_us.p99_9)),
+            ("max", |result| ms(result.latency_us.max)),
+            ("service P99", |result| if result.kind == "open" { ms(result.service_us.p99) } else { String::new() }),
+            ("late P99", |result| result.cell(|run| Some(run.schedule_lag_us?.p99 as f64 / 1e3))),
+            ("server us/op", |result| result.cell(|run| run.server_cpu_us_per_op)),
+            ("generator", |result| result.cell(|run| run.generator_cpu_us_per_op)),
+            ("machine", |result| result.cell(|run| run.machine_cpu_us_per_op)),
+            ("RSS MB", |result| result.cell(|run| Some(run.server_rss_bytes? as f64 / 1e6))),
+            ("batch", |result| result.cell(|run| run.mean_batch)),
+            ("commit ms", |result| result.cell(|run| Some(run.mean_commit_us? / 1e3))),
+            ("statuses", ScenarioResult::statuses),
+            ("", |result| if result.invalid.is_empty() { String::new() } else { "INVALID".to_owned() }),
+        ];
+        let one_target = self.results.iter().all(|result| result.target == self.results[0].target);
+        let mut table = Table::new();
+        table.load_style(ASCII_MARKDOWN);
+        let shown: Vec<(usize, &str, Vec<String>)> = columns
+            .iter()
+            .enumerate()
+            .map(|(index, (header, cell))| (index, *header, self.results.iter().map(cell).collect::<Vec<_>>()))
+            .filter(|(_, header, cells)| {
+                cells.iter().any(|cell| !cell.is_empty()) && !(one_target && *header == "target")
+            })
+            .collect();
+        table.set_header(shown.iter().map(|(_, header, _)| *header));
+        for row in 0..self.results.len() {
+            table.add_row(shown.iter().map(|(_, _, cells)| cells[row].as_str()));
         }
-        for column in (3..12).chain(13..19) {
-            if let Some(column) = table.column_mut(column) {
+        for (place, (index, header, _)) in shown.iter().enumerate() {
+            if let Some(column) = table.column_mut(place)
+                && *index >= FIRST_NUMBER
+                && !matches!(*header, "statuses" | "")
+            {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }

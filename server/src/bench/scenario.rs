@@ -182,7 +182,7 @@ fn successful_lines(body: &[u8]) -> u32 {
         .count() as u32
 }
 
-/// Everything acknowledged so far, warm-up included, to be compared with what the server then shows.
+/// Everything acknowledged during one measurement, warm-up included, to be compared with what the server then shows.
 #[derive(Debug, Default)]
 pub struct Tally {
     claims: AtomicU64,
@@ -243,12 +243,20 @@ pub struct Prepared {
     accounts: u64,
     batch_lines: u32,
     sequence: Arc<AtomicU64>,
-    tally: Arc<Tally>,
     templates: Vec<String>,
-    /// Claims of all templates when the scenario was prepared.
-    claimed_before: u64,
-    /// Accounts to check, with the points used when the scenario was prepared.
-    accounts_before: Vec<(u64, u64)>,
+    /// Accounts whose debits are checked.
+    checked_accounts: Vec<u64>,
+}
+
+/// What a server shows of a scenario's effects at some time.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// Claims of all the scenario's templates.
+    claims: u64,
+    /// Points used by the hot account.
+    hot_debits: u64,
+    /// Points used by each checked account.
+    account_debits: Vec<u64>,
 }
 
 impl Prepared {
@@ -276,22 +284,15 @@ impl Prepared {
             }
             _ => vec![create_template(&mut api, &format!("bench {scenario}"), HUGE_STOCK).await?],
         };
-        let debits_accounts = matches!(scenario, Scenario::DebitUniform | Scenario::Mix);
-        let tally_accounts = if debits_accounts { options.accounts } else { 0 };
-        let mut prepared = Prepared {
+        let prepared = Prepared {
             scenario,
             target: target.clone(),
             run,
             accounts: options.accounts,
             batch_lines: options.batch_lines,
             sequence: Arc::new(AtomicU64::new(0)),
-            tally: Arc::new(Tally {
-                debits: (0..tally_accounts).map(|_| AtomicU32::new(0)).collect(),
-                ..Tally::default()
-            }),
             templates,
-            claimed_before: 0,
-            accounts_before: vec![],
+            checked_accounts: checked_accounts(scenario, options.accounts),
         };
         match scenario {
             Scenario::SoldOut => prepared.sell_out(&mut api).await?,
@@ -300,13 +301,6 @@ impl Prepared {
                 api.post(&path, &json!({"points": HOT_ACCOUNT_POINTS, "reference": "bench"})).await?.json(201)?;
             }
             _ => {}
-        }
-        prepared.claimed_before = prepared.claimed(&mut api).await?;
-        if debits_accounts {
-            let step = (options.accounts / CHECKED_ACCOUNTS).max(1);
-            let first = rand::random_range(0..step);
-            let accounts: Vec<u64> = (first..options.accounts).step_by(step as usize).collect();
-            prepared.accounts_before = used_points(target, accounts).await?;
         }
         Ok(prepared)
     }
@@ -319,8 +313,10 @@ impl Prepared {
         &self.target
     }
 
+    /// An empty tally for one measurement.
     pub fn tally(&self) -> Arc<Tally> {
-        self.tally.clone()
+        let debited = if self.checked_accounts.is_empty() { 0 } else { self.accounts };
+        Arc::new(Tally { debits: (0..debited).map(|_| AtomicU32::new(0)).collect(), ..Tally::default() })
     }
 
     /// Claims the only coupon and makes sure that the next refusal is the one that is meant.
@@ -463,35 +459,38 @@ impl Prepared {
         format!("hot-{}", self.run)
     }
 
-    async fn claimed(&self, api: &mut Api) -> Result<u64> {
-        let mut claimed = 0;
+    /// What the server shows now; called before and after a measurement.
+    pub async fn shown(&self) -> Result<Shown> {
+        let mut api = Api::connect(&self.target).await?;
+        let mut shown = Shown::default();
         for id in &self.templates {
             let template = api.get(&format!("/v1/coupon-templates/{id}")).await?.json(200)?;
-            claimed += number(&template, "claimed_count")?;
-        }
-        Ok(claimed)
-    }
-
-    /// Compares all that was acknowledged since the scenario was prepared with what the server shows now.
-    pub async fn check(&self) -> Result<Vec<DurabilityCheck>> {
-        let mut api = Api::connect(&self.target).await?;
-        let mut checks = Vec::new();
-        if !self.templates.is_empty() {
-            let acknowledged = self.tally.claims.load(Ordering::Relaxed);
-            let durable = self.claimed(&mut api).await?.saturating_sub(self.claimed_before);
-            checks.push(DurabilityCheck::of("claims", acknowledged, durable));
+            shown.claims += number(&template, "claimed_count")?;
         }
         if self.scenario == Scenario::DebitHot {
-            let acknowledged = self.tally.hot_debits.load(Ordering::Relaxed);
-            let durable = used(&mut api, &self.hot_member()).await?;
+            shown.hot_debits = used(&mut api, &self.hot_member()).await?;
+        }
+        shown.account_debits = used_points(&self.target, &self.checked_accounts).await?;
+        Ok(shown)
+    }
+
+    /// Compares what was acknowledged with what has changed on the server.
+    pub fn check(&self, before: &Shown, after: &Shown, tally: &Tally) -> Vec<DurabilityCheck> {
+        let mut checks = Vec::new();
+        if !self.templates.is_empty() {
+            let acknowledged = tally.claims.load(Ordering::Relaxed);
+            checks.push(DurabilityCheck::of("claims", acknowledged, after.claims.saturating_sub(before.claims)));
+        }
+        if self.scenario == Scenario::DebitHot {
+            let acknowledged = tally.hot_debits.load(Ordering::Relaxed);
+            let durable = after.hot_debits.saturating_sub(before.hot_debits);
             checks.push(DurabilityCheck::of("debits of the hot account", acknowledged, durable));
         }
-        if !self.accounts_before.is_empty() {
-            let accounts = self.accounts_before.iter().map(|(account, _)| *account).collect();
-            let after = used_points(&self.target, accounts).await?;
+        if !self.checked_accounts.is_empty() {
             let mut check = DurabilityCheck::of("debits of sampled accounts", 0, 0);
-            for ((account, before), (_, after)) in self.accounts_before.iter().zip(after) {
-                let acknowledged = u64::from(self.tally.debits[*account as usize].load(Ordering::Relaxed));
+            let shown = before.account_debits.iter().zip(&after.account_debits);
+            for (account, (before, after)) in self.checked_accounts.iter().zip(shown) {
+                let acknowledged = u64::from(tally.debits[*account as usize].load(Ordering::Relaxed));
                 let durable = after.saturating_sub(*before);
                 check.acknowledged += acknowledged;
                 check.durable += durable;
@@ -499,8 +498,17 @@ impl Prepared {
             }
             checks.push(check);
         }
-        Ok(checks)
+        checks
     }
+}
+
+/// Evenly spread accounts with a random first one, for the scenarios that debit them.
+fn checked_accounts(scenario: Scenario, accounts: u64) -> Vec<u64> {
+    if !matches!(scenario, Scenario::DebitUniform | Scenario::Mix) {
+        return vec![];
+    }
+    let step = (accounts / CHECKED_ACCOUNTS).max(1);
+    (rand::random_range(0..step)..accounts).step_by(step as usize).collect()
 }
 
 fn uniform_debit(out: &mut Vec<u8>, pattern: &Pattern, account: u64, number: u64) -> Expectation {
@@ -543,17 +551,17 @@ async fn used(api: &mut Api, member: &str) -> Result<u64> {
 }
 
 /// The points used by each of the accounts, in their order.
-async fn used_points(target: &Target, accounts: Vec<u64>) -> Result<Vec<(u64, u64)>> {
+async fn used_points(target: &Target, accounts: &[u64]) -> Result<Vec<u64>> {
     let mut parts = JoinSet::new();
     for (part, accounts) in accounts.chunks(accounts.len().div_ceil(CHECK_CONNECTIONS).max(1)).enumerate() {
         let (target, accounts) = (target.clone(), accounts.to_vec());
         parts.spawn(async move {
             let mut api = Api::connect(&target).await?;
-            let mut found = Vec::with_capacity(accounts.len());
+            let mut points = Vec::with_capacity(accounts.len());
             for account in accounts {
-                found.push((account, used(&mut api, &account_member(account)).await?));
+                points.push(used(&mut api, &account_member(account)).await?);
             }
-            Ok::<_, anyhow::Error>((part, found))
+            Ok::<_, anyhow::Error>((part, points))
         });
     }
     let mut found = Vec::new();
@@ -561,7 +569,7 @@ async fn used_points(target: &Target, accounts: Vec<u64>) -> Result<Vec<(u64, u6
         found.push(part.context("reading balances")??);
     }
     found.sort_unstable_by_key(|(part, _)| *part);
-    Ok(found.into_iter().flat_map(|(_, found)| found).collect())
+    Ok(found.into_iter().flat_map(|(_, points)| points).collect())
 }
 
 async fn create_template(api: &mut Api, name: &str, stock: u64) -> Result<String> {
@@ -695,6 +703,31 @@ mod tests {
     }
 
     #[test]
+    fn effects_are_compared_account_by_account() {
+        let prepared = Prepared {
+            scenario: Scenario::DebitUniform,
+            target: Target::new("test", "127.0.0.1:1".parse().unwrap(), "secret"),
+            run: String::new(),
+            accounts: 3,
+            batch_lines: 1,
+            sequence: Arc::default(),
+            templates: vec![],
+            checked_accounts: vec![0, 1, 2],
+        };
+        let tally = prepared.tally();
+        for account in [0, 2, 2] {
+            tally.add(Effect::Debit { account });
+        }
+        let shown = |points: [u64; 3]| Shown { account_debits: points.to_vec(), ..Shown::default() };
+        let check = |after| prepared.check(&shown([5, 5, 5]), &shown(after), &tally).remove(0);
+        assert!(check([6, 5, 7]).holds());
+        // The sum is right, yet one account lost a debit and another has one too many.
+        let wrong = check([6, 6, 6]);
+        assert_eq!((wrong.acknowledged, wrong.durable, wrong.differing), (3, 3, 2));
+        assert!(!wrong.holds());
+    }
+
+    #[test]
     fn every_request_is_unique_and_complete() {
         let mut prepared = Prepared {
             scenario: Scenario::HotClaim,
@@ -703,10 +736,8 @@ mod tests {
             accounts: 50,
             batch_lines: 3,
             sequence: Arc::default(),
-            tally: Arc::default(),
             templates: vec!["tpl_1".into(), "tpl_2".into()],
-            claimed_before: 0,
-            accounts_before: vec![],
+            checked_accounts: vec![],
         };
         for scenario in Scenario::ALL {
             prepared.scenario = scenario;

@@ -114,6 +114,15 @@ impl IntoResponses for EditProblems {
     }
 }
 
+/// That of a server that serves nothing now.
+pub struct Unready;
+
+impl IntoResponses for Unready {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        references(&[("503", "")])
+    }
+}
+
 /// The document without its paths.
 pub fn document() -> OpenApi {
     let mut components = ComponentsBuilder::new()
@@ -123,7 +132,7 @@ pub fn document() -> OpenApi {
             SecurityScheme::Http(
                 HttpBuilder::new()
                     .scheme(HttpAuthScheme::Bearer)
-                    .description(Some("A tenant's API key, or the platform key. Operations name the scopes they admit."))
+                    .description(Some("A tenant's API key, or the platform key. Operations name the least scope they admit: MEMBER, SERVICE, OPERATOR; or PLATFORM."))
                     .build(),
             ),
         );

@@ -593,9 +593,11 @@ const HOLD_TYPES: [(&str, &str); 13] = [
     ("closed_at", "bigint"),
 ];
 
-/// A lane only ever looks rows up by their full key. The planner does not know that of a fresh table and would rather
-/// scan it; the settings hold for the lane's session only.
-const LANE_SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
+/// A lane only ever looks rows up by their full key, in the order of an index. The planner does not know that of a fresh
+/// table: it would rather scan it, or take any index that begins with the tenant and sort, and then keep that plan while
+/// the table grows. With these settings only the index that fits is left. They hold for the lane's session only.
+const LANE_SETTINGS: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; \
+                             SET enable_hashjoin = off; SET enable_mergejoin = off; \
                              SET plan_cache_mode = force_generic_plan; SET jit = off; \
                              SET idle_in_transaction_session_timeout = '30s'; SET synchronous_commit = on";
 

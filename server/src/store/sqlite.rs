@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use scrip_domain::coupon::{Coupon, Definition};
 use scrip_domain::key::Keys;
@@ -159,6 +160,8 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "cache_size", -65_536)?;
     connection.pragma_update(None, "mmap_size", 1_i64 << 30)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // Plans must not depend on the values bound: otherwise a statement is prepared anew whenever a value changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     Ok(())
 }
@@ -394,10 +397,11 @@ fn load_lots(
          ORDER BY expires_at, created_at, id LIMIT $3"
     );
     let lots = query(connection, &sql, &[tenant.into(), member.into(), limit.into()], decode::lot)?;
-    state.set_lots_complete(tenant, member, (lots.len() as i64) < limit);
+    let complete = (lots.len() as i64) < limit;
     for lot in lots {
         state.load_lot(tenant, member, lot);
     }
+    state.set_lots_complete(tenant, member, complete);
     Ok(())
 }
 

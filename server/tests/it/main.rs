@@ -2,4 +2,11 @@
 
 mod contract;
 mod harness;
+mod model;
 mod postgres;
+
+// The reference model and the command generator are those of the domain's own tests.
+#[path = "../../../domain/tests/rules/generate.rs"]
+mod generate;
+#[path = "../../../domain/tests/rules/model.rs"]
+mod reference;

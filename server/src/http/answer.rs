@@ -1,0 +1,132 @@
+//! From a command to its answer: submit, then render the outcome. A replayed answer is rendered from the recorded outcome by
+//! the same code, and so has the same bytes.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use scrip_domain::decide::Sweep;
+use scrip_domain::{Answer, Envelope, Outcome, TenantId};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::problem::Problem;
+use super::views::{CouponView, HoldView, TemplateView, TenantView, TransactionView};
+
+const REPLAYED: &str = "idempotency-replayed";
+/// Most answers fit; a larger one grows once or twice.
+const TYPICAL_BYTES: usize = 1024;
+
+/// A JSON answer.
+pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
+    let mut bytes = Vec::with_capacity(TYPICAL_BYTES);
+    serde_json::to_writer(&mut bytes, body).map_err(Problem::internal)?;
+    Ok(json_bytes(status, bytes))
+}
+
+pub fn ok(body: &impl Serialize) -> Result<Response, Problem> {
+    json(StatusCode::OK, body)
+}
+
+fn json_bytes(status: StatusCode, bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Has the command decided and answers with its outcome, under `accepted` when it is one.
+pub async fn run(app: &AppState, envelope: Envelope, accepted: StatusCode) -> Result<Response, Problem> {
+    let tenant = envelope.tenant;
+    match app.engine.submit(envelope).await? {
+        Answer::Refused(rejection) => Err(rejection.into()),
+        Answer::Accepted { outcome, replayed } => respond(app, tenant, &outcome, accepted, replayed).await,
+    }
+}
+
+/// The answer of an accepted command.
+pub async fn respond(
+    app: &AppState,
+    tenant: TenantId,
+    outcome: &Outcome,
+    accepted: StatusCode,
+    replayed: bool,
+) -> Result<Response, Problem> {
+    let mut response = if accepted == StatusCode::NO_CONTENT {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = accepted;
+        response
+    } else {
+        let mut bytes = Vec::with_capacity(TYPICAL_BYTES);
+        write(app, tenant, outcome, &mut bytes).await?;
+        json_bytes(accepted, bytes)
+    };
+    let headers = response.headers_mut();
+    if let Outcome::Template(template) = outcome {
+        headers.insert(header::ETAG, etag(template.version));
+    }
+    mark_replayed(&mut response, replayed);
+    Ok(response)
+}
+
+pub fn mark_replayed(response: &mut Response, replayed: bool) {
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+}
+
+/// The version as an entity tag.
+pub fn etag(version: i64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// Writes an outcome as the API shows it.
+pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mut Vec<u8>) -> Result<(), Problem> {
+    let written = match outcome {
+        Outcome::Coupon(coupon) => {
+            let definition = app.store.definition(tenant, coupon.template_id, coupon.template_version).await?;
+            let Some(definition) = definition else {
+                let (id, version) = (coupon.template_id, coupon.template_version);
+                return Err(Problem::internal(format!("version {version} of the template {id} is missing")));
+            };
+            serde_json::to_writer(out, &CouponView::new(coupon, &definition))
+        }
+        Outcome::Transaction(transaction) => serde_json::to_writer(out, &TransactionView::from(&**transaction)),
+        Outcome::Hold { hold, available, transaction_id } => {
+            serde_json::to_writer(out, &HoldView::new(hold, Some((*available, *transaction_id))))
+        }
+        Outcome::Template(template) => serde_json::to_writer(out, &TemplateView::from(&**template)),
+        Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
+        Outcome::Swept(sweep) => serde_json::to_writer(out, &SweepView::from(*sweep)),
+        Outcome::ApiKey(_) | Outcome::Deleted | Outcome::Settled(_) => {
+            return Err(Problem::internal("this outcome has no body"));
+        }
+    };
+    written.map_err(Problem::internal)
+}
+
+/// What a call has posted of what time had ended.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sweep)]
+pub struct SweepView {
+    coupons_expired: u64,
+    locks_released: u64,
+    holds_released: u64,
+    accounts_settled: u64,
+    points_expired: i64,
+    /// False when more may be due: ask again.
+    done: bool,
+}
+
+impl From<Sweep> for SweepView {
+    fn from(sweep: Sweep) -> Self {
+        SweepView {
+            coupons_expired: sweep.coupons_expired,
+            locks_released: sweep.locks_released,
+            holds_released: sweep.holds_released,
+            accounts_settled: sweep.accounts_settled,
+            points_expired: sweep.points_expired,
+            done: sweep.done,
+        }
+    }
+}

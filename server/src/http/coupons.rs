@@ -1,0 +1,299 @@
+//! Coupons: claimed by members, then locked, used, unlocked, returned by the shop's backend, revoked by operators.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use scrip_domain::coupon::{Coupon, CouponStatus, Definition, MAX_AMOUNT};
+use scrip_domain::{Command, CouponId, MemberId, OrderId, TemplateId, Timestamp};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::answer;
+use super::auth::{AnyKey, Operator, Service};
+use super::extract::{Checked, Cursor, InPath, Input, Parameters};
+use super::fields::FieldErrors;
+use super::problem::{Code, Problem};
+use super::schema::{self, IdempotencyKey, PageQuery, Problems};
+use super::time::Time;
+use super::views::{CouponView, Page};
+use super::AppState;
+use crate::clock;
+
+/// Who claims.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRequest {
+    #[schema(value_type = schema::MemberId)]
+    member_id: Option<MemberId>,
+    /// Needed when the template names levels.
+    #[schema(min_length = 1, max_length = 64)]
+    member_level: Option<String>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+pub struct Claim {
+    member_id: MemberId,
+    member_level: Option<String>,
+    effective_at: Option<Timestamp>,
+}
+
+impl Checked for ClaimRequest {
+    type Value = Claim;
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Claim> {
+        let member_id = errors.required("member_id", self.member_id);
+        errors.optional_text("member_level", self.member_level.as_deref(), 1..=64);
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some(Claim { member_id: member_id?, member_level: self.member_level, effective_at })
+    }
+}
+
+/// An order, for which a coupon is unlocked or returned.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRequest {
+    #[schema(value_type = schema::OrderId)]
+    order_id: Option<OrderId>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for OrderRequest {
+    type Value = (OrderId, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let order_id = errors.required("order_id", self.order_id);
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some((order_id?, effective_at))
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LockRequest {
+    #[schema(value_type = schema::OrderId)]
+    order_id: Option<OrderId>,
+    /// The lock's deadline. Null: until unlocked.
+    expires_at: Option<Time>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for LockRequest {
+    type Value = (OrderId, Option<Timestamp>, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let order_id = errors.required("order_id", self.order_id);
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some((order_id?, self.expires_at.map(|at| at.0), effective_at))
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UseRequest {
+    #[schema(value_type = schema::OrderId)]
+    order_id: Option<OrderId>,
+    /// What the order got off, in minor units.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
+    discount_amount: Option<i64>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for UseRequest {
+    type Value = (OrderId, Option<i64>, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let order_id = errors.required("order_id", self.order_id);
+        check_discount(errors, self.discount_amount);
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some((order_id?, self.discount_amount, effective_at))
+    }
+}
+
+/// A discount is a small amount of money, or nothing.
+pub fn check_discount(errors: &mut FieldErrors, amount: Option<i64>) {
+    if let Some(amount) = amount {
+        errors.within("discount_amount", amount, 0..=MAX_AMOUNT);
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    #[schema(value_type = String, min_length = 1, max_length = 500)]
+    reason: Option<String>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for RevokeRequest {
+    type Value = (String, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let reason = errors.required("reason", self.reason);
+        errors.optional_text("reason", reason.as_deref(), 1..=500);
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some((reason?, effective_at))
+    }
+}
+
+/// Claim a coupon
+///
+/// Checked in this order, the first failure is the answer: the template exists, is enabled, can be claimed from now, is not
+/// past its validity; the member's level, the member's limit, the stock.
+#[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/claims", tag = "Coupons",
+    security(("key" = ["MEMBER"])), params(("template_id" = schema::TemplateId, Path), IdempotencyKey),
+    request_body = ClaimRequest,
+    responses((status = 201, description = "Claimed", body = CouponView<'static>), Problems))]
+pub async fn create_claim(
+    State(app): State<AppState>,
+    key: AnyKey,
+    InPath(template_id): InPath<TemplateId>,
+    input: Input<ClaimRequest>,
+) -> Result<Response, Problem> {
+    let Claim { member_id, member_level, effective_at } = input.value;
+    let caller = key.on_behalf_of(&member_id)?;
+    let command = Command::Claim { template_id, member_id, member_level };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
+}
+
+/// Read a coupon
+#[utoipa::path(get, path = "/v1/coupons/{coupon_id}", tag = "Coupons", security(("key" = ["MEMBER"])),
+    params(("coupon_id" = schema::CouponId, Path)),
+    responses((status = 200, description = "The coupon", body = CouponView<'static>), Problems))]
+pub async fn get_coupon(
+    State(app): State<AppState>,
+    key: AnyKey,
+    InPath(coupon_id): InPath<CouponId>,
+) -> Result<Response, Problem> {
+    let found = app.store.find_coupon(key.tenant_to_search(), coupon_id).await?;
+    let Some(coupon) = found.filter(|coupon| key.may_see(&coupon.member_id)) else {
+        return Err(Problem::new(Code::CouponNotFound));
+    };
+    let caller = key.on_behalf_of(&coupon.member_id)?;
+    let definition = definition_of(&app, &caller, &coupon).await?;
+    answer::ok(&CouponView::at(&coupon, &definition, clock::now()))
+}
+
+/// List a member's coupons, newest first
+#[utoipa::path(get, path = "/v1/members/{member_id}/coupons", tag = "Coupons", security(("key" = ["MEMBER"])),
+    params(("member_id" = schema::MemberId, Path), ("status" = Option<schema::CouponStatus>, Query),
+        ("template_id" = Option<schema::TemplateId>, Query), PageQuery),
+    responses((status = 200, description = "A page", body = Page<CouponView<'static>>), Problems))]
+pub async fn list_coupons(
+    State(app): State<AppState>,
+    key: AnyKey,
+    InPath(member_id): InPath<MemberId>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let caller = key.on_behalf_of(&member_id)?;
+    let mut parameters = Parameters::of(&uri)?;
+    let status = parameters.take("status", "AVAILABLE, LOCKED, USED, EXPIRED or REVOKED", CouponStatus::parse);
+    let template = parameters.take("template_id", "a template id", |text| text.parse().ok());
+    let page = parameters.page();
+    parameters.finish()?;
+    let (tenant, now, limit) = (caller.tenant(), clock::now(), page.limit + 1);
+    let mut coupons = app.store.list_coupons(tenant, &member_id, status, template, now, page.cursor, limit).await?;
+    let next_cursor = super::cut(&mut coupons, page.limit, |coupon| coupon.id.write());
+    let mut definitions = Vec::with_capacity(coupons.len());
+    for coupon in &coupons {
+        // From memory, nearly always: a version never changes.
+        definitions.push(definition_of(&app, &caller, coupon).await?);
+    }
+    let data = coupons.iter().zip(&definitions).map(|(coupon, definition)| CouponView::at(coupon, definition, now));
+    answer::ok(&Page { data: data.collect(), next_cursor })
+}
+
+async fn definition_of(
+    app: &AppState,
+    caller: &super::auth::Caller,
+    coupon: &Coupon,
+) -> Result<Arc<Definition>, Problem> {
+    let (template, version) = (coupon.template_id, coupon.template_version);
+    let found = app.store.definition(caller.tenant(), template, version).await?;
+    found.ok_or_else(|| Problem::internal(format!("version {version} of the template {template} is missing")))
+}
+
+/// Lock a coupon for an order
+///
+/// The lock is honoured until its deadline, even when the coupon's validity ends in between.
+#[utoipa::path(post, path = "/v1/coupons/{coupon_id}/lock", tag = "Coupons", security(("key" = ["SERVICE"])),
+    params(("coupon_id" = schema::CouponId, Path), IdempotencyKey), request_body = LockRequest,
+    responses((status = 200, description = "Locked by the order", body = CouponView<'static>), Problems))]
+pub async fn lock_coupon(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    InPath(coupon_id): InPath<CouponId>,
+    input: Input<LockRequest>,
+) -> Result<Response, Problem> {
+    let (order_id, expires_at, effective_at) = input.value;
+    let command = Command::LockCoupon { coupon_id, order_id, expires_at };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// Use a coupon that the order has locked
+#[utoipa::path(post, path = "/v1/coupons/{coupon_id}/use", tag = "Coupons", security(("key" = ["SERVICE"])),
+    params(("coupon_id" = schema::CouponId, Path), IdempotencyKey), request_body = UseRequest,
+    responses((status = 200, description = "Used by the order", body = CouponView<'static>), Problems))]
+pub async fn use_coupon(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    InPath(coupon_id): InPath<CouponId>,
+    input: Input<UseRequest>,
+) -> Result<Response, Problem> {
+    let (order_id, discount_amount, effective_at) = input.value;
+    let command = Command::UseCoupon { coupon_id, order_id, discount_amount };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// Unlock a coupon of an order that was cancelled
+#[utoipa::path(post, path = "/v1/coupons/{coupon_id}/unlock", tag = "Coupons", security(("key" = ["SERVICE"])),
+    params(("coupon_id" = schema::CouponId, Path), IdempotencyKey), request_body = OrderRequest,
+    responses((status = 200, description = "Not locked", body = CouponView<'static>), Problems))]
+pub async fn unlock_coupon(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    InPath(coupon_id): InPath<CouponId>,
+    input: Input<OrderRequest>,
+) -> Result<Response, Problem> {
+    let (order_id, effective_at) = input.value;
+    let command = Command::UnlockCoupon { coupon_id, order_id };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// Return a used coupon after the order's full refund
+#[utoipa::path(post, path = "/v1/coupons/{coupon_id}/return", tag = "Coupons", security(("key" = ["SERVICE"])),
+    params(("coupon_id" = schema::CouponId, Path), IdempotencyKey), request_body = OrderRequest,
+    responses((status = 200, description = "Returned", body = CouponView<'static>), Problems))]
+pub async fn return_coupon(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    InPath(coupon_id): InPath<CouponId>,
+    input: Input<OrderRequest>,
+) -> Result<Response, Problem> {
+    let (order_id, effective_at) = input.value;
+    let templates = app.store.templates_of_coupons(caller.tenant(), &[coupon_id]).await?;
+    let template_id = *templates.get(&coupon_id).ok_or(Problem::new(Code::CouponNotFound))?;
+    let command = Command::ReturnCoupon { coupon_id, template_id, order_id };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// Revoke a coupon
+#[utoipa::path(post, path = "/v1/coupons/{coupon_id}/revoke", tag = "Coupons", security(("key" = ["OPERATOR"])),
+    params(("coupon_id" = schema::CouponId, Path), IdempotencyKey), request_body = RevokeRequest,
+    responses((status = 200, description = "Revoked", body = CouponView<'static>), Problems))]
+pub async fn revoke_coupon(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(coupon_id): InPath<CouponId>,
+    input: Input<RevokeRequest>,
+) -> Result<Response, Problem> {
+    let (reason, effective_at) = input.value;
+    let command = Command::RevokeCoupon { coupon_id, reason };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
+}

@@ -1,0 +1,642 @@
+//! Coupon templates: authored and edited by operators, read by services as well.
+
+use std::ops::RangeInclusive;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use scrip_domain::coupon::{Benefit, Definition, MAX_AMOUNT, MAX_STOCK, Scope, TemplatePatch, Validity};
+use scrip_domain::time::Window;
+use scrip_domain::{Command, Rejection, TemplateId, Timestamp};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::answer::{self, etag};
+use super::auth::{Operator, Service};
+use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Object, Parameters, parse_value};
+use super::fields::FieldErrors;
+use super::problem::{Code, Problem};
+use super::schema::{self, EditProblems, IdempotencyKey, PageQuery, Problems};
+use super::time::Time;
+use super::views::{BenefitView, DefinitionView, Page, TemplateView, ValidityView};
+use super::AppState;
+use crate::clock;
+
+const MAX_DAYS: i64 = 3_650;
+const MAX_PER_MEMBER: i64 = 1_000_000;
+const MAX_METADATA_BYTES: usize = 4_096;
+const AMOUNTS: RangeInclusive<i64> = 0..=MAX_AMOUNT;
+const POSITIVE_AMOUNTS: RangeInclusive<i64> = 1..=MAX_AMOUNT;
+
+/// How an operator describes a template.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateRequest {
+    #[schema(value_type = String, min_length = 1, max_length = 100)]
+    name: Option<String>,
+    #[schema(max_length = 500)]
+    description: Option<String>,
+    #[schema(value_type = BenefitView<'static>)]
+    benefit: Option<Object<BenefitRequest>>,
+    /// Least eligible subtotal, in minor units. Default: 0.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
+    min_order_amount: Option<i64>,
+    /// What must remain to pay after the coupon, in minor units. Default: 0.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
+    min_pay_amount: Option<i64>,
+    /// Default: all goods.
+    #[schema(value_type = Option<ScopeRequest>)]
+    scope: Option<Object<ScopeRequest>>,
+    /// Member levels that may claim. Default: all.
+    #[schema(max_items = 1000)]
+    member_levels: Option<Vec<String>>,
+    #[schema(value_type = ValidityView)]
+    validity: Option<Object<ValidityRequest>>,
+    /// When coupons can be claimed. Default: always.
+    #[schema(value_type = Option<WindowRequest>)]
+    distribution: Option<Object<WindowRequest>>,
+    /// Null or missing is unlimited.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
+    total_stock: Option<i64>,
+    /// Default: 1.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    limit_per_member: Option<i64>,
+    /// How long a coupon that expired before its refund lives again. Default: 7.
+    #[schema(minimum = 0, maximum = 3650)]
+    refund_extend_days: Option<i64>,
+    #[schema(value_type = Option<schema::Metadata>)]
+    metadata: Option<Map<String, Value>>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+/// Every kind's fields; which belong together is said by `type`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenefitRequest {
+    r#type: Option<BenefitKind>,
+    amount: Option<i64>,
+    percent_off: Option<i64>,
+    max_amount: Option<i64>,
+    product_id: Option<String>,
+    sku_id: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum BenefitKind {
+    AmountOff,
+    PercentOff,
+    Exchange,
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeRequest {
+    #[schema(max_items = 1000)]
+    products: Option<Vec<String>>,
+    #[schema(max_items = 1000)]
+    categories: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidityRequest {
+    r#type: Option<ValidityKind>,
+    starts_at: Option<Time>,
+    ends_at: Option<Time>,
+    days: Option<i64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum ValidityKind {
+    Fixed,
+    Relative,
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WindowRequest {
+    starts_at: Option<Time>,
+    ends_at: Option<Time>,
+}
+
+/// A definition that keeps all limits, and what stands beside it.
+pub struct Authored {
+    definition: Definition,
+    total_stock: Option<i64>,
+    effective_at: Option<Timestamp>,
+}
+
+impl Checked for TemplateRequest {
+    type Value = Authored;
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Authored> {
+        let name = errors.required("name", self.name);
+        errors.optional_text("name", name.as_deref(), 1..=100);
+        let description = self.description.unwrap_or_default();
+        errors.text("description", &description, 0..=500);
+        let benefit = errors.required("benefit", self.benefit).and_then(|benefit| benefit.0.check(errors));
+        let validity = errors.required("validity", self.validity).and_then(|validity| validity.0.check(errors));
+        let scope = self.scope.unwrap_or_default().0;
+        let scope = Scope {
+            products: scope.products.unwrap_or_default(),
+            categories: scope.categories.unwrap_or_default(),
+        };
+        errors.names("scope.products", &scope.products);
+        errors.names("scope.categories", &scope.categories);
+        let member_levels = self.member_levels.unwrap_or_default();
+        errors.names("member_levels", &member_levels);
+        let window = self.distribution.unwrap_or_default().0;
+        let distribution = Window { starts_at: window.starts_at.map(|at| at.0), ends_at: window.ends_at.map(|at| at.0) };
+        if let (Some(start), Some(end)) = (distribution.starts_at, distribution.ends_at) {
+            check_order(errors, "distribution.ends_at", start, end);
+        }
+        let metadata = self.metadata.unwrap_or_default();
+        check_metadata(errors, &metadata);
+        let total_stock = self.total_stock.map(|stock| errors.within("total_stock", stock, 0..=MAX_STOCK));
+        let min_order_amount = errors.within("min_order_amount", self.min_order_amount.unwrap_or(0), AMOUNTS);
+        let min_pay_amount = errors.within("min_pay_amount", self.min_pay_amount.unwrap_or(0), AMOUNTS);
+        let limit = errors.within("limit_per_member", self.limit_per_member.unwrap_or(1), 1..=MAX_PER_MEMBER);
+        let extend_days = errors.within("refund_extend_days", self.refund_extend_days.unwrap_or(7), 0..=MAX_DAYS);
+        let effective_at = errors.effective_at(self.effective_at, now);
+        let definition = Definition {
+            name: name?,
+            description,
+            benefit: benefit?,
+            min_order_amount: min_order_amount?,
+            min_pay_amount: min_pay_amount?,
+            scope,
+            member_levels,
+            validity: validity?,
+            distribution,
+            limit_per_member: limit?,
+            refund_extend_days: u32::try_from(extend_days?).ok()?,
+            metadata,
+        };
+        let total_stock = match total_stock {
+            Some(checked) => Some(checked?),
+            None => None,
+        };
+        Some(Authored { definition, total_stock, effective_at })
+    }
+}
+
+impl BenefitRequest {
+    fn check(self, errors: &mut FieldErrors) -> Option<Benefit> {
+        let kind = errors.required("benefit.type", self.r#type)?;
+        let foreign: &[(&'static str, bool)] = match kind {
+            BenefitKind::AmountOff => &[
+                ("benefit.percent_off", self.percent_off.is_some()),
+                ("benefit.max_amount", self.max_amount.is_some()),
+                ("benefit.product_id", self.product_id.is_some()),
+                ("benefit.sku_id", self.sku_id.is_some()),
+            ],
+            BenefitKind::PercentOff => &[
+                ("benefit.amount", self.amount.is_some()),
+                ("benefit.product_id", self.product_id.is_some()),
+                ("benefit.sku_id", self.sku_id.is_some()),
+            ],
+            BenefitKind::Exchange => &[
+                ("benefit.amount", self.amount.is_some()),
+                ("benefit.percent_off", self.percent_off.is_some()),
+                ("benefit.max_amount", self.max_amount.is_some()),
+            ],
+        };
+        refuse_foreign(errors, foreign);
+        match kind {
+            BenefitKind::AmountOff => {
+                Some(Benefit::AmountOff { amount: errors.integer("benefit.amount", self.amount, POSITIVE_AMOUNTS)? })
+            }
+            BenefitKind::PercentOff => {
+                let percent_off = errors.integer("benefit.percent_off", self.percent_off, 1..=99);
+                if let Some(most) = self.max_amount {
+                    errors.within("benefit.max_amount", most, POSITIVE_AMOUNTS);
+                }
+                let percent_off = u8::try_from(percent_off?).ok()?;
+                Some(Benefit::PercentOff { percent_off, max_amount: self.max_amount })
+            }
+            BenefitKind::Exchange => {
+                let product_id = errors.required("benefit.product_id", self.product_id);
+                errors.optional_text("benefit.product_id", product_id.as_deref(), 1..=64);
+                errors.optional_text("benefit.sku_id", self.sku_id.as_deref(), 1..=64);
+                Some(Benefit::Exchange { product_id: product_id?, sku_id: self.sku_id })
+            }
+        }
+    }
+}
+
+impl ValidityRequest {
+    fn check(self, errors: &mut FieldErrors) -> Option<Validity> {
+        match errors.required("validity.type", self.r#type)? {
+            ValidityKind::Fixed => {
+                refuse_foreign(errors, &[("validity.days", self.days.is_some())]);
+                let starts_at = errors.required("validity.starts_at", self.starts_at);
+                let ends_at = errors.required("validity.ends_at", self.ends_at);
+                let (starts_at, ends_at) = (starts_at?.0, ends_at?.0);
+                check_order(errors, "validity.ends_at", starts_at, ends_at);
+                Some(Validity::Fixed { starts_at, ends_at })
+            }
+            ValidityKind::Relative => {
+                let times = [
+                    ("validity.starts_at", self.starts_at.is_some()),
+                    ("validity.ends_at", self.ends_at.is_some()),
+                ];
+                refuse_foreign(errors, &times);
+                let days = errors.integer("validity.days", self.days, 1..=MAX_DAYS)?;
+                Some(Validity::Relative { days: u32::try_from(days).ok()? })
+            }
+        }
+    }
+}
+
+fn refuse_foreign(errors: &mut FieldErrors, fields: &[(&'static str, bool)]) {
+    for (field, _) in fields.iter().filter(|(_, given)| *given) {
+        errors.add(*field, "does not belong to this type", "Leave it out; in an edit, send null for it.");
+    }
+}
+
+fn check_order(errors: &mut FieldErrors, field: &'static str, start: Timestamp, end: Timestamp) {
+    if start >= end {
+        errors.add(field, "is not after the start", format!("Send a time after {}.", Time(start)));
+    }
+}
+
+fn check_metadata(errors: &mut FieldErrors, metadata: &Map<String, Value>) {
+    // A serializer that only counts would be longer than the object, which is small.
+    let bytes = serde_json::to_vec(metadata).map_or(usize::MAX, |text| text.len());
+    if bytes > MAX_METADATA_BYTES {
+        let message = format!("has {bytes} bytes as JSON");
+        errors.add("metadata", message, format!("Send at most {MAX_METADATA_BYTES}."));
+    }
+}
+
+/// A JSON merge patch (RFC 7396) over what [`TemplateRequest`] describes.
+#[derive(Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct TemplateEdit(#[schema(value_type = Object)] Map<String, Value>);
+
+const EDITABLE: [&str; 12] = [
+    "name",
+    "description",
+    "benefit",
+    "min_order_amount",
+    "min_pay_amount",
+    "scope",
+    "member_levels",
+    "validity",
+    "distribution",
+    "limit_per_member",
+    "refund_extend_days",
+    "metadata",
+];
+
+impl Checked for TemplateEdit {
+    type Value = Map<String, Value>;
+
+    fn check(self, errors: &mut FieldErrors, _: Timestamp) -> Option<Self::Value> {
+        for name in self.0.keys().filter(|name| !EDITABLE.contains(&name.as_str())) {
+            let (message, remedy) = match name.as_str() {
+                "total_stock" | "remaining_stock" => {
+                    ("cannot be edited", "POST /v1/coupon-templates/{template_id}/stock adds or takes away.".into())
+                }
+                "enabled" => {
+                    ("cannot be edited", "POST /v1/coupon-templates/{template_id}/enable or /disable.".into())
+                }
+                _ => ("is not a known field", format!("Leave it out. Known are: {}.", EDITABLE.join(", "))),
+            };
+            errors.add(name.clone(), message, remedy);
+        }
+        Some(self.0)
+    }
+}
+
+/// RFC 7396: objects are merged, null removes, everything else replaces.
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(fields) = target else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            fields.remove(&name);
+        } else {
+            merge(fields.entry(name).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// The version that an `If-Match` names; `None` for a tag that no version of ours has.
+fn version_of(tag: &str) -> Option<i64> {
+    tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+/// How much stock to add.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StockRequest {
+    /// Negative takes stock away, at most what is left.
+    #[schema(value_type = i64, example = 500)]
+    change: Option<i64>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for StockRequest {
+    type Value = (i64, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let change = errors.integer("change", self.change, -MAX_STOCK..=MAX_STOCK);
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some((change?, effective_at))
+    }
+}
+
+/// Create a coupon template
+#[utoipa::path(post, path = "/v1/coupon-templates", tag = "Coupon templates", security(("key" = ["OPERATOR"])),
+    params(IdempotencyKey), request_body = TemplateRequest,
+    responses((status = 201, description = "Created", body = TemplateView<'static>, headers(("ETag" = String))), Problems))]
+pub async fn create_coupon_template(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    input: Input<TemplateRequest>,
+) -> Result<Response, Problem> {
+    let Authored { definition, total_stock, effective_at } = input.value;
+    let command = Command::CreateTemplate { definition: Box::new(definition), total_stock };
+    let envelope = caller.envelope(command, effective_at, input.idempotency, input.now)?;
+    answer::run(&app, envelope, StatusCode::CREATED).await
+}
+
+/// List coupon templates, newest first
+#[utoipa::path(get, path = "/v1/coupon-templates", tag = "Coupon templates", security(("key" = ["SERVICE"])),
+    params(("enabled" = Option<bool>, Query), ("type" = Option<schema::BenefitType>, Query), PageQuery),
+    responses((status = 200, description = "A page", body = Page<TemplateView<'static>>), Problems))]
+pub async fn list_coupon_templates(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let mut parameters = Parameters::of(&uri)?;
+    let enabled = parameters.take("enabled", "true or false", |text| text.parse().ok());
+    let kind = parameters.take("type", "AMOUNT_OFF, PERCENT_OFF or EXCHANGE", |text| {
+        Benefit::KINDS.into_iter().find(|kind| *kind == text)
+    });
+    let page = parameters.page();
+    parameters.finish()?;
+    let mut found = app.store.list_templates(caller.tenant(), enabled, kind, page.cursor, page.limit + 1).await?;
+    let next_cursor = super::cut(&mut found, page.limit, |template| template.id.write());
+    answer::ok(&Page { data: found.iter().map(TemplateView::from).collect(), next_cursor })
+}
+
+/// Read a coupon template
+///
+/// The ETag is the version: a 304 says that the definition is unchanged, not the counters.
+#[utoipa::path(get, path = "/v1/coupon-templates/{template_id}", tag = "Coupon templates",
+    security(("key" = ["SERVICE"])),
+    params(("template_id" = schema::TemplateId, Path), ("If-None-Match" = Option<String>, Header)),
+    responses((status = 200, description = "The template", body = TemplateView<'static>, headers(("ETag" = String))),
+        (status = 304, description = "Unchanged"), Problems))]
+pub async fn get_coupon_template(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    InPath(template_id): InPath<TemplateId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let found = app.store.find_template(caller.tenant(), template_id).await?;
+    let template = found.ok_or(Problem::new(Code::TemplateNotFound))?;
+    let tag = etag(template.version);
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+    let is_known = known.is_some_and(|tags| {
+        tags.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|known| known == "*" || known.as_bytes() == tag)
+    });
+    let mut response =
+        if is_known { StatusCode::NOT_MODIFIED.into_response() } else { answer::ok(&TemplateView::from(&template))? };
+    response.headers_mut().insert(header::ETAG, tag);
+    Ok(response)
+}
+
+/// Edit a coupon template
+///
+/// A JSON merge patch (RFC 7396): what is sent replaces, null restores the default, the rest stays. An edit makes a new
+/// version; coupons already claimed keep theirs.
+#[utoipa::path(patch, path = "/v1/coupon-templates/{template_id}", tag = "Coupon templates",
+    security(("key" = ["OPERATOR"])),
+    params(("template_id" = schema::TemplateId, Path), ("If-Match" = String, Header, description = "The ETag as read.")),
+    request_body(content((TemplateEdit = "application/merge-patch+json"), (TemplateEdit = "application/json"))),
+    responses((status = 200, description = "Edited", body = TemplateView<'static>, headers(("ETag" = String))),
+        Problems, EditProblems))]
+pub async fn update_coupon_template(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(template_id): InPath<TemplateId>,
+    headers: HeaderMap,
+    input: Input<TemplateEdit>,
+) -> Result<Response, Problem> {
+    let Some(tag) = headers.get(header::IF_MATCH) else { return Err(Problem::new(Code::PreconditionRequired)) };
+    let found = app.store.find_template(caller.tenant(), template_id).await?;
+    let template = found.ok_or(Problem::new(Code::TemplateNotFound))?;
+    let expected_version = tag.to_str().ok().and_then(version_of);
+    let Some(expected_version) = expected_version.filter(|version| *version == template.version) else {
+        return Err(Rejection::TemplateVersionStale { current: template.version }.into());
+    };
+    let mut value = serde_json::to_value(DefinitionView::from(&*template.definition)).map_err(Problem::internal)?;
+    merge(&mut value, Value::Object(input.value));
+    let Authored { definition, .. } = parse_value::<TemplateRequest>(value, input.now)?;
+    let patch = Box::new(TemplatePatch { expected_version, definition });
+    let command = Command::UpdateTemplate { template_id, patch };
+    // If-Match makes a retry harmless; keys are for POST.
+    answer::run(&app, caller.envelope(command, None, None, input.now)?, StatusCode::OK).await
+}
+
+/// Delete a coupon template nobody has claimed from
+#[utoipa::path(delete, path = "/v1/coupon-templates/{template_id}", tag = "Coupon templates",
+    security(("key" = ["OPERATOR"])), params(("template_id" = schema::TemplateId, Path)),
+    responses((status = 204, description = "Deleted"), Problems))]
+pub async fn delete_coupon_template(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(template_id): InPath<TemplateId>,
+) -> Result<Response, Problem> {
+    let envelope = caller.envelope(Command::DeleteTemplate(template_id), None, None, clock::now())?;
+    answer::run(&app, envelope, StatusCode::NO_CONTENT).await
+}
+
+/// Let coupons of the template be claimed again
+#[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/enable", tag = "Coupon templates",
+    security(("key" = ["OPERATOR"])), params(("template_id" = schema::TemplateId, Path), IdempotencyKey),
+    request_body = Option<NoOptions>,
+    responses((status = 200, description = "Enabled", body = TemplateView<'static>, headers(("ETag" = String))), Problems))]
+pub async fn enable_coupon_template(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(template_id): InPath<TemplateId>,
+    input: Input<NoOptions>,
+) -> Result<Response, Problem> {
+    let command = Command::EnableTemplate { template_id, enabled: true };
+    answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// Stop the claims of a template
+#[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/disable", tag = "Coupon templates",
+    security(("key" = ["OPERATOR"])), params(("template_id" = schema::TemplateId, Path), IdempotencyKey),
+    request_body = Option<NoOptions>,
+    responses((status = 200, description = "Disabled", body = TemplateView<'static>, headers(("ETag" = String))), Problems))]
+pub async fn disable_coupon_template(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(template_id): InPath<TemplateId>,
+    input: Input<NoOptions>,
+) -> Result<Response, Problem> {
+    let command = Command::EnableTemplate { template_id, enabled: false };
+    answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// Add stock to a template, or take it away
+#[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/stock", tag = "Coupon templates",
+    security(("key" = ["OPERATOR"])), params(("template_id" = schema::TemplateId, Path), IdempotencyKey),
+    request_body = StockRequest,
+    responses((status = 200, description = "Changed", body = TemplateView<'static>, headers(("ETag" = String))), Problems))]
+pub async fn change_coupon_template_stock(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(template_id): InPath<TemplateId>,
+    input: Input<StockRequest>,
+) -> Result<Response, Problem> {
+    let (change, effective_at) = input.value;
+    let command = Command::ChangeStock { template_id, change };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn merging_follows_rfc_7396() {
+        // The examples of its appendix A.
+        for (target, patch, expected) in [
+            (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
+            (json!({"a":"b"}), json!({"a":null}), json!({})),
+            (json!({"a":"b","b":"c"}), json!({"a":null}), json!({"b":"c"})),
+            (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
+            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
+            (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
+            (json!(["a","b"]), json!(["c","d"]), json!(["c","d"])),
+            (json!({"a":"b"}), json!(["c"]), json!(["c"])),
+            (json!({"a":"foo"}), json!(null), json!(null)),
+            (json!({"a":"foo"}), json!("bar"), json!("bar")),
+            (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
+            (json!([1,2]), json!({"a":"b","c":null}), json!({"a":"b"})),
+            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
+        ] {
+            let mut merged = target.clone();
+            merge(&mut merged, patch.clone());
+            assert_eq!(merged, expected, "{target} with {patch}");
+        }
+    }
+
+    fn minimal() -> Value {
+        json!({"name":"n","benefit":{"type":"AMOUNT_OFF","amount":1},"validity":{"type":"RELATIVE","days":30}})
+    }
+
+    fn bad_fields(value: Value) -> Vec<String> {
+        match parse_value::<TemplateRequest>(value, Timestamp(0)) {
+            Ok(_) => Vec::new(),
+            Err(problem) => {
+                let body = serde_json::to_value(problem.body(super::super::problem::Language::English, "r")).unwrap();
+                let list = body["errors"].as_array().unwrap();
+                list.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_as_documented() {
+        let authored = parse_value::<TemplateRequest>(minimal(), Timestamp(0)).unwrap();
+        let definition = authored.definition;
+        assert_eq!(authored.total_stock, None);
+        assert_eq!((definition.limit_per_member, definition.refund_extend_days), (1, 7));
+        assert_eq!((definition.min_order_amount, definition.min_pay_amount), (0, 0));
+    }
+
+    #[test]
+    fn a_definition_survives_an_empty_edit() {
+        let mut value = minimal();
+        merge(
+            &mut value,
+            json!({
+                "benefit":{"type":"PERCENT_OFF","percent_off":10,"max_amount":null,"amount":null},
+                "validity":{"type":"FIXED","days":null,"starts_at":"2026-01-01T00:00:00Z","ends_at":"2026-02-01T00:00:00.5Z"},
+                "scope":{"products":["p"]},"metadata":{"k":[1,null]},
+            }),
+        );
+        let first = parse_value::<TemplateRequest>(value, Timestamp(0)).unwrap().definition;
+        let shown = serde_json::to_value(DefinitionView::from(&first)).unwrap();
+        let mut names: Vec<_> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut editable = EDITABLE.to_vec();
+        names.sort_unstable();
+        editable.sort_unstable();
+        assert_eq!(names, editable);
+        assert_eq!(parse_value::<TemplateRequest>(shown, Timestamp(0)).unwrap().definition, first);
+    }
+
+    #[test]
+    fn every_limit_is_kept_and_told() {
+        let text = |length: usize| "x".repeat(length);
+        for (patch, field) in [
+            (json!({"name": ""}), "name"),
+            (json!({"name": text(101)}), "name"),
+            (json!({"name": "nul\u{0}"}), "name"),
+            (json!({"description": text(501)}), "description"),
+            (json!({"benefit": {"amount": 0}}), "benefit.amount"),
+            (json!({"benefit": {"amount": MAX_AMOUNT + 1}}), "benefit.amount"),
+            (json!({"benefit": {"type": "PERCENT_OFF", "amount": null, "percent_off": 100}}), "benefit.percent_off"),
+            (json!({"benefit": {"type": "PERCENT_OFF", "percent_off": 10}}), "benefit.amount"),
+            (json!({"benefit": {"type": "EXCHANGE", "amount": null, "product_id": ""}}), "benefit.product_id"),
+            (json!({"benefit": {"type": "EXCHANGE", "amount": null}}), "benefit.product_id"),
+            (json!({"benefit": {"type": "FREE"}}), "benefit.type"),
+            (json!({"benefit": null}), "benefit"),
+            (json!({"min_order_amount": -1}), "min_order_amount"),
+            (json!({"min_pay_amount": MAX_AMOUNT + 1}), "min_pay_amount"),
+            (json!({"scope": {"products": [text(65)]}}), "scope.products[0]"),
+            (json!({"scope": {"categories": vec!["c"; 1001]}}), "scope.categories"),
+            (json!({"member_levels": [""]}), "member_levels[0]"),
+            (json!({"validity": {"days": 0}}), "validity.days"),
+            (json!({"validity": {"days": 3651}}), "validity.days"),
+            (json!({"validity": {"ends_at": "2026-01-01T00:00:00Z"}}), "validity.ends_at"),
+            (json!({"distribution": {"starts_at": "2026-01-02T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"}}),
+             "distribution.ends_at"),
+            (json!({"total_stock": -1}), "total_stock"),
+            (json!({"limit_per_member": 0}), "limit_per_member"),
+            (json!({"limit_per_member": 1_000_001}), "limit_per_member"),
+            (json!({"refund_extend_days": 3651}), "refund_extend_days"),
+            (json!({"metadata": {"k": text(4096)}}), "metadata"),
+            (json!({"metadata": []}), "metadata"),
+            (json!({"effective_at": "2026-01-01T00:00:00Z"}), "effective_at"),
+            (json!({"stacking": "x"}), "stacking"),
+        ] {
+            let mut value = minimal();
+            merge(&mut value, patch.clone());
+            assert_eq!(bad_fields(value), [field], "{patch}");
+        }
+        let all = bad_fields(json!({"name":"","limit_per_member":0,"benefit":{"type":"AMOUNT_OFF"},"oops":1}));
+        assert_eq!(all, ["oops", "name", "benefit.amount", "validity", "limit_per_member"]);
+    }
+
+    #[test]
+    fn entity_tags_name_versions() {
+        assert_eq!(version_of("\"3\""), Some(3));
+        for bad in ["3", "W/\"3\"", "\"x\"", "*", "\"1\", \"2\""] {
+            assert_eq!(version_of(bad), None, "{bad}");
+        }
+    }
+}

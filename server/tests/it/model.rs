@@ -1,0 +1,93 @@
+//! Random commands on each store against the reference model of the domain's tests: equal answers, equal rows at the end.
+//!
+//! `SCRIP_MODEL_COMMANDS` sets how many commands run on each store (50,000 by default).
+
+use scrip_domain::{Envelope, TenantId};
+use scrip_server::store::{Row, Store, StoreError, decode};
+
+use crate::generate::{Generator, Random};
+use crate::harness::{Fixture, Kind};
+use crate::reference::{Model, ModelAnswer, Snapshot};
+
+/// A seed's worth; then the generator starts anew with other tenants.
+const COMMANDS_PER_SEED: usize = 5_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_agrees_with_the_reference_model() {
+    agrees(Kind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_agrees_with_the_reference_model() {
+    agrees(Kind::Postgres).await;
+}
+
+async fn agrees(kind: Kind) {
+    let wanted = std::env::var("SCRIP_MODEL_COMMANDS").ok().and_then(|text| text.parse().ok()).unwrap_or(50_000);
+    let fixture = Fixture::new(kind).await;
+    let mut writer = fixture.store.writer().await.expect("a writer");
+    for seed in 0..(wanted / COMMANDS_PER_SEED).max(1) as u64 {
+        let mut generator = Generator::new(seed);
+        let mut sizes = Random::new(seed ^ 0xBA7C);
+        let mut model = Model::default();
+        let mut tenants = Vec::new();
+        let mut done = 0;
+        while done < COMMANDS_PER_SEED {
+            // The first commands make tenants and templates, which later ones of the same batch could not know of.
+            let size = if done < 20 { 1 } else { sizes.between(1, 64) as usize };
+            let batch: Vec<Envelope> = (0..size).map(|_| generator.next()).collect();
+            let answers = writer.run(&batch).await.unwrap_or_else(|error| panic!("{kind:?}, seed {seed}: {error}"));
+            for (envelope, answer) in batch.iter().zip(&answers) {
+                let expected = model.apply(envelope, answer);
+                assert_eq!(ModelAnswer::of(answer), expected, "{kind:?}, seed {seed}: {envelope:?}");
+                generator.learn(envelope, answer);
+                if !tenants.contains(&envelope.tenant) {
+                    tenants.push(envelope.tenant);
+                }
+            }
+            done += size;
+        }
+        let differences = snapshot(&fixture.store, &tenants).await.expect("the rows can be read");
+        let differences = differences.differences(&model.snapshot());
+        assert!(differences.is_empty(), "{kind:?}, seed {seed}:\n{}", differences.join("\n"));
+    }
+}
+
+/// Every row of the tenants, as the model shows its own.
+async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, StoreError> {
+    let mut all = Snapshot::default();
+    for tenant in tenants {
+        let tenant = *tenant;
+        let own = [tenant.into()];
+        for template in store.list_templates(tenant, None, None, None, i64::MAX).await? {
+            all.template(tenant, &template);
+        }
+        let sql = format!("SELECT {} FROM mkt_user_coupon WHERE tenant_id = $1", decode::COUPON);
+        for coupon in store.stream(&sql, &own, decode::coupon).await? {
+            all.coupon(tenant, &coupon);
+        }
+        let sql = format!("SELECT {} FROM mkt_points_account WHERE tenant_id = $1", decode::ACCOUNT);
+        for account in store.stream(&sql, &own, decode::account).await? {
+            all.account(tenant, &account);
+        }
+        let sql = format!("SELECT {} FROM mkt_points_lot WHERE tenant_id = $1", decode::LOT);
+        let with_member = |row: &Row| Ok((row.caller_id(1)?, decode::lot(row)?));
+        for (member, lot) in store.stream(&sql, &own, with_member).await? {
+            all.lot(tenant, &member, &lot);
+        }
+        let sql = format!("SELECT {} FROM mkt_points_hold WHERE tenant_id = $1", decode::HOLD);
+        for hold in store.stream(&sql, &own, decode::hold).await? {
+            all.hold(tenant, &hold);
+        }
+        let sql = format!("SELECT {} FROM mkt_points_transaction WHERE tenant_id = $1", decode::TRANSACTION);
+        for transaction in store.stream(&sql, &own, decode::transaction).await? {
+            all.transaction(tenant, &transaction);
+        }
+        let sql = "SELECT transaction_id, reversed FROM mkt_points_reversal WHERE tenant_id = $1";
+        let reversal = |row: &Row| Ok((scrip_domain::TransactionId(row.uuid(0)?), row.int(1)?));
+        for (id, reversed) in store.stream(sql, &own, reversal).await? {
+            all.reversed(tenant, id, reversed);
+        }
+    }
+    Ok(all)
+}
