@@ -3,9 +3,13 @@
 //! Direction: cli -> app -> http, jobs -> engine -> store -> domain. Nothing below http knows HTTP; nothing below app
 //! sees the whole configuration; nothing but [`clock`] asks for the time.
 
+pub mod app;
+pub mod bench;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod http;
 pub mod jobs;
 pub mod metrics;
 pub mod store;

@@ -30,6 +30,7 @@ pub mod load;
 pub mod probe;
 pub mod report;
 pub mod scenario;
+pub mod server;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ mod key;
 mod output;
 mod serve;
 mod tenant;
-mod verify;
+// mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,7 +47,7 @@ enum Command {
     /// Recompute every invariant from the rows; name each row that breaks one. Exits 1 unless clean.
     ///
     /// Reads one consistent snapshot, so it may run beside a busy server.
-    Verify(verify::VerifyArgs),
+    // Verify(verify::VerifyArgs),
     /// Measure this machine: start a server on a temporary store, load it over HTTP, print the figures.
     Bench(bench::BenchArgs),
     /// Fill a running server with a small shop and show what it does.
@@ -122,7 +122,7 @@ impl Cli {
                 Command::Migrate(args) => migrate(&args).await?,
                 Command::Tenant(command) => command.run().await?,
                 Command::Key(command) => command.run().await?,
-                Command::Verify(args) => return args.run().await,
+                // Command::Verify(args) => return args.run().await,
                 Command::Bench(args) => return args.run().await,
                 Command::Demo(args) => args.run().await?,
                 Command::Config(ConfigCommand::Defaults) => print!("{}", crate::config::DEFAULTS),

@@ -13,7 +13,7 @@ pub fn print<T: Serialize>(json: bool, values: &[T], header: &[&str], row: fn(&T
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header);
     for value in values {
         table.add_row(row(value));

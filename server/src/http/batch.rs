@@ -119,7 +119,7 @@ enum Draft {
     Reverse { transaction_id: TransactionId, points: Option<i64>, remark: Option<String> },
 }
 
-struct Ordered {
+pub struct Ordered {
     op: Op,
     draft: Draft,
     idempotency_key: Option<String>,

@@ -188,3 +188,283 @@ fn cut<T>(rows: &mut Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> Optio
     rows.truncate(limit);
     rows.last().map(cursor)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Request, StatusCode, header};
+    use axum::response::Response;
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
+    use crate::engine::EngineOptions;
+    use crate::store::{StoreOptions, StoreUrl};
+
+    /// The paths that need no credential.
+    const PUBLIC: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+    struct Server {
+        app: AppState,
+        platform: String,
+        _folder: tempfile::TempDir,
+    }
+
+    async fn server() -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let options = StoreOptions::new(StoreUrl::Sqlite(folder.path().join("scrip.db")));
+        let store = Store::open(&options).await.unwrap();
+        store.migrate().await.unwrap();
+        let metrics = Metrics::new();
+        let engine = Engine::start(&store, EngineOptions::default(), metrics.clone()).await.unwrap();
+        let limits = HttpLimits {
+            max_connections: 10,
+            max_body_bytes: 65_536,
+            max_batch_bytes: 8 * 1024 * 1024,
+            drain: Duration::from_secs(1),
+        };
+        let (platform, digest) = auth::new_secret();
+        Server { app: AppState::new(store, engine, metrics, limits, digest), platform, _folder: folder }
+    }
+
+    impl Server {
+        async fn send(&self, request: Request<Body>) -> Response {
+            router(self.app.clone()).oneshot(request).await.unwrap()
+        }
+
+        async fn ask(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+            let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {key}"));
+            let request = match body {
+                Some(body) => {
+                    request.header("content-type", "application/json").body(Body::from(body.to_string())).unwrap()
+                }
+                None => request.body(Body::empty()).unwrap(),
+            };
+            let response = self.send(request).await;
+            (response.status(), body_of(response).await)
+        }
+
+        async fn key(&self, scope: &str, member: Option<&str>) -> String {
+            let tenant = json!({"name":"Shop","currency":"EUR","time_zone":"UTC"});
+            let (status, tenant) = self.ask(&self.platform, "POST", "/v1/tenants", Some(tenant)).await;
+            assert_eq!(status, 201, "{tenant}");
+            self.key_of(tenant["id"].as_str().unwrap(), scope, member).await
+        }
+
+        async fn key_of(&self, tenant: &str, scope: &str, member: Option<&str>) -> String {
+            let path = format!("/v1/tenants/{tenant}/api-keys");
+            let key = json!({"name":"k","scope":scope,"member_id":member});
+            let (status, key) = self.ask(&self.platform, "POST", &path, Some(key)).await;
+            assert_eq!(status, 201, "{key}");
+            key["secret"].as_str().unwrap().to_owned()
+        }
+    }
+
+    async fn body_of(response: Response) -> Value {
+        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into())
+    }
+
+    fn filled(path: &str) -> String {
+        let parts = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part });
+        parts.collect::<Vec<_>>().join("/")
+    }
+
+    #[tokio::test]
+    async fn nothing_but_the_public_paths_answers_without_a_credential() {
+        let server = server().await;
+        let wrong = ["", "Basic x", "Bearer", "Bearer x", &format!("Bearer scrip_{}", "0".repeat(72))].map(str::to_owned);
+        let stranger = format!("Bearer {}", auth::new_secret().0);
+        for (method, path) in operations() {
+            for credential in wrong.iter().chain([&stranger]) {
+                let mut request = Request::builder().method(method.clone()).uri(filled(&path));
+                if !credential.is_empty() {
+                    request = request.header("authorization", credential);
+                }
+                let response = server.send(request.body(Body::from("nonsense")).unwrap()).await;
+                if PUBLIC.contains(&path.as_str()) {
+                    assert_eq!(response.status(), 200, "{method} {path}");
+                } else {
+                    assert_eq!(response.status(), 401, "{method} {path} with {credential:?}");
+                    assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
+                    let id = response.headers()["x-request-id"].clone();
+                    assert_eq!(body_of(response).await["request_id"], id.to_str().unwrap());
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_operation_admits_the_scope_it_declares_and_none_below() {
+        let server = server().await;
+        let keys = [
+            ("MEMBER", server.key("MEMBER", Some("x")).await),
+            ("SERVICE", server.key("SERVICE", None).await),
+            ("OPERATOR", server.key("OPERATOR", None).await),
+            ("PLATFORM", server.platform.clone()),
+        ];
+        let rank = |scope: &str| keys.iter().position(|(name, _)| *name == scope).unwrap();
+        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        for (method, path) in operations() {
+            let operation = &document["paths"][&path][method.as_str().to_lowercase()];
+            if PUBLIC.contains(&path.as_str()) {
+                assert!(operation["security"].is_null(), "{path}");
+                continue;
+            }
+            let declared = operation["security"][0]["key"][0].as_str().expect("a declared scope");
+            for (scope, key) in &keys {
+                let admitted = if declared == "PLATFORM" || *scope == "PLATFORM" {
+                    *scope == declared
+                } else {
+                    rank(scope) >= rank(declared)
+                };
+                let (status, body) = server.ask(key, method.as_str(), &filled(&path), None).await;
+                assert_eq!(status != 403, admitted, "{method} {path} with {scope}: {body}");
+                assert_ne!(status, 401);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_members_key_reaches_only_its_own() {
+        let server = server().await;
+        let tenant = json!({"name":"Shop","currency":"EUR","time_zone":"UTC"});
+        let (_, tenant) = server.ask(&server.platform, "POST", "/v1/tenants", Some(tenant)).await;
+        let tenant = tenant["id"].as_str().unwrap();
+        let operator = server.key_of(tenant, "OPERATOR", None).await;
+        let own = server.key_of(tenant, "MEMBER", Some("m-1")).await;
+        let other = server.key_of(tenant, "MEMBER", Some("m-2")).await;
+        let template = json!({"name":"n","benefit":{"type":"AMOUNT_OFF","amount":1},"validity":{"type":"RELATIVE","days":1}});
+        let (status, template) = server.ask(&operator, "POST", "/v1/coupon-templates", Some(template)).await;
+        assert_eq!(status, 201, "{template}");
+        let claims = format!("/v1/coupon-templates/{}/claims", template["id"].as_str().unwrap());
+        let claim = json!({"member_id":"m-1"});
+        assert_eq!(server.ask(&other, "POST", &claims, Some(claim.clone())).await.0, 403);
+        let (status, coupon) = server.ask(&own, "POST", &claims, Some(claim)).await;
+        assert_eq!(status, 201, "{coupon}");
+        let path = format!("/v1/coupons/{}", coupon["id"].as_str().unwrap());
+        assert_eq!(server.ask(&own, "GET", &path, None).await, (StatusCode::OK, coupon));
+        assert_eq!(server.ask(&other, "GET", &path, None).await.0, 404);
+        let stranger = server.key("OPERATOR", None).await;
+        assert_eq!(server.ask(&stranger, "GET", &path, None).await.0, 404);
+        assert_eq!(server.ask(&own, "GET", "/v1/members/m-1/points", None).await.0, 200);
+        assert_eq!(server.ask(&own, "GET", "/v1/members/m-2/points", None).await.0, 403);
+        let early = json!({"member_id":"m-1","effective_at":"2020-01-01T00:00:00Z"});
+        assert_eq!(server.ask(&own, "POST", &claims, Some(early)).await.0, 403);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_or_not_readable_is_a_problem() {
+        let server = server().await;
+        let operator = server.key("OPERATOR", None).await;
+        let cases = [
+            ("GET", "/nowhere", None, 404, "NOT_FOUND"),
+            ("PUT", "/v1/tenants", None, 405, "METHOD_NOT_ALLOWED"),
+            ("GET", "/v1/coupons/cpn_1", None, 404, "COUPON_NOT_FOUND"),
+            ("GET", "/v1/coupons/%FF", None, 404, "COUPON_NOT_FOUND"),
+            ("GET", "/v1/members/a%20b/points", None, 400, "INVALID_REQUEST"),
+            ("GET", "/v1/events?limit=0", None, 400, "INVALID_REQUEST"),
+            ("POST", "/v1/coupon-templates", Some(json!([])), 400, "INVALID_REQUEST"),
+            ("POST", "/v1/coupon-templates", Some(json!("x".repeat(70_000))), 413, "BODY_TOO_LARGE"),
+            ("POST", "/v1/batch", Some(json!({})), 415, "UNSUPPORTED_MEDIA_TYPE"),
+            ("PATCH", "/v1/coupon-templates/tpl_00000000000000000000000000000001", None, 428, "PRECONDITION_REQUIRED"),
+        ];
+        for (method, path, body, status, code) in cases {
+            let (answered, body) = server.ask(&operator, method, path, body).await;
+            assert_eq!(answered, status, "{method} {path}: {body}");
+            assert_eq!((&body["code"], &body["status"]), (&json!(code), &json!(status)), "{method} {path}");
+        }
+        let request = Request::builder().method("POST").uri("/v1/expirations");
+        let request = request.header("authorization", format!("Bearer {operator}")).header("accept-language", "zh");
+        let request = request.header("content-type", "text/plain").header("x-request-id", "mine");
+        let response = server.send(request.body(Body::from("{}")).unwrap()).await;
+        assert_eq!(response.status(), 415);
+        assert_eq!(response.headers()[header::CONTENT_LANGUAGE], "zh");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()["x-request-id"], "mine");
+        assert_eq!(body_of(response).await["title"], "不支持的媒体类型");
+    }
+
+    #[tokio::test]
+    async fn a_revoked_key_is_refused_at_once() {
+        let server = server().await;
+        let tenant = json!({"name":"Shop","currency":"EUR","time_zone":"UTC"});
+        let (_, tenant) = server.ask(&server.platform, "POST", "/v1/tenants", Some(tenant)).await;
+        let tenant = tenant["id"].as_str().unwrap();
+        let service = server.key_of(tenant, "SERVICE", None).await;
+        assert_eq!(server.ask(&service, "GET", "/v1/events", None).await.0, 200);
+        let path = format!("/v1/tenants/{tenant}/api-keys");
+        let (_, keys) = server.ask(&server.platform, "GET", &path, None).await;
+        let path = format!("{path}/{}", keys["data"][0]["id"].as_str().unwrap());
+        assert_eq!(server.ask(&server.platform, "DELETE", &path, None).await.0, 204);
+        assert_eq!(server.ask(&service, "GET", "/v1/events", None).await.0, 401);
+    }
+
+    #[tokio::test]
+    async fn the_documentation_is_served_and_the_metrics_name_routes() {
+        let server = server().await;
+        for (path, kind) in [
+            ("/openapi.json", "application/json"),
+            ("/docs/", "text/html"),
+            ("/docs/swagger-ui-bundle.js", "text/javascript"),
+            ("/docs/errors", "text/html; charset=utf-8"),
+        ] {
+            let response = server.send(Request::get(path).body(Body::empty()).unwrap()).await;
+            assert_eq!(response.status(), 200, "{path}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], kind, "{path}");
+        }
+        server.app.start_draining();
+        assert_eq!(server.ask("", "GET", "/readyz", None).await.0, 503);
+        let (_, metrics) = server.ask("", "GET", "/metrics", None).await;
+        let metrics = metrics.as_str().unwrap();
+        for label in ["GET /docs", "GET /readyz"] {
+            assert!(metrics.contains(&format!("route=\"{label}\"")), "{label}: {metrics}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem() {
+        let server = server().await;
+        let broken = Router::new()
+            .route("/", axum::routing::get(|| async { if true { panic!("oops") } }))
+            .layer(edge::EdgeLayer(server.app.clone()));
+        let response = broken.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 500);
+        assert_eq!(body_of(response).await["code"], "INTERNAL");
+    }
+
+    /// `openapi.json` in the repository is what the code says: `UPDATE_OPENAPI=1 cargo test` writes it anew.
+    #[test]
+    fn openapi_json_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../openapi.json");
+        let text = openapi_json();
+        if std::env::var_os("UPDATE_OPENAPI").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == text, "openapi.json is stale; run: UPDATE_OPENAPI=1 cargo test -p scrip-server openapi_json");
+    }
+
+    #[test]
+    fn operations_are_named_after_what_they_do() {
+        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        let mut names = Vec::new();
+        for (method, path) in operations() {
+            let operation = &document["paths"][&path][method.as_str().to_lowercase()];
+            let name = operation["operationId"].as_str().unwrap().to_owned();
+            assert!(name.split_once('_').is_some(), "{name} is no verb_resource");
+            assert!(operation["summary"].is_string(), "{name} has no summary");
+            names.push(name);
+        }
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        // Every reference leads somewhere.
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(document.pointer(reference).is_some(), "{reference} is missing");
+        }
+    }
+}

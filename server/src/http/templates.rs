@@ -10,6 +10,8 @@ use scrip_domain::time::Window;
 use scrip_domain::{Command, Rejection, TemplateId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{Object as ObjectSchema, Schema, Type};
 use utoipa::ToSchema;
 
 use super::answer::{self, etag};
@@ -274,9 +276,27 @@ fn check_metadata(errors: &mut FieldErrors, metadata: &Map<String, Value>) {
 }
 
 /// A JSON merge patch (RFC 7396) over what [`TemplateRequest`] describes.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize)]
 #[serde(transparent)]
-pub struct TemplateEdit(#[schema(value_type = Object)] Map<String, Value>);
+pub struct TemplateEdit(Map<String, Value>);
+
+impl utoipa::PartialSchema for TemplateEdit {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = <TemplateRequest as utoipa::PartialSchema>::schema();
+        if let RefOr::T(Schema::Object(edit)) = &mut schema {
+            edit.description = Some("A JSON merge patch (RFC 7396): null restores the default.".into());
+            edit.required.clear();
+            edit.properties.retain(|name, _| EDITABLE.contains(&name.as_str()));
+            // Parts of these are enough.
+            for name in ["benefit", "validity"] {
+                edit.properties.insert(name.into(), ObjectSchema::with_type(Type::Object).into());
+            }
+        }
+        schema
+    }
+}
+
+impl ToSchema for TemplateEdit {}
 
 const EDITABLE: [&str; 12] = [
     "name",
@@ -413,7 +433,7 @@ pub async fn get_coupon_template(
     let tag = etag(template.version);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
     let is_known = known.is_some_and(|tags| {
-        tags.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|known| known == "*" || known.as_bytes() == tag)
+        tags.split(',').map(|known| known.trim().trim_start_matches("W/")).any(|known| known == "*" || tag == known)
     });
     let mut response =
         if is_known { StatusCode::NOT_MODIFIED.into_response() } else { answer::ok(&TemplateView::from(&template))? };
