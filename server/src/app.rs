@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::config::Settings;
-use crate::engine::Engine;
+use crate::engine::{Decider, Engine};
 use crate::http::{self, AppState, HttpLimits};
 use crate::jobs::housekeeping;
 use crate::metrics::Metrics;
@@ -31,6 +31,18 @@ impl App {
     /// # Errors
     /// What cannot be used or reached, naming the setting.
     pub async fn start(settings: &Settings, platform_key: Option<&str>) -> anyhow::Result<App> {
+        App::start_with(settings, platform_key, None).await
+    }
+
+    /// The same with another algorithm for some commands, for benchmarks.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_with(
+        settings: &Settings,
+        platform_key: Option<&str>,
+        decider: Option<Decider>,
+    ) -> anyhow::Result<App> {
         let options = settings.store.options()?;
         let store = Store::open(&options).await.context("store.url (--store) cannot be used")?;
         if settings.store.migrate {
@@ -41,7 +53,7 @@ impl App {
         }
         store.ping().await.context("the schema is missing; run `scrip migrate`")?;
         let metrics = Metrics::new();
-        let engine = Engine::start(&store, settings.engine.options(), metrics.clone()).await?;
+        let engine = Engine::start_with(&store, settings.engine.options(), metrics.clone(), decider).await?;
         let (platform_digest, new_platform_key) = platform_key_of(&store, platform_key).await?;
         let limits = HttpLimits {
             max_connections: settings.server.max_connections,
@@ -90,4 +102,3 @@ async fn platform_key_of(store: &Store, given: Option<&str>) -> anyhow::Result<(
     let stored = store.platform_digest().await?.context("the platform key vanished while starting")?;
     Ok((stored, None))
 }
-

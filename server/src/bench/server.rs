@@ -27,7 +27,8 @@ impl ServerProcess {
     /// # Errors
     /// When it does not start or is not ready in time.
     pub async fn start(program: PathBuf, arguments: &[String]) -> Result<ServerProcess> {
-        let addr = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).context("a free port")?;
+        let addr =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).context("a free port")?;
         let platform_key = format!("{:032x}", rand::random::<u128>());
         let child = Command::new(&program)
             .args(arguments)

@@ -79,7 +79,10 @@ impl DemoArgs {
             vec![row.what.clone(), row.accepted.to_string(), row.refused.to_string()]
         })?;
         if !self.json {
-            println!("\nLook at one of them:\n  curl -s http://{}/v1/members/member-1/points -H \"Authorization: Bearer $SCRIP_KEY\"", self.server);
+            println!(
+                "\nLook at one of them:\n  curl -s http://{}/v1/members/member-1/points -H \"Authorization: Bearer $SCRIP_KEY\"",
+                self.server
+            );
         }
         Ok(())
     }

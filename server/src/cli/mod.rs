@@ -129,7 +129,10 @@ impl Cli {
                 Command::Config(ConfigCommand::Check(args)) => {
                     let settings = Settings::load(args.config.as_deref())?;
                     let options = settings.store.options()?;
-                    println!("The configuration is usable. Store: {}. Listening on {}.", options.url, settings.server.listen);
+                    println!(
+                        "The configuration is usable. Store: {}. Listening on {}.",
+                        options.url, settings.server.listen
+                    );
                 }
                 Command::Openapi => println!("{}", crate::http::openapi_json()),
             }

@@ -7,7 +7,12 @@ use serde::Serialize;
 ///
 /// # Errors
 /// When a value has no JSON form.
-pub fn print<T: Serialize>(json: bool, values: &[T], header: &[&str], row: fn(&T) -> Vec<String>) -> anyhow::Result<()> {
+pub fn print<T: Serialize>(
+    json: bool,
+    values: &[T],
+    header: &[&str],
+    row: fn(&T) -> Vec<String>,
+) -> anyhow::Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(values)?);
         return Ok(());

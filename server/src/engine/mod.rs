@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use scrip_domain::{Answer, Command, Envelope};
 use tokio::sync::{mpsc, oneshot};
 
@@ -74,7 +74,11 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
+/// Decides some commands in place of the lanes: a benchmark's other algorithm behind the same HTTP layer.
+pub type Decider = Arc<dyn Fn(&Envelope) -> Option<BoxFuture<'static, Result<Answer, SubmitError>>> + Send + Sync>;
+
 struct Inner {
+    decider: Option<Decider>,
     lanes: Vec<mpsc::Sender<Job>>,
     memory: Arc<RefusalMemory>,
     metrics: Arc<Metrics>,
@@ -88,6 +92,19 @@ impl Engine {
     /// # Errors
     /// When the store gives no writer.
     pub async fn start(store: &Store, options: EngineOptions, metrics: Arc<Metrics>) -> Result<Engine, StoreError> {
+        Engine::start_with(store, options, metrics, None).await
+    }
+
+    /// Starts the lanes; `decider` goes first where it gives a future.
+    ///
+    /// # Errors
+    /// When the store gives no writer.
+    pub async fn start_with(
+        store: &Store,
+        options: EngineOptions,
+        metrics: Arc<Metrics>,
+        decider: Option<Decider>,
+    ) -> Result<Engine, StoreError> {
         let memory = Arc::new(RefusalMemory::new(store.clone()));
         let count = match store {
             Store::Sqlite(_) => 1,
@@ -101,7 +118,7 @@ impl Engine {
             lanes.push(sender);
         }
         let draining = AtomicBool::new(false);
-        Ok(Engine { inner: Arc::new(Inner { lanes, memory, metrics, options, draining }) })
+        Ok(Engine { inner: Arc::new(Inner { decider, lanes, memory, metrics, options, draining }) })
     }
 
     /// Decides one command.
@@ -109,6 +126,9 @@ impl Engine {
     /// # Errors
     /// A [`SubmitError`] when it could not be decided.
     pub async fn submit(&self, envelope: Envelope) -> Result<Answer, SubmitError> {
+        if let Some(decision) = self.inner.decider.as_ref().and_then(|decider| decider(&envelope)) {
+            return decision.await;
+        }
         if let Some(rejection) = self.inner.memory.refuse(&envelope) {
             self.inner.metrics.refused_from_memory.inc();
             return Ok(Answer::Refused(rejection));

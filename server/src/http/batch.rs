@@ -39,6 +39,7 @@ const LINES_AT_A_TIME: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = BatchOp)]
 enum Op {
     Claim,
     Lock,
@@ -104,6 +105,7 @@ pub struct Line {
     r#type: Option<String>,
     reference: Option<String>,
     remark: Option<String>,
+    #[schema(ignore)]
     available_from: Option<Time>,
     expires_at: Option<Time>,
     idempotency_key: Option<String>,
@@ -302,7 +304,8 @@ pub async fn create_batch(
     let mut pending = Vec::with_capacity(lines.len());
     for line in lines {
         let (number, text) = (line.number, line.text);
-        let envelope = line.ordered.and_then(|ordered| Ok((ordered.op, envelope(ordered, text, &owners, &caller, now)?)));
+        let envelope =
+            line.ordered.and_then(|ordered| Ok((ordered.op, envelope(ordered, text, &owners, &caller, now)?)));
         pending.push(match envelope {
             Ok((op, envelope)) => {
                 envelopes.push(envelope);
@@ -336,7 +339,8 @@ async fn read_lines(bytes: &[u8], now: Timestamp) -> Result<Vec<Asked<'_>>, Prob
         }
         lines.push(Asked { number: index + 1, text, ordered: parse::<Line>(text, now) });
     }
-    let is_malformed = |line: &Asked<'_>| line.ordered.as_ref().is_err_and(|problem| problem.code == Code::MalformedBody);
+    let is_malformed =
+        |line: &Asked<'_>| line.ordered.as_ref().is_err_and(|problem| problem.code == Code::MalformedBody);
     if lines.iter().all(is_malformed) {
         return Err(malformed("it has no line that is a JSON object"));
     }
@@ -446,7 +450,8 @@ mod tests {
             format!(r#"{{"op":"use","coupon_id":"cpn_{IDS}","order_id":"o-1","discount_amount":5}}"#),
             format!(r#"{{"op":"unlock","coupon_id":"cpn_{IDS}","order_id":"o-1"}}"#),
             format!(r#"{{"op":"return","coupon_id":"cpn_{IDS}","order_id":"o-1"}}"#),
-            r#"{"op":"grant","member_id":"m-1","points":10,"reference":"o-1","expires_at":"2030-01-01T00:00:00Z"}"#.into(),
+            r#"{"op":"grant","member_id":"m-1","points":10,"reference":"o-1","expires_at":"2030-01-01T00:00:00Z"}"#
+                .into(),
             r#"{"op":"debit","member_id":"m-1","points":10,"type":"USE_COUPON"}"#.into(),
             r#"{"op":"hold","member_id":"m-1","points":10}"#.into(),
             format!(r#"{{"op":"capture","hold_id":"hold_{IDS}","points":60}}"#),

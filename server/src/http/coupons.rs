@@ -10,6 +10,7 @@ use scrip_domain::{Command, CouponId, MemberId, OrderId, TemplateId, Timestamp};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::AppState;
 use super::answer;
 use super::auth::{AnyKey, Operator, Service};
 use super::extract::{Checked, Cursor, InPath, Input, Parameters};
@@ -17,8 +18,7 @@ use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
 use super::schema::{self, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
-use super::views::{CouponView, Page};
-use super::AppState;
+use super::views::{CouponPage, CouponView, Page};
 use crate::clock;
 
 /// Who claims.
@@ -184,7 +184,7 @@ pub async fn get_coupon(
 #[utoipa::path(get, path = "/v1/members/{member_id}/coupons", tag = "Coupons", security(("key" = ["MEMBER"])),
     params(("member_id" = schema::MemberId, Path), ("status" = Option<schema::CouponStatus>, Query),
         ("template_id" = Option<schema::TemplateId>, Query), PageQuery),
-    responses((status = 200, description = "A page", body = Page<CouponView<'static>>), Problems))]
+    responses((status = 200, description = "A page", body = CouponPage), Problems))]
 pub async fn list_coupons(
     State(app): State<AppState>,
     key: AnyKey,

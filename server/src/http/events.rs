@@ -7,13 +7,13 @@ use scrip_domain::event::EventKind;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::AppState;
 use super::answer;
 use super::auth::Service;
 use super::extract::{Cursor, Parameters};
 use super::problem::Problem;
 use super::schema::{self, PageQuery, Problems};
 use super::views::EventView;
-use super::AppState;
 use crate::store::read::EventPosition;
 
 const START: EventPosition = EventPosition { tx: 0, ordinal: -1 };
@@ -47,11 +47,7 @@ pub struct EventPage<'a> {
 #[utoipa::path(get, path = "/v1/events", tag = "Events", security(("key" = ["SERVICE"])),
     params(("type" = Option<schema::EventType>, Query), PageQuery),
     responses((status = 200, description = "A page", body = EventPage<'static>), Problems))]
-pub async fn list_events(
-    State(app): State<AppState>,
-    Service(caller): Service,
-    uri: Uri,
-) -> Result<Response, Problem> {
+pub async fn list_events(State(app): State<AppState>, Service(caller): Service, uri: Uri) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(&uri)?;
     let kind = parameters.take("type", "an event type, like coupon.claimed", EventKind::parse);
     let page = parameters.page();

@@ -9,6 +9,7 @@ use scrip_domain::{Command, Outcome, Rejection, Timestamp};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::AppState;
 use super::answer::{self, SweepView};
 use super::auth::Operator;
 use super::extract::{Checked, Input};
@@ -16,7 +17,6 @@ use super::fields::FieldErrors;
 use super::problem::Problem;
 use super::schema::{IdempotencyKey, Problems};
 use super::time::Time;
-use super::AppState;
 use crate::jobs::expire::{SweepScope, sweep};
 
 const LIMITS: RangeInclusive<i64> = 1..=10_000;

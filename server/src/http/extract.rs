@@ -12,9 +12,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use scrip_domain::{
-    CouponId, HoldId, Idempotency, KeyId, MemberId, TemplateId, TenantId, Timestamp, TransactionId,
-};
+use scrip_domain::{CouponId, HoldId, Idempotency, KeyId, MemberId, TemplateId, TenantId, Timestamp, TransactionId};
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -85,7 +83,7 @@ fn is_json(media_type: &str) -> bool {
 /// The whole body, when it is no longer than `limit` and arrives in time.
 pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
     let too_large = || {
-        let limit = if limit % 1024 == 0 { format!("{} KiB", limit / 1024) } else { format!("{limit} bytes") };
+        let limit = if limit.is_multiple_of(1024) { format!("{} KiB", limit / 1024) } else { format!("{limit} bytes") };
         Problem::new(Code::BodyTooLarge).with("limit", limit)
     };
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -446,10 +444,7 @@ mod tests {
         });
         let mut fields = fields_of(&body.to_string());
         fields.sort_unstable();
-        assert_eq!(
-            fields,
-            ["inner.amount", "inner.more", "inner.names[1]", "member_id", "other", "pionts", "points"]
-        );
+        assert_eq!(fields, ["inner.amount", "inner.more", "inner.names[1]", "member_id", "other", "pionts", "points"]);
         assert_eq!(fields_of("{}"), ["member_id", "points"]);
         assert_eq!(fields_of(r#"{"points":0,"member_id":null}"#), ["member_id", "points"]);
     }

@@ -27,12 +27,7 @@ pub struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
     /// Adds an error, unless the field or one around it has one already: the first says more than what follows from it.
-    pub fn add(
-        &mut self,
-        field: impl Into<Cow<'static, str>>,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
+    pub fn add(&mut self, field: impl Into<Cow<'static, str>>, message: impl Into<String>, remedy: impl Into<String>) {
         let field = field.into();
         if self.0.len() < MAX_ERRORS && !self.0.iter().any(|known| covers(&known.field, &field)) {
             self.0.push(FieldError { field, message: message.into(), remedy: remedy.into() });

@@ -104,7 +104,9 @@ pub fn router(app: AppState) -> Router {
 
 /// The API's description.
 pub fn openapi() -> OpenApi {
-    api().into_openapi()
+    let mut document = api().into_openapi();
+    schema::close_variants(&mut document);
+    document
 }
 
 /// The same as indented JSON: the text of openapi.json.
@@ -273,7 +275,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_but_the_public_paths_answers_without_a_credential() {
         let server = server().await;
-        let wrong = ["", "Basic x", "Bearer", "Bearer x", &format!("Bearer scrip_{}", "0".repeat(72))].map(str::to_owned);
+        let wrong =
+            ["", "Basic x", "Bearer", "Bearer x", &format!("Bearer scrip_{}", "0".repeat(72))].map(str::to_owned);
         let stranger = format!("Bearer {}", auth::new_secret().0);
         for (method, path) in operations() {
             for credential in wrong.iter().chain([&stranger]) {
@@ -334,7 +337,8 @@ mod tests {
         let operator = server.key_of(tenant, "OPERATOR", None).await;
         let own = server.key_of(tenant, "MEMBER", Some("m-1")).await;
         let other = server.key_of(tenant, "MEMBER", Some("m-2")).await;
-        let template = json!({"name":"n","benefit":{"type":"AMOUNT_OFF","amount":1},"validity":{"type":"RELATIVE","days":1}});
+        let template =
+            json!({"name":"n","benefit":{"type":"AMOUNT_OFF","amount":1},"validity":{"type":"RELATIVE","days":1}});
         let (status, template) = server.ask(&operator, "POST", "/v1/coupon-templates", Some(template)).await;
         assert_eq!(status, 201, "{template}");
         let claims = format!("/v1/coupon-templates/{}/claims", template["id"].as_str().unwrap());
@@ -426,7 +430,14 @@ mod tests {
     async fn a_panic_is_a_problem() {
         let server = server().await;
         let broken = Router::new()
-            .route("/", axum::routing::get(|| async { if true { panic!("oops") } }))
+            .route(
+                "/",
+                axum::routing::get(|| async {
+                    if true {
+                        panic!("oops")
+                    }
+                }),
+            )
             .layer(edge::EdgeLayer(server.app.clone()));
         let response = broken.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), 500);
@@ -442,7 +453,10 @@ mod tests {
             std::fs::write(path, &text).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(written == text, "openapi.json is stale; run: UPDATE_OPENAPI=1 cargo test -p scrip-server openapi_json");
+        assert!(
+            written == text,
+            "openapi.json is stale; run: UPDATE_OPENAPI=1 cargo test -p scrip-server openapi_json"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use scrip_domain::{Command, HoldId, LotId, MemberId, Timestamp, TransactionId};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::AppState;
 use super::answer;
 use super::auth::{AnyKey, Service};
 use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Parameters};
@@ -16,8 +17,7 @@ use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
 use super::schema::{self, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
-use super::views::{BalanceView, HoldView, LotView, Page, TransactionView};
-use super::AppState;
+use super::views::{BalanceView, HoldView, LotView, Page, PointsLotPage, PointsTransactionPage, TransactionView};
 use crate::clock;
 
 /// How far ahead a balance looks for points that expire.
@@ -37,7 +37,7 @@ pub struct GrantRequest {
     #[schema(max_length = 500)]
     remark: Option<String>,
     /// Must be null: granted points can be spent at once.
-    #[schema(value_type = Option<Time>, nullable)]
+    #[schema(ignore)]
     available_from: Option<Time>,
     /// Null: never.
     expires_at: Option<Time>,
@@ -60,7 +60,11 @@ impl Checked for GrantRequest {
 /// Lots that become available later are part of the ledger's model, but no command makes one yet.
 pub fn refuse_available_from(errors: &mut FieldErrors, at: Option<Time>) {
     if at.is_some() {
-        errors.add("available_from", "is not supported", "Leave it out, or grant the points when they become available.");
+        errors.add(
+            "available_from",
+            "is not supported",
+            "Leave it out, or grant the points when they become available.",
+        );
     }
 }
 
@@ -195,12 +199,7 @@ pub struct Note {
 }
 
 /// A movement that keeps all limits.
-pub fn movement(
-    errors: &mut FieldErrors,
-    direction: Direction,
-    points: Option<i64>,
-    note: Note,
-) -> Option<Movement> {
+pub fn movement(errors: &mut FieldErrors, direction: Direction, points: Option<i64>, note: Note) -> Option<Movement> {
     let points = errors.integer("points", points, 1..=MAX_POINTS);
     errors.optional_text("reference", note.reference.as_deref(), 1..=64);
     check_remark(errors, note.remark.as_deref());
@@ -388,7 +387,7 @@ impl Cursor for i64 {
 #[utoipa::path(get, path = "/v1/members/{member_id}/points/transactions", tag = "Points",
     security(("key" = ["MEMBER"])),
     params(("member_id" = schema::MemberId, Path), ("type" = Option<schema::TransactionType>, Query), PageQuery),
-    responses((status = 200, description = "A page", body = Page<TransactionView<'static>>), Problems))]
+    responses((status = 200, description = "A page", body = PointsTransactionPage), Problems))]
 pub async fn list_transactions(
     State(app): State<AppState>,
     key: AnyKey,
@@ -425,7 +424,7 @@ impl Cursor for LotCursor {
 /// List a member's lots with points left, soonest expiring first
 #[utoipa::path(get, path = "/v1/members/{member_id}/points/lots", tag = "Points", security(("key" = ["MEMBER"])),
     params(("member_id" = schema::MemberId, Path), PageQuery),
-    responses((status = 200, description = "A page", body = Page<LotView>), Problems))]
+    responses((status = 200, description = "A page", body = PointsLotPage), Problems))]
 pub async fn list_lots(
     State(app): State<AppState>,
     key: AnyKey,
@@ -456,7 +455,8 @@ mod tests {
         let cursor = (Timestamp::NEVER, Timestamp(-5), LotId(uuid::Uuid::from_u128(9)));
         assert_eq!(LotCursor::read(&cursor.write()), Some(cursor));
         assert_eq!(i64::read(&7.write()), Some(7));
-        for bad in ["", "1.2", "1.2.lot_", "x.2.lot_00000000000000000000000000000009", &format!("{}.1", cursor.write())] {
+        for bad in ["", "1.2", "1.2.lot_", "x.2.lot_00000000000000000000000000000009", &format!("{}.1", cursor.write())]
+        {
             assert_eq!(LotCursor::read(bad), None, "{bad}");
         }
         assert_eq!(i64::read("-1"), None);

@@ -462,9 +462,7 @@ impl From<Rejection> for Problem {
             Rejection::MemberLevel { allowed } => of(Code::MemberLevel).with("allowed", allowed.join(", ")),
             Rejection::ClaimLimitReached { limit, .. } => of(Code::LimitReached).with("limit", limit),
             Rejection::SoldOut { total, .. } => of(Code::SoldOut).with("total", total),
-            Rejection::CouponExpired { valid_until } => {
-                of(Code::CouponExpired).with("valid_until", Time(valid_until))
-            }
+            Rejection::CouponExpired { valid_until } => of(Code::CouponExpired).with("valid_until", Time(valid_until)),
             Rejection::CouponNotYetValid { valid_from } => {
                 of(Code::CouponNotYetValid).with("valid_from", Time(valid_from))
             }
@@ -604,9 +602,9 @@ mod tests {
             }
             for language in [Language::English, Language::Chinese] {
                 let body = problem.body(language, "r");
-                let paths = ["{member_id}", "{tenant_id}"].iter().fold(body.detail.to_string(), |text, path| {
-                    text.replace(path, "")
-                });
+                let paths = ["{member_id}", "{tenant_id}"]
+                    .iter()
+                    .fold(body.detail.to_string(), |text, path| text.replace(path, ""));
                 assert!(!paths.contains('{'), "{code}: {paths}");
             }
         }

@@ -7,7 +7,7 @@ use scrip_domain::event::EventKind;
 use scrip_domain::{points, tenant};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::schema::{ComponentsBuilder, Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{AdditionalProperties, ComponentsBuilder, Object, ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, InfoBuilder, License, OpenApi, OpenApiBuilder, Ref, RefOr, Required};
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
@@ -19,7 +19,8 @@ fn text() -> ObjectBuilder {
 }
 
 macro_rules! schemas {
-    ($($name:ident = $schema:expr;)*) => {$(
+    ($($name:ident = $schema:expr;)*) => {
+    $(
         pub struct $name;
 
         impl PartialSchema for $name {
@@ -30,11 +31,18 @@ macro_rules! schemas {
         }
 
         impl ToSchema for $name {}
-    )*};
+    )*
+
+    /// Paths and queries refer to these without bringing them along.
+    fn with_schemas(components: ComponentsBuilder) -> ComponentsBuilder {
+        components$(.schema_from::<$name>())*
+    }};
 }
 
 fn id(prefix: &str) -> ObjectBuilder {
-    text().pattern(Some(format!("^{prefix}[0-9a-f]{{32}}$"))).examples([format!("{prefix}0190f3a1c6de7a53b0a1c2d3e4f50617")])
+    text()
+        .pattern(Some(format!("^{prefix}[0-9a-f]{{32}}$")))
+        .examples([format!("{prefix}0190f3a1c6de7a53b0a1c2d3e4f50617")])
 }
 
 fn caller_id(of: &str, example: &str) -> ObjectBuilder {
@@ -94,8 +102,7 @@ const SHARED: &[(&str, &str)] = &[
 /// Those of edits that need `If-Match`.
 pub struct EditProblems;
 
-const EDITS: &[(&str, &str)] =
-    &[("412", "Changed meanwhile: `If-Match` is stale"), ("428", "`If-Match` is missing")];
+const EDITS: &[(&str, &str)] = &[("412", "Changed meanwhile: `If-Match` is stale"), ("428", "`If-Match` is missing")];
 
 fn references(statuses: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     let reference = |status: &str| RefOr::Ref(Ref::from_response_name(format!("Problem{status}")));
@@ -125,7 +132,7 @@ impl IntoResponses for Unready {
 
 /// The document without its paths.
 pub fn document() -> OpenApi {
-    let mut components = ComponentsBuilder::new()
+    let mut components = with_schemas(ComponentsBuilder::new())
         .schema_from::<ProblemBody<'static>>()
         .security_scheme(
             "key",
@@ -156,6 +163,19 @@ pub fn document() -> OpenApi {
     OpenApiBuilder::new().info(info).components(Some(components.build())).build()
 }
 
+/// Says that the variants of tagged objects have no further fields, which a derived schema leaves open.
+pub fn close_variants(document: &mut OpenApi) {
+    let schemas = document.components.iter_mut().flat_map(|components| components.schemas.values_mut());
+    for schema in schemas {
+        let RefOr::T(Schema::OneOf(variants)) = schema else { continue };
+        for variant in &mut variants.items {
+            if let RefOr::T(Schema::Object(object)) = variant {
+                object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+            }
+        }
+    }
+}
+
 fn parameter(name: &str, place: ParameterIn, required: bool, description: &str, schema: ObjectBuilder) -> Parameter {
     ParameterBuilder::new()
         .name(name)
@@ -171,7 +191,8 @@ pub struct IdempotencyKey;
 
 impl IntoParams for IdempotencyKey {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let description = "The same key with the same request answers as the first time, with `Idempotency-Replayed: true`.";
+        let description =
+            "The same key with the same request answers as the first time, with `Idempotency-Replayed: true`.";
         let schema = text().pattern(Some("^[ -~]{1,128}$"));
         vec![parameter("Idempotency-Key", ParameterIn::Header, false, description, schema)]
     }

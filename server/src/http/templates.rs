@@ -10,10 +10,11 @@ use scrip_domain::time::Window;
 use scrip_domain::{Command, Rejection, TemplateId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{Object as ObjectSchema, Schema, Type};
-use utoipa::ToSchema;
 
+use super::AppState;
 use super::answer::{self, etag};
 use super::auth::{Operator, Service};
 use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Object, Parameters, parse_value};
@@ -21,8 +22,7 @@ use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
 use super::schema::{self, EditProblems, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
-use super::views::{BenefitView, DefinitionView, Page, TemplateView, ValidityView};
-use super::AppState;
+use super::views::{BenefitView, CouponTemplatePage, DefinitionView, Page, TemplateView, ValidityView};
 use crate::clock;
 
 const MAX_DAYS: i64 = 3_650;
@@ -143,16 +143,15 @@ impl Checked for TemplateRequest {
         let benefit = errors.required("benefit", self.benefit).and_then(|benefit| benefit.0.check(errors));
         let validity = errors.required("validity", self.validity).and_then(|validity| validity.0.check(errors));
         let scope = self.scope.unwrap_or_default().0;
-        let scope = Scope {
-            products: scope.products.unwrap_or_default(),
-            categories: scope.categories.unwrap_or_default(),
-        };
+        let scope =
+            Scope { products: scope.products.unwrap_or_default(), categories: scope.categories.unwrap_or_default() };
         errors.names("scope.products", &scope.products);
         errors.names("scope.categories", &scope.categories);
         let member_levels = self.member_levels.unwrap_or_default();
         errors.names("member_levels", &member_levels);
         let window = self.distribution.unwrap_or_default().0;
-        let distribution = Window { starts_at: window.starts_at.map(|at| at.0), ends_at: window.ends_at.map(|at| at.0) };
+        let distribution =
+            Window { starts_at: window.starts_at.map(|at| at.0), ends_at: window.ends_at.map(|at| at.0) };
         if let (Some(start), Some(end)) = (distribution.starts_at, distribution.ends_at) {
             check_order(errors, "distribution.ends_at", start, end);
         }
@@ -242,10 +241,8 @@ impl ValidityRequest {
                 Some(Validity::Fixed { starts_at, ends_at })
             }
             ValidityKind::Relative => {
-                let times = [
-                    ("validity.starts_at", self.starts_at.is_some()),
-                    ("validity.ends_at", self.ends_at.is_some()),
-                ];
+                let times =
+                    [("validity.starts_at", self.starts_at.is_some()), ("validity.ends_at", self.ends_at.is_some())];
                 refuse_foreign(errors, &times);
                 let days = errors.integer("validity.days", self.days, 1..=MAX_DAYS)?;
                 Some(Validity::Relative { days: u32::try_from(days).ok()? })
@@ -322,9 +319,7 @@ impl Checked for TemplateEdit {
                 "total_stock" | "remaining_stock" => {
                     ("cannot be edited", "POST /v1/coupon-templates/{template_id}/stock adds or takes away.".into())
                 }
-                "enabled" => {
-                    ("cannot be edited", "POST /v1/coupon-templates/{template_id}/enable or /disable.".into())
-                }
+                "enabled" => ("cannot be edited", "POST /v1/coupon-templates/{template_id}/enable or /disable.".into()),
                 _ => ("is not a known field", format!("Leave it out. Known are: {}.", EDITABLE.join(", "))),
             };
             errors.add(name.clone(), message, remedy);
@@ -396,7 +391,7 @@ pub async fn create_coupon_template(
 /// List coupon templates, newest first
 #[utoipa::path(get, path = "/v1/coupon-templates", tag = "Coupon templates", security(("key" = ["SERVICE"])),
     params(("enabled" = Option<bool>, Query), ("type" = Option<schema::BenefitType>, Query), PageQuery),
-    responses((status = 200, description = "A page", body = Page<TemplateView<'static>>), Problems))]
+    responses((status = 200, description = "A page", body = CouponTemplatePage), Problems))]
 pub async fn list_coupon_templates(
     State(app): State<AppState>,
     Service(caller): Service,
@@ -550,12 +545,12 @@ mod tests {
             (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
             (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
-            (json!(["a","b"]), json!(["c","d"]), json!(["c","d"])),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
             (json!({"a":"b"}), json!(["c"]), json!(["c"])),
             (json!({"a":"foo"}), json!(null), json!(null)),
             (json!({"a":"foo"}), json!("bar"), json!("bar")),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!([1,2]), json!({"a":"b","c":null}), json!({"a":"b"})),
+            (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
             (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
         ] {
             let mut merged = target.clone();
@@ -633,8 +628,10 @@ mod tests {
             (json!({"validity": {"days": 0}}), "validity.days"),
             (json!({"validity": {"days": 3651}}), "validity.days"),
             (json!({"validity": {"ends_at": "2026-01-01T00:00:00Z"}}), "validity.ends_at"),
-            (json!({"distribution": {"starts_at": "2026-01-02T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"}}),
-             "distribution.ends_at"),
+            (
+                json!({"distribution": {"starts_at": "2026-01-02T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"}}),
+                "distribution.ends_at",
+            ),
             (json!({"total_stock": -1}), "total_stock"),
             (json!({"limit_per_member": 0}), "limit_per_member"),
             (json!({"limit_per_member": 1_000_001}), "limit_per_member"),

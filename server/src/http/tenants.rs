@@ -9,6 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::AppState;
 use super::answer;
 use super::auth::{Platform, new_secret};
 use super::extract::{Checked, Cursor, InPath, Input, Parameters};
@@ -16,8 +17,7 @@ use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
 use super::schema::{self, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
-use super::views::{ApiKeyView, NewApiKeyView, Page, TenantView};
-use super::AppState;
+use super::views::{ApiKeyPage, ApiKeyView, NewApiKeyView, Page, TenantPage, TenantView};
 use crate::clock;
 
 #[derive(Deserialize, ToSchema)]
@@ -147,7 +147,7 @@ pub async fn create_tenant(
 
 /// List the tenants
 #[utoipa::path(get, path = "/v1/tenants", tag = "Tenants", security(("key" = ["PLATFORM"])), params(PageQuery),
-    responses((status = 200, description = "A page", body = Page<TenantView<'static>>), Problems))]
+    responses((status = 200, description = "A page", body = TenantPage), Problems))]
 pub async fn list_tenants(State(app): State<AppState>, _: Platform, uri: Uri) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(&uri)?;
     let page = parameters.page();
@@ -204,7 +204,7 @@ pub async fn create_api_key(
 /// List the API keys of a tenant
 #[utoipa::path(get, path = "/v1/tenants/{tenant_id}/api-keys", tag = "Tenants", security(("key" = ["PLATFORM"])),
     params(("tenant_id" = schema::TenantId, Path), PageQuery),
-    responses((status = 200, description = "A page", body = Page<ApiKeyView<'static>>), Problems))]
+    responses((status = 200, description = "A page", body = ApiKeyPage), Problems))]
 pub async fn list_api_keys(
     State(app): State<AppState>,
     _: Platform,

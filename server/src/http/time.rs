@@ -5,8 +5,8 @@ use std::fmt;
 use scrip_domain::Timestamp;
 use scrip_domain::time::MICROS_PER_DAY;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 /// An instant on the wire.
@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn times_read_as_jiff_writes_them() {
         let day = MICROS_PER_DAY;
-        let samples = [0, 1, 999_999, day - 1, 58 * day, 59 * day, 11_016 * day + 86_399_000_001, 1_772_323_200_000_000];
+        let samples =
+            [0, 1, 999_999, day - 1, 58 * day, 59 * day, 11_016 * day + 86_399_000_001, 1_772_323_200_000_000];
         for micros in samples.into_iter().chain((0..40_000).map(|n| n * 73 * day + n * 1_234_567)) {
             let Ok(expected) = jiff::Timestamp::from_microsecond(micros) else { continue };
             let text = Time(Timestamp(micros)).to_string();

@@ -9,7 +9,9 @@ use scrip_domain::{
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::Problem;
 use super::schema;
@@ -21,12 +23,47 @@ fn time(at: Option<Timestamp>) -> Option<Time> {
 }
 
 /// A page of a list.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize)]
 pub struct Page<T> {
     pub data: Vec<T>,
-    /// Null on the last page.
-    #[schema(required)]
+    /// `None` on the last page.
     pub next_cursor: Option<String>,
+}
+
+macro_rules! pages {
+    ($($name:ident of $view:ty;)*) => {$(
+        /// Describes a page of these; a derived schema would repeat the whole object in place of a reference to it.
+        pub struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let nullable = SchemaType::Array(vec![Type::String, Type::Null]);
+                let cursor = ObjectBuilder::new().schema_type(nullable).description(Some("Null on the last page."));
+                ObjectBuilder::new()
+                    .property("data", ArrayBuilder::new().items(Ref::from_schema_name(<$view>::name())))
+                    .required("data")
+                    .property("next_cursor", cursor)
+                    .required("next_cursor")
+                    .into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+                schemas.push((<$view>::name().into_owned(), <$view>::schema()));
+                <$view>::schemas(schemas);
+            }
+        }
+    )*};
+}
+
+pages! {
+    TenantPage of TenantView<'static>;
+    ApiKeyPage of ApiKeyView<'static>;
+    CouponTemplatePage of TemplateView<'static>;
+    CouponPage of CouponView<'static>;
+    PointsTransactionPage of TransactionView<'static>;
+    PointsLotPage of LotView;
 }
 
 #[derive(Serialize, ToSchema)]
@@ -134,9 +171,7 @@ impl<'a> From<&'a Benefit> for BenefitView<'a> {
             Benefit::PercentOff { percent_off, max_amount } => {
                 BenefitView::PercentOff { percent_off: *percent_off, max_amount: *max_amount }
             }
-            Benefit::Exchange { product_id, sku_id } => {
-                BenefitView::Exchange { product_id, sku_id: sku_id.as_deref() }
-            }
+            Benefit::Exchange { product_id, sku_id } => BenefitView::Exchange { product_id, sku_id: sku_id.as_deref() },
         }
     }
 }
