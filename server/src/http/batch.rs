@@ -396,6 +396,7 @@ async fn write_answers(
                 None => Problem::internal("a line of a batch got no answer"),
             },
         };
+        problem.log_cause(request_id);
         let body = problem.body(language, request_id);
         let status = problem.code.entry().status.as_u16();
         let _ = write!(out, "{{\"line\":{number},\"status\":{status},\"error\":");

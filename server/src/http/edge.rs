@@ -114,7 +114,9 @@ fn request_id(headers: &mut HeaderMap) -> HeaderValue {
 }
 
 fn write_problem(response: &mut Response, problem: &Problem, language: Language, id: &HeaderValue) {
-    let body = problem.body(language, id.to_str().unwrap_or_default());
+    let id = id.to_str().unwrap_or_default();
+    problem.log_cause(id);
+    let body = problem.body(language, id);
     // Plain data with text keys always serializes.
     let bytes = serde_json::to_vec(&body).unwrap_or_default();
     *response.body_mut() = Body::from(bytes);

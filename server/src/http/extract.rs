@@ -111,17 +111,17 @@ pub fn parse<T: Checked>(bytes: &[u8], now: Timestamp) -> Result<T::Value, Probl
         Ok(Object(body)) => check(body, FieldErrors::default(), now),
         Err(error) if error.classify() == Category::Data => {
             let value = serde_json::from_slice::<Value>(bytes).map_err(malformed)?;
-            Err(explain::<T>(value, Some(bytes), now))
+            Err(explain::<T>(value, Some(bytes), FieldErrors::default(), now))
         }
         Err(error) => Err(malformed(error)),
     }
 }
 
-/// The same for a value made here.
-pub fn parse_value<T: Checked>(value: Value, now: Timestamp) -> Result<T::Value, Problem> {
+/// The same for a value made here, of whose origin something may be wrong already.
+pub fn parse_value<T: Checked>(value: Value, errors: FieldErrors, now: Timestamp) -> Result<T::Value, Problem> {
     match Object::<T>::deserialize(&value) {
-        Ok(Object(body)) => check(body, FieldErrors::default(), now),
-        Err(_) => Err(explain::<T>(value, None, now)),
+        Ok(Object(body)) => check(body, errors, now),
+        Err(_) => Err(explain::<T>(value, None, errors, now)),
     }
 }
 
@@ -133,8 +133,7 @@ fn check<T: Checked>(body: T, mut errors: FieldErrors, now: Timestamp) -> Result
 }
 
 /// Finds everything that is wrong: takes out one bad field after the other until the rest can be read and checked.
-fn explain<T: Checked>(mut value: Value, bytes: Option<&[u8]>, now: Timestamp) -> Problem {
-    let mut errors = FieldErrors::default();
+fn explain<T: Checked>(mut value: Value, bytes: Option<&[u8]>, mut errors: FieldErrors, now: Timestamp) -> Problem {
     for _ in 0..MAX_ERRORS {
         match serde_path_to_error::deserialize::<_, Object<T>>(&value) {
             Ok(Object(body)) => {

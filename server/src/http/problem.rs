@@ -316,11 +316,13 @@ pub struct Problem {
     pub code: Code,
     values: Vec<(&'static str, String)>,
     errors: Vec<FieldError>,
+    /// For the log only.
+    cause: Option<String>,
 }
 
 impl Problem {
     pub fn new(code: Code) -> Self {
-        Problem { code, values: Vec::new(), errors: Vec::new() }
+        Problem { code, values: Vec::new(), errors: Vec::new(), cause: None }
     }
 
     /// Gives `{name}` of the code's detail its value.
@@ -329,10 +331,16 @@ impl Problem {
         self
     }
 
-    /// A fault of ours: logged here, once; the caller learns no more than that there was one.
-    pub fn internal(error: impl Display) -> Self {
-        tracing::error!(%error, "a request failed");
-        Problem::new(Code::Internal)
+    /// A fault of ours: the caller learns no more than that there was one, the log the rest.
+    pub fn internal(cause: impl Display) -> Self {
+        Problem { cause: Some(cause.to_string()), ..Problem::new(Code::Internal) }
+    }
+
+    /// Logs the cause of a fault under the id by which the caller asks about it. Once, where the answer is written.
+    pub fn log_cause(&self, request_id: &str) {
+        if let Some(cause) = &self.cause {
+            tracing::error!(request_id, cause, "a request failed");
+        }
     }
 
     /// One bad field.

@@ -313,19 +313,28 @@ const EDITABLE: [&str; 12] = [
 impl Checked for TemplateEdit {
     type Value = Map<String, Value>;
 
-    fn check(self, errors: &mut FieldErrors, _: Timestamp) -> Option<Self::Value> {
-        for name in self.0.keys().filter(|name| !EDITABLE.contains(&name.as_str())) {
-            let (message, remedy) = match name.as_str() {
-                "total_stock" | "remaining_stock" => {
-                    ("cannot be edited", "POST /v1/coupon-templates/{template_id}/stock adds or takes away.".into())
-                }
-                "enabled" => ("cannot be edited", "POST /v1/coupon-templates/{template_id}/enable or /disable.".into()),
-                _ => ("is not a known field", format!("Leave it out. Known are: {}.", EDITABLE.join(", "))),
-            };
-            errors.add(name.clone(), message, remedy);
-        }
+    fn check(self, _: &mut FieldErrors, _: Timestamp) -> Option<Self::Value> {
+        // What is wrong with an edit shows only when it is merged.
         Some(self.0)
     }
+}
+
+/// Takes out what an edit cannot change, and says what can.
+fn refuse_uneditable(edit: &mut Map<String, Value>) -> FieldErrors {
+    let mut errors = FieldErrors::default();
+    edit.retain(|name, _| {
+        let (message, remedy) = match name.as_str() {
+            name if EDITABLE.contains(&name) => return true,
+            "total_stock" | "remaining_stock" => {
+                ("cannot be edited", "POST /v1/coupon-templates/{template_id}/stock adds or takes away.".into())
+            }
+            "enabled" => ("cannot be edited", "POST /v1/coupon-templates/{template_id}/enable or /disable.".into()),
+            _ => ("is not a known field", format!("Leave it out. Known are: {}.", EDITABLE.join(", "))),
+        };
+        errors.add(name.clone(), message, remedy);
+        false
+    });
+    errors
 }
 
 /// RFC 7396: objects are merged, null removes, everything else replaces.
@@ -461,8 +470,10 @@ pub async fn update_coupon_template(
         return Err(Rejection::TemplateVersionStale { current: template.version }.into());
     };
     let mut value = serde_json::to_value(DefinitionView::from(&*template.definition)).map_err(Problem::internal)?;
-    merge(&mut value, Value::Object(input.value));
-    let Authored { definition, .. } = parse_value::<TemplateRequest>(value, input.now)?;
+    let mut edit = input.value;
+    let errors = refuse_uneditable(&mut edit);
+    merge(&mut value, Value::Object(edit));
+    let Authored { definition, .. } = parse_value::<TemplateRequest>(value, errors, input.now)?;
     let patch = Box::new(TemplatePatch { expected_version, definition });
     let command = Command::UpdateTemplate { template_id, patch };
     // If-Match makes a retry harmless; keys are for POST.
@@ -564,7 +575,7 @@ mod tests {
     }
 
     fn bad_fields(value: Value) -> Vec<String> {
-        match parse_value::<TemplateRequest>(value, Timestamp(0)) {
+        match parse_value::<TemplateRequest>(value, FieldErrors::default(), Timestamp(0)) {
             Ok(_) => Vec::new(),
             Err(problem) => {
                 let body = serde_json::to_value(problem.body(super::super::problem::Language::English, "r")).unwrap();
@@ -576,7 +587,7 @@ mod tests {
 
     #[test]
     fn defaults_are_as_documented() {
-        let authored = parse_value::<TemplateRequest>(minimal(), Timestamp(0)).unwrap();
+        let authored = parse_value::<TemplateRequest>(minimal(), FieldErrors::default(), Timestamp(0)).unwrap();
         let definition = authored.definition;
         assert_eq!(authored.total_stock, None);
         assert_eq!((definition.limit_per_member, definition.refund_extend_days), (1, 7));
@@ -594,14 +605,17 @@ mod tests {
                 "scope":{"products":["p"]},"metadata":{"k":[1,null]},
             }),
         );
-        let first = parse_value::<TemplateRequest>(value, Timestamp(0)).unwrap().definition;
+        let first = parse_value::<TemplateRequest>(value, FieldErrors::default(), Timestamp(0)).unwrap().definition;
         let shown = serde_json::to_value(DefinitionView::from(&first)).unwrap();
         let mut names: Vec<_> = shown.as_object().unwrap().keys().map(String::as_str).collect();
         let mut editable = EDITABLE.to_vec();
         names.sort_unstable();
         editable.sort_unstable();
         assert_eq!(names, editable);
-        assert_eq!(parse_value::<TemplateRequest>(shown, Timestamp(0)).unwrap().definition, first);
+        assert_eq!(
+            parse_value::<TemplateRequest>(shown, FieldErrors::default(), Timestamp(0)).unwrap().definition,
+            first
+        );
     }
 
     #[test]
@@ -647,6 +661,14 @@ mod tests {
         }
         let all = bad_fields(json!({"name":"","limit_per_member":0,"benefit":{"type":"AMOUNT_OFF"},"oops":1}));
         assert_eq!(all, ["oops", "name", "benefit.amount", "validity", "limit_per_member"]);
+    }
+
+    #[test]
+    fn an_edit_names_what_it_cannot_change() {
+        let Value::Object(mut edit) = json!({"total_stock":5,"enabled":false,"foo":null,"name":""}) else { return };
+        let errors = refuse_uneditable(&mut edit).into_list();
+        assert_eq!(errors.iter().map(|error| &*error.field).collect::<Vec<_>>(), ["enabled", "foo", "total_stock"]);
+        assert_eq!(edit.len(), 1);
     }
 
     #[test]
