@@ -111,13 +111,13 @@ impl AccountState {
     }
 
     pub fn insert_lot(&mut self, lot: Lot) {
-        self.place(Row::inserted(lot));
+        let at = self.place_of(&lot);
+        self.lots.insert(at, Row::inserted(lot));
     }
 
-    fn place(&mut self, row: Row<Lot>) {
-        let order = row.value.spending_order();
-        let at = self.lots.partition_point(|other| other.value.spending_order() < order);
-        self.lots.insert(at, row);
+    fn place_of(&self, lot: &Lot) -> usize {
+        let order = lot.spending_order();
+        self.lots.partition_point(|other| other.value.spending_order() < order)
     }
 
     pub fn insert_hold(&mut self, hold: Hold) {
@@ -205,8 +205,10 @@ impl State {
     /// Adds a lot that is not at hand yet; one at hand is newer and stays.
     pub fn load_lot(&mut self, tenant: TenantId, member: &MemberId, lot: Lot) {
         let own = self.own(tenant, member);
-        if !own.knows_lot(lot.id) {
-            own.place(Row::loaded(lot));
+        // The spending order ends with the id, so a lot at hand stands exactly where this one would go.
+        let at = own.place_of(&lot);
+        if own.lots.get(at).is_none_or(|row| row.value.id != lot.id) {
+            own.lots.insert(at, Row::loaded(lot));
         }
     }
 

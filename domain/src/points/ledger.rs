@@ -189,7 +189,7 @@ pub fn capture(
 ) -> Decision<Outcome> {
     let mut hold = open_hold(state, envelope, ids, member_id, hold_id)?;
     let points = points.unwrap_or(hold.points);
-    if points > hold.points {
+    if points < 1 || points > hold.points {
         return Err(Rejection::CaptureExceedsHold { held: hold.points }.into());
     }
     let (captured, rest) = split(&hold.allocations, 0, points);

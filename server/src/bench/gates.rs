@@ -16,11 +16,19 @@ pub struct Gates {
     pub max_rate_cv: f64,
     /// 99th percentiles of the repetitions that vary more are flagged.
     pub max_p99_cv: f64,
+    /// A greater share of the cores taken by neither server nor generator is flagged.
+    pub max_others_cpu_ratio: f64,
 }
 
 impl Default for Gates {
     fn default() -> Gates {
-        Gates { min_achieved_ratio: 0.995, max_lag_p99_us: 1_000, max_rate_cv: 0.10, max_p99_cv: 0.15 }
+        Gates {
+            min_achieved_ratio: 0.995,
+            max_lag_p99_us: 1_000,
+            max_rate_cv: 0.10,
+            max_p99_cv: 0.15,
+            max_others_cpu_ratio: 0.10,
+        }
     }
 }
 
@@ -70,7 +78,7 @@ impl Gates {
         reasons
     }
 
-    /// What a reader should know about repetitions that differ from each other.
+    /// What a reader should know: repetitions that differ from each other, and cores shared with others.
     pub fn flags(&self, repetitions: &[Measurement]) -> Vec<String> {
         let mut flags = Vec::new();
         let rates: Vec<f64> = repetitions.iter().map(|repetition| repetition.achieved_per_s).collect();
@@ -79,6 +87,15 @@ impl Gates {
             let (_, cv) = mean_and_cv(&values);
             if cv > most {
                 flags.push(format!("{what} varies by {:.0} % between repetitions", cv * 100.0));
+            }
+        }
+        for run in repetitions {
+            if let Some(ratio) = run.others_cpu_ratio.filter(|ratio| *ratio > self.max_others_cpu_ratio) {
+                flags.push(format!(
+                    "round {}: other processes, the store's server among them, took {:.0} % of the cores",
+                    run.round,
+                    ratio * 100.0
+                ));
             }
         }
         flags
@@ -132,5 +149,7 @@ mod tests {
     fn uneven_repetitions_are_flagged() {
         let flags = Gates::default().flags(&[measurement(1_000.0, 900), measurement(1_500.0, 2_000)]);
         assert_eq!(flags.len(), 2, "{flags:?}");
+        let shared = Measurement { others_cpu_ratio: Some(0.4), ..measurement(1_000.0, 900) };
+        assert!(Gates::default().flags(&[shared])[0].ends_with("took 40 % of the cores"));
     }
 }

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use self::gates::Gates;
 use self::load::{Arrivals, Plan, closed_loop, open_loop};
@@ -74,10 +74,13 @@ impl Target {
 pub struct Options {
     pub scenarios: Vec<Scenario>,
     /// The measured window of each repetition.
+    #[serde(rename = "duration_s", serialize_with = "as_seconds")]
     pub duration: Duration,
     /// Load before each window.
+    #[serde(rename = "warmup_s", serialize_with = "as_seconds")]
     pub warmup: Duration,
     /// Rest before each warm-up, in which the server finishes what the previous load left behind.
+    #[serde(rename = "pause_s", serialize_with = "as_seconds")]
     pub pause: Duration,
     pub repetitions: u32,
     /// Connections of a closed loop; the most requests under way in an open loop.
@@ -92,12 +95,17 @@ pub struct Options {
     /// Lines of one batch request.
     pub batch_lines: u32,
     /// Where the store keeps its files; the sync probe writes there for a moment.
+    #[serde(skip)]
     pub data_dir: Option<PathBuf>,
     pub gates: Gates,
     /// A run that only shows that everything works: load that could not be kept up is noted, not refused.
     pub smoke: bool,
     /// Show progress on standard error.
     pub progress: bool,
+}
+
+fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 impl Default for Options {

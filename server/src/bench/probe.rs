@@ -120,6 +120,10 @@ pub struct LaneMetrics {
     pub commits: f64,
     /// `scrip_lane_commit_seconds_sum`.
     pub commit_s: f64,
+    /// `scrip_lane_wait_seconds_count`.
+    pub waits: f64,
+    /// `scrip_lane_wait_seconds_sum`: what commands waited for their batches.
+    pub wait_s: f64,
 }
 
 impl LaneMetrics {
@@ -147,6 +151,8 @@ impl LaneMetrics {
             commands: sum("scrip_lane_batch_size_sum")?,
             commits: sum("scrip_lane_commit_seconds_count").unwrap_or(0.0),
             commit_s: sum("scrip_lane_commit_seconds_sum").unwrap_or(0.0),
+            waits: sum("scrip_lane_wait_seconds_count").unwrap_or(0.0),
+            wait_s: sum("scrip_lane_wait_seconds_sum").unwrap_or(0.0),
         })
     }
 
@@ -156,6 +162,8 @@ impl LaneMetrics {
             commands: self.commands - earlier.commands,
             commits: self.commits - earlier.commits,
             commit_s: self.commit_s - earlier.commit_s,
+            waits: self.waits - earlier.waits,
+            wait_s: self.wait_s - earlier.wait_s,
         }
     }
 
@@ -165,6 +173,10 @@ impl LaneMetrics {
 
     pub fn mean_commit_us(&self) -> Option<f64> {
         (self.commits > 0.0).then(|| self.commit_s * 1e6 / self.commits)
+    }
+
+    pub fn mean_wait_us(&self) -> Option<f64> {
+        (self.waits > 0.0).then(|| self.wait_s * 1e6 / self.waits)
     }
 }
 
@@ -290,7 +302,7 @@ mod tests {
             scrip_lane_commit_seconds_count 20\n";
         let lanes = LaneMetrics::parse(text).unwrap();
         assert_eq!(lanes.mean_batch(), Some(2.0));
-        assert_eq!(lanes.mean_commit_us(), Some(200.0));
+        assert_eq!((lanes.mean_commit_us(), lanes.mean_wait_us()), (Some(200.0), None));
         assert_eq!(LaneMetrics::parse("other 1\n"), None);
         assert_eq!(lanes.since(&lanes).mean_batch(), None);
     }

@@ -81,6 +81,8 @@ pub struct Measurement {
     pub generator_cpu_us_per_op: Option<f64>,
     /// All processes and the kernel.
     pub machine_cpu_us_per_op: Option<f64>,
+    /// Share of all cores that other processes took: a database server, or work that should not be there.
+    pub others_cpu_ratio: Option<f64>,
     /// Share of all cores that the hypervisor gave to others.
     pub steal_ratio: Option<f64>,
     pub server_written_bytes_per_op: Option<f64>,
@@ -90,6 +92,7 @@ pub struct Measurement {
     pub batches: Option<f64>,
     pub mean_batch: Option<f64>,
     pub mean_commit_us: Option<f64>,
+    pub mean_wait_us: Option<f64>,
     pub durability: Vec<DurabilityCheck>,
     /// Why this measurement does not count.
     pub invalid: Vec<String>,
@@ -113,6 +116,8 @@ impl Measurement {
         let per_operation =
             |amount: Option<u64>| amount.filter(|_| operations > 0.0).map(|sum| sum as f64 / operations);
         let usage = measured.usage;
+        let cores_us = window_s * 1e6 * cores as f64;
+        let others_us = || usage.machine_cpu_us?.checked_sub(usage.server_cpu_us? + usage.generator_cpu_us?);
         Measurement {
             round,
             window_s,
@@ -134,13 +139,15 @@ impl Measurement {
             server_cpu_us_per_op: per_operation(usage.server_cpu_us),
             generator_cpu_us_per_op: per_operation(usage.generator_cpu_us),
             machine_cpu_us_per_op: per_operation(usage.machine_cpu_us),
-            steal_ratio: usage.steal_us.map(|steal_us| steal_us as f64 / (window_s * 1e6 * cores as f64)),
+            others_cpu_ratio: others_us().map(|others_us| others_us as f64 / cores_us),
+            steal_ratio: usage.steal_us.map(|steal_us| steal_us as f64 / cores_us),
             server_written_bytes_per_op: per_operation(usage.server_written_bytes),
             server_rss_bytes: resident_bytes.0,
             server_peak_rss_bytes: resident_bytes.1,
             batches: lanes.map(|lanes| lanes.batches),
             mean_batch: lanes.and_then(|lanes| lanes.mean_batch()),
             mean_commit_us: lanes.and_then(|lanes| lanes.mean_commit_us()),
+            mean_wait_us: lanes.and_then(|lanes| lanes.mean_wait_us()),
             durability,
             invalid: vec![],
             latency_histogram: measured.latency_us,
@@ -393,6 +400,12 @@ impl fmt::Display for Report {
                 writeln!(f, "note    {} {}: {text}", result.target, result.scenario)?;
             }
         }
+        if let Some(fsync_us) = environment.fsync_us {
+            for result in self.results.iter().filter(|result| result.scenario == Scenario::OneCaller) {
+                let above_us = result.latency_us.p50.saturating_sub(fsync_us.p50);
+                writeln!(f, "{} {}: P50 is one fdatasync and {} ms", result.target, result.scenario, ms(above_us))?;
+            }
+        }
         for ratio in &self.ratios {
             let rate = ratio.rate;
             let (median, min, max) = (short(rate.median), short(rate.min), short(rate.max));
@@ -414,7 +427,7 @@ impl Report {
     fn table(&self) -> Table {
         type Cell = fn(&ScenarioResult) -> String;
         const FIRST_NUMBER: usize = 3;
-        let columns: [(&str, Cell); 20] = [
+        let columns: [(&str, Cell); 21] = [
             ("scenario", |result| result.scenario.to_string()),
             ("target", |result| result.target.clone()),
             ("load", |result| match result.median(|run| run.offered_per_s) {
@@ -439,6 +452,7 @@ impl Report {
             ("RSS MB", |result| result.cell(|run| Some(run.server_rss_bytes? as f64 / 1e6))),
             ("batch", |result| result.cell(|run| run.mean_batch)),
             ("commit ms", |result| result.cell(|run| Some(run.mean_commit_us? / 1e3))),
+            ("wait ms", |result| result.cell(|run| Some(run.mean_wait_us? / 1e3))),
             ("statuses", ScenarioResult::statuses),
             ("", |result| if result.invalid.is_empty() { String::new() } else { "INVALID".to_owned() }),
         ];
@@ -513,7 +527,7 @@ pub mod tests {
             first_transport_error: None,
             usage: Usage { server_cpu_us: Some(5_000_000), ..Usage::default() },
         };
-        let lanes = LaneMetrics { batches: 10.0, commands: 320.0, commits: 10.0, commit_s: 0.01 };
+        let lanes = LaneMetrics { batches: 10.0, commands: 320.0, ..LaneMetrics::default() };
         Measurement::new(1, measured, 2, (Some(30_000_000), None), Some(lanes), vec![])
     }
 

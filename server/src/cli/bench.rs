@@ -108,6 +108,7 @@ impl BenchArgs {
 pub async fn verify(url: &str) -> anyhow::Result<String> {
     let url = url.parse().map_err(anyhow::Error::msg)?;
     let store = Store::open(&StoreOptions::new(url)).await?;
-    let _ = store;
-    Ok(String::new())
+    let report = crate::verify::verify(&store, None, |_, _, _| {}).await?;
+    anyhow::ensure!(report.is_clean(), "verify found {} violations", report.violation_count());
+    Ok(report.summary())
 }

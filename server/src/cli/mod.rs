@@ -9,7 +9,7 @@ mod key;
 mod output;
 mod serve;
 mod tenant;
-// mod verify;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::Settings;
 use crate::engine::{Engine, EngineOptions};
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Store, StoreUrl};
 
 /// Coupons and loyalty points that never lie.
 ///
@@ -47,7 +47,7 @@ enum Command {
     /// Recompute every invariant from the rows; name each row that breaks one. Exits 1 unless clean.
     ///
     /// Reads one consistent snapshot, so it may run beside a busy server.
-    // Verify(verify::VerifyArgs),
+    Verify(verify::VerifyArgs),
     /// Measure this machine: start a server on a temporary store, load it over HTTP, print the figures.
     Bench(bench::BenchArgs),
     /// Fill a running server with a small shop and show what it does.
@@ -94,6 +94,17 @@ impl StoreArgs {
         Ok(settings)
     }
 
+    /// Opens a store that is there already, as it is.
+    async fn open_existing(&self) -> anyhow::Result<Store> {
+        let options = self.settings()?.store.options()?;
+        if let StoreUrl::Sqlite(path) = &options.url {
+            anyhow::ensure!(path.is_file(), "there is no store at {}; name one with --store", path.display());
+        }
+        let store = Store::open(&options).await?;
+        store.ping().await.with_context(|| format!("{} has no schema; run `scrip migrate`", options.url))?;
+        Ok(store)
+    }
+
     /// Opens the store with its schema up to date.
     async fn open(&self) -> anyhow::Result<Store> {
         let options = self.settings()?.store.options()?;
@@ -122,7 +133,7 @@ impl Cli {
                 Command::Migrate(args) => migrate(&args).await?,
                 Command::Tenant(command) => command.run().await?,
                 Command::Key(command) => command.run().await?,
-                // Command::Verify(args) => return args.run().await,
+                Command::Verify(args) => return args.run().await,
                 Command::Bench(args) => return args.run().await,
                 Command::Demo(args) => args.run().await?,
                 Command::Config(ConfigCommand::Defaults) => print!("{}", crate::config::DEFAULTS),

@@ -1,9 +1,9 @@
 //! The HTTP API: what docs/API.md promises, over the engine and the store.
 //!
-//! A handler takes its parameters in this order: who asks ([`auth`]), the path, the body ([`extract`]); so a request without
+//! A handler takes its parameters in this order: who asks (`auth`), the path, the body (`extract`); so a request without
 //! a credential learns nothing else. Its first parameter is its scope: there is no other way to a tenant. Commands go to the
-//! engine, reads to the store; [`answer`] and [`views`] give the objects their public form, [`problem`] the refusals.
-//! [`edge`] surrounds every request, [`serve`] the connections.
+//! engine, reads to the store; `answer` and `views` give the objects their public form, `problem` the refusals.
+//! `edge` surrounds every request, `serve` the connections.
 
 mod answer;
 pub mod auth;

@@ -19,7 +19,7 @@ use tower::Service;
 use super::HttpLimits;
 
 /// For the headers of a request, and for the next request on an idle connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// For all headers of a request, and for what is read ahead of a body.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
@@ -85,17 +85,13 @@ pub async fn serve(
             let _slot = slot;
             let mut connection = pin!(connection);
             // Telling HTTP/1 from HTTP/2 has no timeout of its own.
-            let silence = async {
-                tokio::time::sleep(HEADER_TIMEOUT).await;
-                if has_asked.load(Ordering::Relaxed) {
-                    std::future::pending::<()>().await;
-                }
+            let ended = match tokio::time::timeout(HEADER_TIMEOUT, &mut connection).await {
+                Ok(ended) => ended,
+                Err(_) if has_asked.load(Ordering::Relaxed) => connection.await,
+                Err(_) => return tracing::debug!("a connection asked nothing in time"),
             };
-            tokio::select! {
-                ended = &mut connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection broke");
-                },
-                () = silence => tracing::debug!("a connection asked nothing in time"),
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection broke");
             }
         });
     }

@@ -20,16 +20,19 @@ use super::time::Time;
 use super::views::{ApiKeyPage, ApiKeyView, NewApiKeyView, Page, TenantPage, TenantView};
 use crate::clock;
 
+const DEFAULT_CURRENCY: &str = "EUR";
+const DEFAULT_TIME_ZONE: &str = "UTC";
+
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantRequest {
     #[schema(value_type = String, min_length = 1, max_length = 100)]
     name: Option<String>,
-    /// ISO 4217; all amounts are in its minor unit.
-    #[schema(value_type = String, pattern = "^[A-Z]{3}$", example = "EUR")]
+    /// ISO 4217; all amounts are in its minor unit. Default: EUR.
+    #[schema(pattern = "^[A-Z]{3}$", example = "EUR")]
     currency: Option<String>,
-    /// An IANA name.
-    #[schema(value_type = String, example = "Europe/Berlin")]
+    /// An IANA name. Default: UTC.
+    #[schema(example = "Europe/Berlin")]
     time_zone: Option<String>,
     /// How long refunded points live when they have expired meanwhile. Default: 7; 0 lets them expire at once.
     #[schema(minimum = 0, maximum = 3650)]
@@ -49,18 +52,18 @@ impl Checked for TenantRequest {
     fn check(self, errors: &mut FieldErrors, _: Timestamp) -> Option<NewTenant> {
         let name = errors.required("name", self.name);
         errors.optional_text("name", name.as_deref(), 1..=100);
-        let currency = errors.required("currency", self.currency);
+        let currency = self.currency.unwrap_or_else(|| DEFAULT_CURRENCY.into());
         let is_code = |code: &String| code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase());
-        if currency.as_ref().is_some_and(|code| !is_code(code)) {
+        if !is_code(&currency) {
             errors.add("currency", "is no currency code", "Send the three letters of ISO 4217, like EUR.");
         }
-        let time_zone = errors.required("time_zone", self.time_zone);
-        if time_zone.as_ref().is_some_and(|name| !is_known_zone(name)) {
+        let time_zone = self.time_zone.unwrap_or_else(|| DEFAULT_TIME_ZONE.into());
+        if !is_known_zone(&time_zone) {
             errors.add("time_zone", "is not known", "Send an IANA name, like Europe/Berlin or UTC.");
         }
         let days = errors.within("refund_grace_days", self.refund_grace_days.unwrap_or(7), 0..=3_650);
         let refund_grace_days = u32::try_from(days?).ok()?;
-        Some(NewTenant { name: name?, currency: currency?, time_zone: time_zone?, refund_grace_days })
+        Some(NewTenant { name: name?, currency, time_zone, refund_grace_days })
     }
 }
 

@@ -15,6 +15,9 @@ const PAGE: i64 = 500;
 /// Pages a tenant gets in one pass; what is left waits for the next pass, and other tenants for nothing.
 const PAGES_PER_PASS: usize = 20;
 const TENANT_PAGE: i64 = 200;
+/// Old idempotency records deleted at a time, and how often in one pass: more in a minute than a tenant makes.
+const PURGE_PAGE: i64 = 2_000;
+const PURGES_PER_PASS: usize = 1_000;
 
 #[derive(Debug, Clone)]
 pub struct HousekeepingOptions {
@@ -70,6 +73,10 @@ async fn sweep_tenant(store: &Store, engine: &Engine, tenant: TenantId) -> Resul
 async fn purge(store: &Store, tenant: TenantId, retention: Duration) -> Result<(), SweepError> {
     let retention_us = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
     let before = Timestamp(clock::now().0.saturating_sub(retention_us));
-    store.purge_idempotency(tenant, before, PAGE).await?;
+    for _ in 0..PURGES_PER_PASS {
+        if store.purge_idempotency(tenant, before, PURGE_PAGE).await? < PURGE_PAGE as u64 {
+            break;
+        }
+    }
     Ok(())
 }

@@ -150,6 +150,13 @@ impl PostgresStore {
         Ok(client.execute(&statement, &borrowed(parameters)).await?)
     }
 
+    /// A connection of its own in a read transaction, without a statement timeout.
+    pub(super) async fn snapshot(&self) -> Result<Client, StoreError> {
+        let client = self.connect().await?;
+        client.batch_execute("SET statement_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        Ok(client)
+    }
+
     /// A connection of its own without a statement timeout, for long reads.
     pub(super) async fn stream<T>(
         &self,
@@ -181,7 +188,7 @@ fn sql_of(migration: &Migration) -> &'static str {
     migration.postgres
 }
 
-fn borrowed<'a>(parameters: &'a [Param<'_>]) -> Vec<&'a (dyn ToSql + Sync)> {
+pub(super) fn borrowed<'a>(parameters: &'a [Param<'_>]) -> Vec<&'a (dyn ToSql + Sync)> {
     parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect()
 }
 

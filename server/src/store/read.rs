@@ -48,6 +48,32 @@ pub struct Due {
     pub members: Vec<MemberId>,
 }
 
+/// A read transaction: what others commit meanwhile does not show.
+pub enum Snapshot {
+    // A connection may move between threads, but not be shared by them.
+    Sqlite(parking_lot::Mutex<rusqlite::Connection>),
+    Postgres(tokio_postgres::Client),
+}
+
+impl Snapshot {
+    /// # Errors
+    /// When the statement fails.
+    pub async fn query<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Found<T>,
+    ) -> Found<Vec<T>> {
+        match self {
+            Snapshot::Sqlite(connection) => super::sqlite::query(&connection.lock(), sql, parameters, decode),
+            Snapshot::Postgres(client) => {
+                let rows = client.query(sql, &super::postgres::borrowed(parameters)).await?;
+                rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
+            }
+        }
+    }
+}
+
 /// Sorts after every id, so that a first page needs no statement of its own.
 const LAST_ID: Uuid = Uuid::max();
 /// The ceiling of what one page of events scans when a filter leaves most of them out.
@@ -80,6 +106,17 @@ impl Store {
         match self {
             Store::Sqlite(store) => store.stream(sql, parameters, decode),
             Store::Postgres(store) => store.stream(sql, parameters, decode).await,
+        }
+    }
+
+    /// One consistent view of everything, on a connection of its own: statements that must agree with each other.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn snapshot(&self) -> Found<Snapshot> {
+        match self {
+            Store::Sqlite(store) => Ok(Snapshot::Sqlite(parking_lot::Mutex::new(store.snapshot()?))),
+            Store::Postgres(store) => Ok(Snapshot::Postgres(store.snapshot().await?)),
         }
     }
 
@@ -462,7 +499,7 @@ impl Store {
     /// Deletes idempotency records made before `before`, at most `limit`; how many there were.
     pub async fn purge_idempotency(&self, tenant: TenantId, before: Timestamp, limit: i64) -> Found<u64> {
         let sql = "DELETE FROM idempotency WHERE tenant_id = $1 AND key IN (SELECT key FROM idempotency \
-                   WHERE tenant_id = $2 AND created_at < $3 LIMIT $4)";
+                   WHERE tenant_id = $2 AND created_at < $3 ORDER BY created_at LIMIT $4)";
         self.execute(sql, &[tenant.into(), tenant.into(), before.into(), limit.into()]).await
     }
 }

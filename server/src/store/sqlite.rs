@@ -120,6 +120,13 @@ impl SqliteStore {
         Ok(connection.execute(&numbered(sql), rusqlite::params_from_iter(parameters.iter()))? as u64)
     }
 
+    /// A connection of its own in a read transaction.
+    pub(super) fn snapshot(&self) -> Result<Connection, StoreError> {
+        let connection = open_reader(&self.path)?;
+        connection.execute_batch("BEGIN")?;
+        Ok(connection)
+    }
+
     /// A connection of its own, for long reads.
     pub(super) fn stream<T>(
         &self,
@@ -195,7 +202,7 @@ fn write_row(connection: &Connection, sql: &str, parameters: impl rusqlite::Para
     }
 }
 
-fn query<T>(
+pub(super) fn query<T>(
     connection: &Connection,
     sql: &str,
     parameters: &[Param<'_>],

@@ -51,6 +51,9 @@ async fn agrees(kind: Kind) {
         let differences = differences.differences(&model.snapshot());
         assert!(differences.is_empty(), "{kind:?}, seed {seed}:\n{}", differences.join("\n"));
     }
+    let report = scrip_server::verify::verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
+    let violations: Vec<_> = report.checks.iter().filter(|check| !check.violations.is_empty()).collect();
+    assert!(report.is_clean(), "{kind:?}: {violations:#?}");
 }
 
 /// Every row of the tenants, as the model shows its own.

@@ -233,3 +233,5 @@ CREATE TABLE idempotency (
     created_at BIGINT NOT NULL,
     PRIMARY KEY (tenant_id, key)
 );
+-- For the purge of old records.
+CREATE INDEX idx_idempotency_created ON idempotency (tenant_id, created_at);

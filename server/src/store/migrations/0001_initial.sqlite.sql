@@ -233,6 +233,8 @@ CREATE TABLE idempotency (
     created_at INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, key)
 ) STRICT, WITHOUT ROWID;
+-- For the purge of old records.
+CREATE INDEX idx_idempotency_created ON idempotency (tenant_id, created_at);
 
 -- The number of the last committing batch; gives events their position.
 CREATE TABLE commit_sequence (
