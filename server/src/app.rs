@@ -14,6 +14,9 @@ use crate::jobs::housekeeping;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
+/// How long a stopping server still accepts connections, while `/readyz` already says that it stops.
+const DRAIN_NOTICE: Duration = Duration::from_millis(500);
+
 /// A started server that does not listen yet.
 pub struct App {
     pub store: Store,
@@ -77,6 +80,8 @@ impl App {
             stop.await;
             tracing::info!("stopping: no new requests, finishing those under way");
             state.start_draining();
+            // Long enough for a load balancer to ask /readyz once more and send its requests elsewhere.
+            tokio::time::sleep(DRAIN_NOTICE).await;
         };
         http::serve(listener, router, self.limits, stopping).await?;
         self.housekeeping.abort();

@@ -402,8 +402,14 @@ impl fmt::Display for Report {
         }
         if let Some(fsync_us) = environment.fsync_us {
             for result in self.results.iter().filter(|result| result.scenario == Scenario::OneCaller) {
-                let above_us = result.latency_us.p50.saturating_sub(fsync_us.p50);
-                writeln!(f, "{} {}: P50 is one fdatasync and {} ms", result.target, result.scenario, ms(above_us))?;
+                let above_ms = (result.latency_us.p50 as f64 - fsync_us.p50 as f64) / 1e3;
+                writeln!(
+                    f,
+                    "{} {}: P50 is that of fdatasync and {} ms",
+                    result.target,
+                    result.scenario,
+                    short(above_ms)
+                )?;
             }
         }
         for ratio in &self.ratios {

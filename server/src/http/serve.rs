@@ -20,6 +20,8 @@ use super::HttpLimits;
 
 /// For the headers of a request, and for the next request on an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the first request of a connection: one that was opened for nothing must not hold its slot for long.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// For all headers of a request, and for what is read ahead of a body.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
@@ -46,7 +48,7 @@ pub async fn serve(
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
         .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(HEADER_TIMEOUT);
+        .keep_alive_timeout(KEEP_ALIVE);
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let mut shutdown = pin!(shutdown);
@@ -85,7 +87,7 @@ pub async fn serve(
             let _slot = slot;
             let mut connection = pin!(connection);
             // Telling HTTP/1 from HTTP/2 has no timeout of its own.
-            let ended = match tokio::time::timeout(HEADER_TIMEOUT, &mut connection).await {
+            let ended = match tokio::time::timeout(FIRST_REQUEST_TIMEOUT, &mut connection).await {
                 Ok(ended) => ended,
                 Err(_) if has_asked.load(Ordering::Relaxed) => connection.await,
                 Err(_) => return tracing::debug!("a connection asked nothing in time"),

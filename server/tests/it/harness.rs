@@ -1,11 +1,9 @@
 //! Stores and engines for tests, each on a database of its own.
 
-use std::sync::Arc;
-
 use scrip_domain::coupon::{Benefit, Definition, Scope as GoodsScope, Validity};
 use scrip_domain::tenant::Tenant;
 use scrip_domain::time::Window;
-use scrip_domain::{Answer, Command, Envelope, IdSeed, MemberId, Outcome, TemplateId, TenantId, Timestamp};
+use scrip_domain::{Answer, Command, Envelope, MemberId, Outcome, TemplateId, TenantId, Timestamp};
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::metrics::Metrics;
 use scrip_server::store::{Store, StoreOptions, StoreUrl};
@@ -45,10 +43,6 @@ impl Fixture {
     pub async fn engine(&self, options: EngineOptions) -> Engine {
         Engine::start(&self.store, options, Metrics::new()).await.expect("the engine starts")
     }
-}
-
-pub fn metrics() -> Arc<Metrics> {
-    Metrics::new()
 }
 
 /// A command as of now, without an idempotency key.
@@ -101,9 +95,4 @@ pub async fn template(engine: &Engine, tenant: TenantId, definition: Definition,
         Ok(Answer::Accepted { outcome: Outcome::Template(template), .. }) => template.id,
         other => panic!("no template: {other:?}"),
     }
-}
-
-/// Seeds in a fixed order, for runs that must be repeatable.
-pub fn numbered_seed(number: u64) -> IdSeed {
-    IdSeed { unix_ms: 1_700_000_000_000 + number, random: u128::from(number) }
 }

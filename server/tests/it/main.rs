@@ -4,6 +4,7 @@ mod contract;
 mod harness;
 mod model;
 mod postgres;
+mod verify;
 
 // The reference model and the command generator are those of the domain's own tests.
 #[path = "../../../domain/tests/rules/generate.rs"]

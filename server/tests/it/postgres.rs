@@ -25,6 +25,14 @@ pub fn server() -> &'static Server {
     })
 }
 
+/// A connection of a test's own.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) =
+        tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("the test server answers");
+    tokio::spawn(connection);
+    client
+}
+
 /// A new, empty database; its URL.
 pub async fn database() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
