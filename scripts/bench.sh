@@ -14,14 +14,14 @@ redis_pid=$!
 export TMPDIR=$PWD/$out
 trap 'kill "$redis_pid" 2>/dev/null || true; rm -rf "$redis_dir"; stop_postgres' EXIT
 start_postgres
-for name in scrip brief all open; do new_database "$name"; done
+for name in compare brief scenarios open; do new_database "$name"; done
 
 status=0
 echo "== Scrip beside the brief's algorithm, PostgreSQL =="
-target/release/scrip-bench compare --scenario hot-claim,debit-uniform,debit-hot --store "$PG_URL/scrip" \
+target/release/scrip-bench compare --scenario hot-claim,debit-uniform,debit-hot --store "$PG_URL/compare" \
   --brief-store "$PG_URL/brief" --redis "redis://127.0.0.1:$redis_port" --json "$out/compare.json" "$@" || status=1
 echo "== Every scenario, PostgreSQL =="
-target/release/scrip bench --store "$PG_URL/all" --json "$out/postgres.json" "$@" || status=1
+target/release/scrip bench --store "$PG_URL/scenarios" --json "$out/postgres.json" "$@" || status=1
 echo "== Every scenario, SQLite =="
 (cd "$out" && ../target/release/scrip bench --json sqlite.json "$@") || status=1
 echo "== 1,000 claims a second, open loop =="

@@ -64,7 +64,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { lanes: 4, queue_max: 4_096, batch_max: 512, deadline: Duration::from_secs(5) }
+        EngineOptions { lanes: 2, queue_max: 4_096, batch_max: 512, deadline: Duration::from_secs(5) }
     }
 }
 

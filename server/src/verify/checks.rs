@@ -97,6 +97,9 @@ const EARN: &str = "('EARN_ORDER', 'EARN_CHECKIN', 'EARN_TASK', 'EARN_ADMIN')";
 const USE: &str = "('USE_ORDER', 'USE_COUPON', 'USE_PRODUCT')";
 
 /// Every check, cheap ones first.
+///
+/// Inner joins are written `CROSS JOIN ... WHERE`: to PostgreSQL that is the same, while SQLite then keeps the order, which
+/// it would otherwise turn round to walk all of a tenant's rows for each row.
 pub fn checks(dialect: Dialect) -> Vec<Check> {
     let mut all = Vec::new();
     let mut add = |id, title, sql: String| all.push(Check { id, title, sql });
@@ -261,8 +264,8 @@ fn accounts(add: Add<'_>) {
 
 fn ledger(dialect: Dialect, add: Add<'_>) {
     let key = dialect.id("ptx_", "t.id");
-    let last = "FROM mkt_points_account a JOIN mkt_points_transaction t \
-                ON t.tenant_id = a.tenant_id AND t.member_id = a.member_id AND t.sequence = a.sequence";
+    let last = "FROM mkt_points_account a CROSS JOIN mkt_points_transaction t \
+                WHERE t.tenant_id = a.tenant_id AND t.member_id = a.member_id AND t.sequence = a.sequence";
     for (id, title, column, after) in [
         ("T1", "available = the last transaction's balance", "available", "balance_after"),
         ("T2", "frozen = the last transaction's", "frozen", "frozen_after"),
@@ -270,7 +273,7 @@ fn ledger(dialect: Dialect, add: Add<'_>) {
     ] {
         let detail = differs(column, &format!("a.{column}"), &format!("t.{after}"));
         let sql =
-            format!("SELECT a.tenant_id, a.member_id AS key, {detail} AS detail {last} WHERE a.{column} <> t.{after}");
+            format!("SELECT a.tenant_id, a.member_id AS key, {detail} AS detail {last} AND a.{column} <> t.{after}");
         add(id, title, sql);
     }
     let chain = "(SELECT tenant_id, id, member_id, sequence, type, points, balance_before, balance_after, debt_after, \
@@ -331,8 +334,8 @@ fn ledger(dialect: Dialect, add: Add<'_>) {
         "points are taken from lots that could be spent then",
         format!(
             "SELECT t.tenant_id, {key} AS key, 'a lot was not spendable at that time' AS detail FROM {allocated} t \
-             JOIN mkt_points_lot l ON l.tenant_id = t.tenant_id AND l.id = t.lot_part \
-             WHERE t.points < 0 AND t.type NOT IN ('EXPIRE', 'CLAWBACK') \
+             CROSS JOIN mkt_points_lot l WHERE l.tenant_id = t.tenant_id AND l.id = t.lot_part \
+             AND t.points < 0 AND t.type NOT IN ('EXPIRE', 'CLAWBACK') \
              AND NOT (t.hold_id IS NOT NULL AND t.type IN {USE}) \
              AND (l.expires_at <= t.occurred_at OR l.available_from > t.occurred_at)"
         ),
