@@ -2,8 +2,10 @@
 
 mod contract;
 mod harness;
+mod kill;
 mod model;
 mod postgres;
+mod processes;
 mod verify;
 
 // The reference model and the command generator are those of the domain's own tests.

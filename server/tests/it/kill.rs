@@ -1,0 +1,109 @@
+//! kill -9 under load, again and again: nothing acknowledged is lost or doubled, and the books verify.
+//!
+//! `SCRIP_KILL_CYCLES` sets how often on each store (3 by default; `make kill-test` runs 200).
+
+use std::time::Duration;
+
+use scrip_server::bench::Target;
+use scrip_server::bench::client::Api;
+use scrip_server::bench::server::ServerProcess;
+use scrip_server::store::StoreUrl;
+use scrip_server::verify::verify;
+use serde_json::{Value, json};
+
+use crate::harness::{Fixture, Kind};
+
+/// Requests of one client in one life of the server; the server is killed long before they are all answered.
+const REQUESTS: u32 = 2_000;
+const CLIENTS: u32 = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_nine_loses_and_doubles_nothing_on_sqlite() {
+    survive(Kind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_nine_loses_and_doubles_nothing_on_postgres() {
+    survive(Kind::Postgres).await;
+}
+
+/// A request and, when it came, its answer: the body without what differs by request.
+type Line = (String, Option<Value>);
+
+async fn survive(kind: Kind) {
+    let cycles = std::env::var("SCRIP_KILL_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let fixture = Fixture::new(kind).await;
+    let arguments = ["serve".to_owned(), "--store".to_owned(), address_of(&fixture.url)];
+    let program = || env!("CARGO_BIN_EXE_scrip").into();
+    let mut server = ServerProcess::start(program(), &arguments).await.expect("the server starts");
+    let first = server.target("kill").await.expect("a tenant");
+    let mut api = Api::connect(&first).await.expect("a connection");
+    let template = json!({ "name": "t", "benefit": { "type": "AMOUNT_OFF", "amount": 1 },
+                           "validity": { "type": "RELATIVE", "days": 30 }, "total_stock": 1_000_000 });
+    let template = api.post("/v1/coupon-templates", &template).await.and_then(|answer| answer.json(201));
+    let template = template.expect("a template")["id"].as_str().expect("an id").to_owned();
+    let mut granted = 0;
+    for cycle in 0..cycles {
+        let target = Target { addr: server.addr, ..first.clone() };
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| tokio::spawn(load(target.clone(), template.clone(), format!("{cycle}-{client}"))))
+            .collect();
+        // Not for synchronisation: the moment of the kill is meant to be arbitrary.
+        tokio::time::sleep(Duration::from_millis(rand::random_range(50..250))).await;
+        drop(server);
+        let mut lines: Vec<Line> = Vec::new();
+        for client in clients {
+            lines.extend(client.await.expect("the client ends"));
+        }
+        server = ServerProcess::start(program(), &arguments).await.expect("the server starts again");
+        let target = Target { addr: server.addr, ..first.clone() };
+        let mut api = Api::connect(&target).await.expect("a connection");
+        for (line, answered) in &lines {
+            let answer = api.post_lines("/v1/batch", line).await.expect("an answer");
+            let answer: Value = serde_json::from_slice(&answer.body).expect("a line");
+            assert_eq!(answer["status"], 201, "{kind:?}: {line}: {answer}");
+            if let Some(first) = answered {
+                assert_eq!(answer["replayed"], true, "{kind:?}: an acknowledged effect was lost: {line}");
+                assert_eq!(answer["body"], first["body"], "{kind:?}: another answer than the first");
+            }
+        }
+        granted += lines.iter().filter(|(line, _)| line.contains("\"grant\"")).count();
+    }
+    let mut api = Api::connect(&Target { addr: server.addr, ..first.clone() }).await.expect("a connection");
+    let balance = api.get("/v1/members/hot/points").await.and_then(|answer| answer.json(200)).expect("a balance");
+    assert_eq!(balance["total_points"], granted, "{kind:?}: every grant counts once");
+    drop(server);
+    let report = verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
+    assert!(report.is_clean(), "{kind:?}: {}", report.summary());
+}
+
+/// Sends one command after the other until the server is gone. The last one has no answer: it may or may not have happened.
+async fn load(target: Target, template: String, name: String) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let Ok(mut api) = Api::connect(&target).await else { return lines };
+    for number in 0..REQUESTS {
+        let key = format!("{name}-{number}");
+        let line = if number % 2 == 0 {
+            json!({ "op": "claim", "template_id": template, "member_id": key, "idempotency_key": key })
+        } else {
+            json!({ "op": "grant", "member_id": "hot", "points": 1, "idempotency_key": key })
+        };
+        let line = line.to_string();
+        let answer = api.post_lines("/v1/batch", &line).await;
+        let Ok(answer) = answer else {
+            lines.push((line, None));
+            return lines;
+        };
+        let answer: Value = serde_json::from_slice(&answer.body).expect("a line");
+        assert_eq!(answer["status"], 201, "{answer}");
+        lines.push((line, Some(answer)));
+    }
+    lines
+}
+
+fn address_of(url: &StoreUrl) -> String {
+    match url {
+        StoreUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+        StoreUrl::Postgres(url) => url.clone(),
+    }
+}
