@@ -23,7 +23,7 @@ use scrip_domain::decide::NeedLots;
 use scrip_domain::{Answer, Envelope, State, decide};
 
 pub use definitions::Definitions;
-pub use postgres::{PostgresStore, PostgresWriter};
+pub use postgres::{PostgresStore, PostgresWriter, lane_statements};
 pub use sqlite::{SqliteStore, SqliteWriter};
 pub use value::{Param, Row};
 

@@ -292,7 +292,8 @@ struct Statements {
 }
 
 impl Statements {
-    async fn prepare(client: &Client) -> Result<Statements, StoreError> {
+    /// The texts, in the order of the fields.
+    fn texts() -> Vec<String> {
         let t = "tenant_id";
         let by_key = "FROM unnest($1::uuid[], $2::uuid[]) AS k(tenant_id, id)";
         let columns = |list: &str, alias: &str| {
@@ -341,7 +342,7 @@ impl Statements {
         let keyed = |key: (&'static str, &'static str), rest: &[(&'static str, &'static str)]| {
             [&[(t, "uuid"), key], rest].concat()
         };
-        let sql = [
+        vec![
             "SELECT pg_current_xact_id()::text::bigint".to_owned(),
             format!("SELECT {} FROM tenant WHERE {t} = ANY($1::uuid[])", decode::TENANT),
             format!(
@@ -480,7 +481,11 @@ impl Statements {
              SELECT u.t, u.key, u.fingerprint, u.outcome, $5 \
              FROM unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::text[]) AS u(t, key, fingerprint, outcome)"
                 .to_owned(),
-        ];
+        ]
+    }
+
+    async fn prepare(client: &Client) -> Result<Statements, StoreError> {
+        let sql = Statements::texts();
         let prepared = join_all(sql.iter().map(|text| client.prepare(text))).await;
         let mut prepared = prepared.into_iter();
         let mut take = || prepared.next().expect("one statement for each field");
@@ -524,6 +529,11 @@ impl Statements {
             insert_idempotency: take()?,
         })
     }
+}
+
+/// What a lane asks, and the settings it asks under: for the test of the plans.
+pub fn lane_statements() -> (&'static str, Vec<String>) {
+    (LANE_SETTINGS, Statements::texts())
 }
 
 const COUPON_TYPES: [(&str, &str); 15] = [

@@ -224,8 +224,7 @@ impl Store {
     // Coupons.
 
     pub async fn find_coupon(&self, tenant: TenantId, id: CouponId) -> Found<Option<Coupon>> {
-        let columns = decode::COUPON;
-        let sql = format!("SELECT {columns} FROM mkt_user_coupon WHERE tenant_id = $1 AND id = $2");
+        let sql = find_by_id_sql(decode::COUPON, "mkt_user_coupon");
         self.first(&sql, &[tenant.into(), id.0.into()], decode::coupon).await
     }
 
@@ -391,14 +390,12 @@ impl Store {
     }
 
     pub async fn find_hold(&self, tenant: TenantId, id: HoldId) -> Found<Option<Hold>> {
-        let columns = decode::HOLD;
-        let sql = format!("SELECT {columns} FROM mkt_points_hold WHERE tenant_id = $1 AND id = $2");
+        let sql = find_by_id_sql(decode::HOLD, "mkt_points_hold");
         self.first(&sql, &[tenant.into(), id.0.into()], decode::hold).await
     }
 
     pub async fn find_transaction(&self, tenant: TenantId, id: TransactionId) -> Found<Option<Transaction>> {
-        let columns = decode::TRANSACTION;
-        let sql = format!("SELECT {columns} FROM mkt_points_transaction WHERE tenant_id = $1 AND id = $2");
+        let sql = find_by_id_sql(decode::TRANSACTION, "mkt_points_transaction");
         self.first(&sql, &[tenant.into(), id.0.into()], decode::transaction).await
     }
 
@@ -502,6 +499,36 @@ impl Store {
                    WHERE tenant_id = $2 AND created_at < $3 ORDER BY created_at LIMIT $4)";
         self.execute(sql, &[tenant.into(), tenant.into(), before.into(), limit.into()]).await
     }
+}
+
+/// The reads that are asked all day, by name: for the test of their plans.
+pub fn hot_queries() -> Vec<(String, String)> {
+    let named = |name: &str, sql: String| (name.to_owned(), sql);
+    let mut all = vec![
+        named("find_template", find_template_sql()),
+        named("find_coupon", find_by_id_sql(decode::COUPON, "mkt_user_coupon")),
+        named("find_hold", find_by_id_sql(decode::HOLD, "mkt_points_hold")),
+        named("find_transaction", find_by_id_sql(decode::TRANSACTION, "mkt_points_transaction")),
+        named("balance", balance_sql().to_owned()),
+        named("list_transactions", list_transactions_sql(false)),
+        named("list_lots", list_lots_sql()),
+        named("list_events", list_events_sql("")),
+    ];
+    for (enabled, kind) in [(false, false), (true, false), (false, true)] {
+        all.push((format!("list_templates {enabled} {kind}"), list_templates_sql(enabled, kind)));
+    }
+    for status in [None].into_iter().chain(CouponStatus::ALL.map(Some)) {
+        for by_template in [false, true] {
+            all.push((format!("list_coupons {status:?} {by_template}"), list_coupons_sql(status, by_template)));
+        }
+    }
+    let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS);
+    all.extend(due.enumerate().map(|(number, sql)| (format!("due {number}"), sql.to_owned())));
+    all
+}
+
+fn find_by_id_sql(columns: &str, table: &str) -> String {
+    format!("SELECT {columns} FROM {table} WHERE tenant_id = $1 AND id = $2")
 }
 
 const DUE_COUPONS: [&str; 2] = [

@@ -4,6 +4,7 @@ mod contract;
 mod harness;
 mod kill;
 mod model;
+mod plans;
 mod postgres;
 mod processes;
 mod verify;

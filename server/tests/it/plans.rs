@@ -1,0 +1,135 @@
+//! Every hot query is served by an index, on tables of 100,000 rows, in both stores.
+
+use scrip_server::store::read::hot_queries;
+use scrip_server::store::{StoreUrl, lane_statements};
+
+use crate::harness::{Fixture, Kind};
+use crate::postgres;
+
+/// The brief's named indexes.
+const NAMED: [&str; 11] = [
+    "idx_template_tenant_status",
+    "idx_template_tenant_type",
+    "idx_template_distribution_time",
+    "idx_user_coupon_member",
+    "idx_user_coupon_template",
+    "idx_user_coupon_expire",
+    "idx_points_account_member",
+    "idx_points_account_total",
+    "idx_points_transaction_member",
+    "idx_points_transaction_expire",
+    "idx_points_transaction_type",
+];
+
+/// Fills the tables: `{n}` numbers the rows, `{id}` makes an id of 16 bytes from it, `{t}` one of four tenants.
+const FILL: [&str; 9] = [
+    "INSERT INTO mkt_coupon_template SELECT {t}, {id}, 1, {n} >= 0, 'AMOUNT_OFF', NULL, NULL, NULL, NULL, 0, 0, 0 {from}",
+    "INSERT INTO mkt_coupon_template_use SELECT {t}, {id}, 0, 1 {from}",
+    "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",
+    "INSERT INTO mkt_user_coupon SELECT {t}, {id}, {t}, 1, 'm-' || ({n} / 20), 'AVAILABLE', {n} + 1, 'CLAIM', 0, {n}, NULL, NULL, \
+     NULL, 0, NULL {from}",
+    "INSERT INTO mkt_points_account SELECT {t}, 'm-' || {n}, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0 {from}",
+    "INSERT INTO mkt_points_lot SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 1, 0, 0, 0, 0, 0, 0, {n}, {id}, 0, {n} >= 0 {from}",
+    "INSERT INTO mkt_points_transaction SELECT {t}, {id}, 'm-' || ({n} / 20), {n} + 1, 'EARN_ORDER', 1, 0, 1, 0, 0, NULL, NULL, \
+     NULL, NULL, NULL, '[]', {n}, 0, 0 {from}",
+    "INSERT INTO mkt_points_hold SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 0, 0, 'OPEN', NULL, NULL, {n}, '[]', 0, NULL {from}",
+    "INSERT INTO event SELECT {t}, {n}, 0, {id}, 'coupon.claimed', {id}, NULL, '{}', NULL, 0, 0 {from}",
+];
+
+fn parameters(sql: &str) -> usize {
+    (1..=30).rev().find(|number| sql.contains(&format!("${number}"))).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_serves_every_hot_query_from_an_index() {
+    let fixture = Fixture::new(Kind::Sqlite).await;
+    let StoreUrl::Sqlite(path) = &fixture.url else { unreachable!("a SQLite fixture") };
+    let connection = rusqlite::Connection::open(path).expect("the store opens");
+    connection.pragma_update(None, "foreign_keys", false).expect("a pragma");
+    connection.execute_batch("BEGIN").expect("a transaction");
+    for text in FILL {
+        let sql = text
+            .replace("{n}", "value")
+            .replace("{id}", "unhex(printf('%032x', value))")
+            .replace("{t}", "unhex(printf('%032x', value % 4))")
+            .replace("{from}", "FROM numbers");
+        let numbers =
+            "WITH RECURSIVE numbers(value) AS (SELECT 0 UNION ALL SELECT value + 1 FROM numbers WHERE value < 99999) ";
+        let (insert, select) = sql.split_once(" SELECT ").expect("an INSERT of a SELECT");
+        connection.execute(&format!("{insert} {numbers} SELECT {select}"), []).expect("rows");
+    }
+    connection.execute_batch("COMMIT").expect("a commit");
+    let mut scans = Vec::new();
+    for (name, sql) in hot_queries() {
+        let sql = format!("EXPLAIN QUERY PLAN {}", sql.replace('$', "?"));
+        let mut statement = connection.prepare(&sql).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let nothing = vec![rusqlite::types::Null; statement.parameter_count()];
+        let rows =
+            statement.query_map(rusqlite::params_from_iter(nothing), |row| row.get::<_, String>(3)).expect("a plan");
+        for step in rows.map(|row| row.expect("a step")) {
+            // A sub-select's few rows are scanned; a table must be searched.
+            if step.starts_with("SCAN") && !step.starts_with("SCAN s") && !step.starts_with("SCAN l") {
+                scans.push(format!("{name}: {step}"));
+            }
+        }
+    }
+    assert!(scans.is_empty(), "{}", scans.join("\n"));
+    for index in NAMED {
+        let count: i64 = connection
+            .query_row("SELECT count(*) FROM sqlite_master WHERE type = 'index' AND name = ?1", [index], |row| {
+                row.get(0)
+            })
+            .expect("a count");
+        assert_eq!(count, 1, "{index}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_serves_every_hot_query_and_lane_statement_from_an_index() {
+    let fixture = Fixture::new(Kind::Postgres).await;
+    let StoreUrl::Postgres(url) = &fixture.url else { unreachable!("a PostgreSQL fixture") };
+    let client = postgres::connect(url).await;
+    client.batch_execute("SET session_replication_role = replica").await.expect("foreign keys rest");
+    for text in FILL {
+        let sql = text
+            .replace("{n}", "value")
+            .replace("{id}", "lpad(to_hex(value), 32, '0')::uuid")
+            .replace("{t}", "lpad(to_hex(value % 4), 32, '0')::uuid")
+            .replace("{from}", "FROM generate_series(0, 99999) AS numbers(value)");
+        // Literals of a SELECT have no type of their own.
+        let sql = sql.replace("NULL, '[]', 0, NULL", "NULL, '[]', 0, NULL::bigint");
+        client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {:?}", error.as_db_error()));
+    }
+    client.batch_execute("ANALYZE").await.expect("statistics");
+    let mut scans = Vec::new();
+    client.batch_execute("SET plan_cache_mode = force_generic_plan").await.expect("a setting");
+    for (name, sql) in hot_queries() {
+        scans.extend(scans_of(&client, &name, &sql).await);
+    }
+    let (settings, statements) = lane_statements();
+    client.batch_execute(settings).await.expect("the lanes' settings");
+    for sql in statements {
+        scans.extend(scans_of(&client, "lane", &sql).await);
+    }
+    assert!(scans.is_empty(), "{}", scans.join("\n"));
+    for index in NAMED {
+        let found = client.query("SELECT 1 FROM pg_indexes WHERE indexname = $1", &[&index]).await.expect("an answer");
+        assert_eq!(found.len(), 1, "{index}");
+    }
+}
+
+async fn scans_of(client: &tokio_postgres::Client, name: &str, sql: &str) -> Vec<String> {
+    client.batch_execute(&format!("PREPARE hot AS {sql}")).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    let nothing = vec!["NULL"; parameters(sql)].join(", ");
+    let values = if nothing.is_empty() { String::new() } else { format!("({nothing})") };
+    let plan = client.simple_query(&format!("EXPLAIN EXECUTE hot{values}")).await.expect("a plan");
+    client.batch_execute("DEALLOCATE hot").await.expect("the name is free again");
+    let lines = plan.iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    // Reference tables of a few rows may be scanned: a tenant, its keys.
+    let scanned =
+        lines.filter(|line| line.contains("Seq Scan") && !line.contains(" on tenant") && !line.contains(" on api_key"));
+    scanned.map(|line| format!("{name}: {} in {sql}", line.trim())).collect()
+}
