@@ -200,6 +200,8 @@ pub async fn list_coupons(
     let (tenant, now, limit) = (caller.tenant(), clock::now(), page.limit + 1);
     let mut coupons = app.store.list_coupons(tenant, &member_id, status, template, now, page.cursor, limit).await?;
     let next_cursor = super::cut(&mut coupons, page.limit, |coupon| coupon.id.write());
+    let versions = coupons.iter().map(|coupon| (coupon.template_id, coupon.template_version));
+    app.store.learn_definitions(caller.tenant(), versions).await?;
     let mut definitions = Vec::with_capacity(coupons.len());
     for coupon in &coupons {
         // From memory, nearly always: a version never changes.

@@ -144,6 +144,23 @@ impl PostgresStore {
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
+    /// The definitions of many versions, as one statement.
+    pub(super) async fn query_definitions(
+        &self,
+        tenant: TenantId,
+        versions: &[(TemplateId, i64)],
+    ) -> Result<Vec<(TemplateId, i64, Definition)>, StoreError> {
+        let sql = "SELECT r.template_id, r.version, r.definition FROM unnest($2::uuid[], $3::bigint[]) \
+                   AS k(template_id, version) CROSS JOIN LATERAL (SELECT * FROM mkt_coupon_template_version v \
+                   WHERE v.tenant_id = $1 AND v.template_id = k.template_id AND v.version = k.version) r";
+        let client = self.pool.get().await?;
+        let statement = client.prepare_cached(sql).await?;
+        let (ids, numbers): (Vec<Uuid>, Vec<i64>) = versions.iter().map(|(id, version)| (id.0, *version)).unzip();
+        let rows = client.query(&statement, &[&tenant.0, &ids, &numbers]).await?;
+        let decode = |row: &Row| Ok((TemplateId(row.uuid(0)?), row.int(1)?, row.json(2)?));
+        rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
+    }
+
     pub(super) async fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
         let client = self.pool.get().await?;
         let statement = client.prepare_cached(sql).await?;

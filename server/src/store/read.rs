@@ -215,6 +215,35 @@ impl Store {
         }))
     }
 
+    /// Brings the definitions of these versions into memory: one statement for all that are not there yet, so that a page of
+    /// coupons of many templates costs no statement for each.
+    pub async fn learn_definitions(
+        &self,
+        tenant: TenantId,
+        versions: impl Iterator<Item = (TemplateId, i64)>,
+    ) -> Found<()> {
+        let known = self.definitions();
+        let mut unknown: Vec<(TemplateId, i64)> =
+            versions.filter(|(template, version)| known.get(tenant, *template, *version).is_none()).collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        match self {
+            _ if unknown.is_empty() => {}
+            // No round trips to save here.
+            Store::Sqlite(_) => {
+                for (template, version) in unknown {
+                    self.definition(tenant, template, version).await?;
+                }
+            }
+            Store::Postgres(store) => {
+                for (template, version, definition) in store.query_definitions(tenant, &unknown).await? {
+                    known.insert(tenant, template, version, Arc::new(definition));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Members that have claimed from a template, in no order, each once for every coupon.
     pub async fn claimers(&self, tenant: TenantId, template: TemplateId, limit: i64) -> Found<Vec<MemberId>> {
         let sql = "SELECT member_id FROM mkt_user_coupon WHERE tenant_id = $1 AND template_id = $2 LIMIT $3";

@@ -4,6 +4,7 @@ use scrip_domain::command::Movement;
 use scrip_domain::points::TransactionType;
 use scrip_domain::{Answer, Command, Idempotency, MemberId, Outcome, Rejection};
 use scrip_server::engine::EngineOptions;
+use scrip_server::store::{Store, StoreOptions};
 
 use crate::harness::{Fixture, KINDS, definition, envelope, member, template, tenant};
 
@@ -164,5 +165,25 @@ async fn a_coupon_goes_through_its_life_and_every_step_is_an_event() {
         let listed =
             fixture.store.list_coupons(tenant, &dora, None, None, scrip_server::clock::now(), None, 10).await.unwrap();
         assert_eq!(listed.len(), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_are_learned_in_one_go_and_remembered() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let mut versions = Vec::new();
+        for _ in 0..5 {
+            versions.push((template(&engine, tenant, definition(), None).await, 1));
+        }
+        // Another process knows none of them yet.
+        let other = Store::open(&StoreOptions::new(fixture.url.clone())).await.unwrap();
+        other.learn_definitions(tenant, versions.iter().copied()).await.unwrap();
+        for (template, version) in versions {
+            let known = other.definitions().get(tenant, template, version);
+            assert_eq!(known.as_deref(), Some(&definition()), "{kind:?}");
+        }
     }
 }
