@@ -48,12 +48,11 @@ impl SqliteStore {
                 .map_err(|error| StoreError::Unavailable(format!("cannot create {}: {error}", folder.display())))?;
         }
         // Opening for writing first creates the file and turns on the log; readers could do neither.
-        let writer = open_writer(path)?;
-        writer.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())).map_err(|error| match error {
-            rusqlite::Error::SqliteFailure(code, _) if code.code == ErrorCode::NotADatabase => {
-                StoreError::Unavailable(format!("{} is not a SQLite database", path.display()))
+        open_writer(path).map_err(|error| match error {
+            StoreError::Corrupt(_) => {
+                StoreError::Unavailable(format!("{} is there but is no SQLite database", path.display()))
             }
-            other => other.into(),
+            other => other,
         })?;
         let readers = (0..options.read_connections.clamp(1, MAX_READERS))
             .map(|_| open_reader(path).map(Mutex::new))
