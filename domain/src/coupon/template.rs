@@ -127,7 +127,8 @@ pub fn create(
         updated_at: envelope.at,
     };
     state.insert_template(envelope.tenant, template.clone());
-    record(state, envelope, ids, &template, EventKind::TemplateCreated, "{}".into());
+    let data = total_stock.map_or_else(|| "{}".into(), |total| format!("{{\"total_stock\":{total}}}"));
+    record(state, envelope, ids, &template, EventKind::TemplateCreated, data);
     Ok(Outcome::Template(Box::new(template)))
 }
 

@@ -194,9 +194,9 @@ impl PostgresStore {
     }
 
     /// What became of a transaction whose connection was lost.
-    async fn transaction_status(&self, tx: i64) -> Result<Option<String>, StoreError> {
+    async fn transaction_status(&self, xid: i64) -> Result<Option<String>, StoreError> {
         let client = self.connect().await?;
-        let row = client.query_one("SELECT pg_xact_status($1::text::xid8)", &[&tx.to_string()]).await?;
+        let row = client.query_one("SELECT pg_xact_status($1::text::xid8)", &[&xid.to_string()]).await?;
         Ok(row.get(0))
     }
 }
@@ -255,6 +255,25 @@ impl From<deadpool_postgres::PoolError> for StoreError {
 /// Uses of a template are counted in this many rows, so that lanes seldom wait for each other.
 const STRIPES: i64 = 8;
 
+/// Numbers that are free for the events of one batch; the number of the batch stands in the bits above.
+const EVENTS_PER_BATCH_BITS: u32 = 24;
+
+/// Where a batch's events stand in the log, told when all of its rows are locked.
+///
+/// Two things must hold. *What happened to an object stands in the order in which it happened*: a batch that waited for
+/// another's lock asks after the other has committed, so its `tx` (one past the newest transaction that has ended by then)
+/// is no smaller, and where the two are equal its `batch`, drawn from a sequence, is larger. A transaction's own number alone
+/// would not do: it is drawn at the first lock, perhaps long before the last one is gained. *Nothing appears behind a
+/// reader*: `tx` is never below the transaction's own number, and readers only see what is below the oldest transaction
+/// still running.
+#[derive(Debug, Default, Clone, Copy)]
+struct Place {
+    /// The transaction's own number: what to ask about when the connection breaks at COMMIT.
+    xid: i64,
+    tx: i64,
+    batch: i64,
+}
+
 /// A lane's connection with its statements prepared.
 pub struct PostgresWriter {
     store: Arc<PostgresStore>,
@@ -269,7 +288,6 @@ struct Lane {
 
 /// Everything a lane ever asks, prepared once. The text is in [`Statements::prepare`].
 struct Statements {
-    begin_tx: Statement,
     tenants: Statement,
     api_keys: Statement,
     lock_templates: Statement,
@@ -286,6 +304,7 @@ struct Statements {
     holds: Statement,
     originals: Statement,
     idempotency: Statement,
+    place: Statement,
     insert_tenant: Statement,
     insert_api_key: Statement,
     revoke_api_key: Statement,
@@ -360,7 +379,6 @@ impl Statements {
             [&[(t, "uuid"), key], rest].concat()
         };
         vec![
-            "SELECT pg_current_xact_id()::text::bigint".to_owned(),
             format!("SELECT {} FROM tenant WHERE {t} = ANY($1::uuid[])", decode::TENANT),
             format!(
                 "SELECT {}, r.secret_digest {by_key} JOIN api_key r USING ({t}, id)",
@@ -422,6 +440,10 @@ impl Statements {
                 "SELECT r.{t}, r.key, r.fingerprint, r.outcome FROM unnest($1::uuid[], $2::bytea[]) AS k({t}, key) \
                  CROSS JOIN LATERAL (SELECT * FROM idempotency i WHERE i.{t} = k.{t} AND i.key = k.key) r"
             ),
+            "SELECT pg_current_xact_id()::text::bigint, \
+             greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))::text::bigint, \
+             nextval('event_batch')"
+                .to_owned(),
             format!("INSERT INTO tenant ({}) VALUES ($1, $2, $3, $4, $5, $6)", decode::TENANT),
             format!(
                 "INSERT INTO api_key ({}, secret_digest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -507,7 +529,6 @@ impl Statements {
         let mut prepared = prepared.into_iter();
         let mut take = || prepared.next().expect("one statement for each field");
         Ok(Statements {
-            begin_tx: take()?,
             tenants: take()?,
             api_keys: take()?,
             lock_templates: take()?,
@@ -524,6 +545,7 @@ impl Statements {
             holds: take()?,
             originals: take()?,
             idempotency: take()?,
+            place: take()?,
             insert_tenant: take()?,
             insert_api_key: take()?,
             revoke_api_key: take()?,
@@ -660,19 +682,19 @@ impl PostgresWriter {
                 }
                 Err(error.into())
             }
-            Err(Interrupted::AtCommit { tx, answers, error }) => {
+            Err(Interrupted::AtCommit { xid, answers, error }) => {
                 self.lane = None;
-                tracing::warn!(%error, tx, "the connection was lost at COMMIT; asking what became of it");
-                self.resolve(tx, answers).await
+                tracing::warn!(%error, xid, "the connection was lost at COMMIT; asking what became of it");
+                self.resolve(xid, answers).await
             }
         }
     }
 
     /// Finds out what became of a commit whose connection was lost.
-    async fn resolve(&self, tx: i64, answers: Vec<Answer>) -> Result<Vec<Answer>, BatchFailure> {
+    async fn resolve(&self, xid: i64, answers: Vec<Answer>) -> Result<Vec<Answer>, BatchFailure> {
         let give_up_at = Instant::now() + self.store.options.resolve_timeout;
         loop {
-            match self.store.transaction_status(tx).await {
+            match self.store.transaction_status(xid).await {
                 Ok(Some(status)) if status == "committed" => return Ok(answers),
                 Ok(Some(status)) if status == "aborted" => {
                     return Err(StoreError::Conflict("the commit was aborted".into()).into());
@@ -692,7 +714,7 @@ enum Interrupted {
     /// Nothing was committed.
     Refused(StoreError),
     AtCommit {
-        tx: i64,
+        xid: i64,
         answers: Vec<Answer>,
         error: StoreError,
     },
@@ -710,7 +732,7 @@ type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, tokio_postgres::Erro
 impl Lane {
     async fn run(&self, known: &Definitions, batch: &[Envelope], stripe: i64) -> Result<Vec<Answer>, Interrupted> {
         let keys = Keys::of(batch);
-        let (mut state, tx) = self.load(&keys, known).await?;
+        let (mut state, place) = self.load(&keys, known).await?;
         let mut answers = Vec::with_capacity(batch.len());
         while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
             let tenant = batch[answers.len()].tenant;
@@ -727,7 +749,7 @@ impl Lane {
             return Ok(answers);
         }
         let writes = state.writes();
-        let changes = changes(&self.statements, &writes, tx, stripe);
+        let changes = changes(&self.statements, &writes, place, stripe);
         let written = changes.iter().map(|change| async {
             let parameters: Vec<&(dyn ToSql + Sync)> =
                 change.parameters.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
@@ -745,14 +767,14 @@ impl Lane {
                 }
                 // Whether COMMIT arrived before the connection broke cannot be told from here.
                 Err(error) if is_lost(&error) => {
-                    return Err(Interrupted::AtCommit { tx, answers, error: error.into() });
+                    return Err(Interrupted::AtCommit { xid: place.xid, answers, error: error.into() });
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         match committed {
             Ok(()) => Ok(answers),
-            Err(error) if is_lost(&error) => Err(Interrupted::AtCommit { tx, answers, error: error.into() }),
+            Err(error) if is_lost(&error) => Err(Interrupted::AtCommit { xid: place.xid, answers, error: error.into() }),
             Err(error) => Err(error.into()),
         }
     }
@@ -772,7 +794,7 @@ impl Lane {
     }
 
     /// The first round trip: locks and look-ups.
-    async fn load(&self, keys: &Keys, known: &Definitions) -> Result<(State, i64), StoreError> {
+    async fn load(&self, keys: &Keys, known: &Definitions) -> Result<(State, Place), StoreError> {
         let s = &self.statements;
         let tenants: Vec<Uuid> = keys.tenants.iter().map(|tenant| tenant.0).collect();
         let api_keys = pairs(keys.api_keys.iter().map(|(tenant, id)| (*tenant, id.0)));
@@ -797,7 +819,6 @@ impl Lane {
         asked.push((Load::Nothing, Box::pin(begin)));
         let by_claimant: Vec<&(dyn ToSql + Sync)> = vec![&claim_tenants, &claim_templates, &claim_members];
         let has_accounts = !keys.accounts.is_empty();
-        self.ask(&mut asked, Load::Tx, &s.begin_tx, true, vec![]);
         self.ask(&mut asked, Load::Tenant, &s.tenants, !tenants.is_empty(), vec![&tenants]);
         self.ask(&mut asked, Load::ApiKey, &s.api_keys, !keys.api_keys.is_empty(), vec![&api_keys.0, &api_keys.1]);
         self.ask(&mut asked, Load::Template, &s.lock_templates, !keys.templates.is_empty(), vec![&locked.0, &locked.1]);
@@ -829,11 +850,12 @@ impl Lane {
             !keys.idempotency.is_empty(),
             vec![&record_tenants, &record_keys],
         );
+        self.ask(&mut asked, Load::Place, &s.place, true, vec![]);
 
         let (kinds, futures): (Vec<Load>, Vec<_>) = asked.into_iter().unzip();
         let results: Vec<Rows> = join_all(futures).await;
         let mut state = State::empty(keys);
-        let mut tx = 0;
+        let mut place = Place::default();
         let mut templates = Vec::new();
         let mut uses = std::collections::HashMap::new();
         let mut lots = Vec::new();
@@ -847,7 +869,7 @@ impl Lane {
                 let row = Row::Postgres(row);
                 match kind {
                     Load::Nothing => {}
-                    Load::Tx => tx = row.int(0)?,
+                    Load::Place => place = Place { xid: row.int(0)?, tx: row.int(1)?, batch: row.int(2)? },
                     Load::Tenant => state.load_tenant(decode::tenant(&row)?),
                     Load::ApiKey => state.load_api_key(decode::api_key(&row)?, row.bytes(8)?),
                     // Decoded below, when their definitions are at hand.
@@ -891,7 +913,7 @@ impl Lane {
             let used_count = uses.get(&(tenant, id.0)).copied().unwrap_or(0);
             state.load_template(tenant, decode::template(&row, definition, used_count)?);
         }
-        Ok((state, tx))
+        Ok((state, place))
     }
 
     async fn load_named_lots(&self, state: &mut State) -> Result<(), StoreError> {
@@ -947,7 +969,7 @@ type Asked<'a> = Vec<(Load, Pending<'a, Vec<tokio_postgres::Row>>)>;
 #[derive(Clone, Copy)]
 enum Load {
     Nothing,
-    Tx,
+    Place,
     Tenant,
     ApiKey,
     Template,
@@ -983,7 +1005,7 @@ where
     Box::new(rows.iter().map(column).collect::<Vec<T>>())
 }
 
-fn changes<'a>(s: &'a Statements, writes: &'a Writes<'a>, tx: i64, stripe: i64) -> Vec<Change<'a>> {
+fn changes<'a>(s: &'a Statements, writes: &'a Writes<'a>, place: Place, stripe: i64) -> Vec<Change<'a>> {
     let mut changes = Vec::with_capacity(16);
     add_definitions(&mut changes, s, writes);
     add_coupons(&mut changes, s, writes);
@@ -991,11 +1013,12 @@ fn changes<'a>(s: &'a Statements, writes: &'a Writes<'a>, tx: i64, stripe: i64) 
     add_holds(&mut changes, s, writes);
     let rows = &writes.event_inserts;
     if !rows.is_empty() {
-        let ordinals: Vec<i64> = (0..rows.len() as i64).collect();
+        let first = place.batch << EVENTS_PER_BATCH_BITS;
+        let ordinals: Vec<i64> = (first..first + rows.len() as i64).collect();
         changes.push(Change {
             statement: &s.insert_events,
             parameters: vec![
-                Box::new(tx),
+                Box::new(place.tx),
                 array(rows, |(tenant, _)| tenant.0),
                 Box::new(ordinals),
                 array(rows, |(_, event)| event.id.0),

@@ -209,7 +209,7 @@ CREATE TABLE mkt_points_reversal (
     CONSTRAINT ck_reversal_bound CHECK (reversed > 0 AND reversed <= points)
 );
 
--- The outbox. (tx, ordinal) is the reading order: tx is the committing transaction's number.
+-- The outbox. (tx, ordinal) is the reading order; `Place` in postgres.rs says why it is causal and how readers follow it.
 CREATE TABLE event (
     tenant_id UUID NOT NULL,
     tx BIGINT NOT NULL,
@@ -224,6 +224,8 @@ CREATE TABLE event (
     recorded_at BIGINT NOT NULL,
     PRIMARY KEY (tenant_id, tx, ordinal)
 );
+-- Orders batches that share a tx. Gaps do no harm; numbers kept back by a session would.
+CREATE SEQUENCE event_batch CACHE 1;
 
 CREATE TABLE idempotency (
     tenant_id UUID NOT NULL,
