@@ -439,7 +439,7 @@ impl State {
 pub struct Writes<'a> {
     pub tenant_inserts: Vec<&'a Tenant>,
     pub api_key_inserts: Vec<&'a (ApiKey, [u8; 32])>,
-    pub api_key_updates: Vec<&'a ApiKey>,
+    pub api_key_updates: Vec<&'a (ApiKey, [u8; 32])>,
     pub template_inserts: Vec<(TenantId, &'a Template)>,
     pub template_updates: Vec<(TenantId, &'a Template)>,
     pub template_deletes: Vec<(TenantId, TemplateId)>,
@@ -480,7 +480,7 @@ impl State {
         for row in self.api_keys.values() {
             match row.change {
                 Change::Insert => writes.api_key_inserts.push(&row.value),
-                Change::Update => writes.api_key_updates.push(&row.value.0),
+                Change::Update => writes.api_key_updates.push(&row.value),
                 Change::None | Change::Delete => {}
             }
         }

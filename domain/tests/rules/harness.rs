@@ -221,9 +221,9 @@ impl Harness {
             assert!(rows.tenants.contains_key(&key.tenant_id));
             insert(&mut rows.api_keys, (key.tenant_id, key.id), (key.clone(), *digest));
         }
-        for key in &writes.api_key_updates {
+        for (key, _) in &writes.api_key_updates {
             let row = rows.api_keys.get_mut(&(key.tenant_id, key.id)).expect("a row to update");
-            row.0 = (*key).clone();
+            row.0 = key.clone();
         }
         assert_distinct(writes.template_updates.iter().map(|(tenant, row)| (*tenant, row.id)));
         for (tenant, row) in &writes.template_inserts {

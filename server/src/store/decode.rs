@@ -12,6 +12,11 @@ use super::value::Row;
 
 type Decoded<T> = Result<T, StoreError>;
 
+/// The columns of one table among several.
+pub fn of(alias: &str, columns: &str) -> String {
+    columns.split(", ").map(|column| format!("{alias}.{}", column.trim())).collect::<Vec<_>>().join(", ")
+}
+
 pub const TENANT: &str = "tenant_id, name, currency, time_zone, refund_grace_days, created_at";
 
 pub fn tenant(row: &Row) -> Decoded<Tenant> {
@@ -40,8 +45,8 @@ pub fn api_key(row: &Row) -> Decoded<ApiKey> {
     })
 }
 
-pub const TEMPLATE: &str = "t.tenant_id, t.id, t.version, t.enabled, t.total_stock, t.remaining_stock, t.claimed_count, \
-                            t.created_at, t.updated_at";
+pub const TEMPLATE: &str =
+    "tenant_id, id, version, enabled, total_stock, remaining_stock, claimed_count, created_at, updated_at";
 pub const TEMPLATE_COLUMNS: usize = 9;
 
 /// A template whose definition and count of uses are known already.

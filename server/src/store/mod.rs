@@ -13,6 +13,7 @@ pub mod migrate;
 mod postgres;
 pub mod read;
 mod sqlite;
+mod table;
 mod value;
 
 use std::path::PathBuf;

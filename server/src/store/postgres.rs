@@ -11,26 +11,26 @@
 //! When the connection is lost at COMMIT, the database itself is asked what became of the transaction
 //! (`pg_xact_status`), so an outcome is never guessed.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::collections::{BTreeSet, HashMap};
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::future::join_all;
-use scrip_domain::coupon::{Coupon, Definition};
+use scrip_domain::coupon::Definition;
 use scrip_domain::key::Keys;
-use scrip_domain::points::{Account, Lot};
-use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
+use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
 use scrip_domain::{Answer, Envelope, LotId, MemberId, State, TemplateId, TenantId};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{IsNull, ToSql, Type as PgType, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 use super::migrate::{self, Migration};
-use super::sqlite::to_json;
+use super::table::{Change, Placement, TABLES, Table, Type, Verb, changes};
 use super::value::{Param, Row};
 use super::{BatchFailure, Definitions, StoreError, StoreOptions, decide_all, decode};
 
@@ -252,7 +252,7 @@ impl From<deadpool_postgres::PoolError> for StoreError {
     }
 }
 
-/// Uses of a template are counted in this many rows, so that lanes seldom wait for each other.
+/// How many rows count the uses of a template ([`Placement::stripe`]).
 const STRIPES: i64 = 8;
 
 /// Numbers that are free for the events of one batch; the number of the batch stands in the bits above.
@@ -283,371 +283,178 @@ pub struct PostgresWriter {
 
 struct Lane {
     client: Client,
-    statements: Statements,
+    lookups: HashMap<Lookup, Statement>,
+    changes: HashMap<(&'static str, Verb), Statement>,
 }
 
-/// Everything a lane ever asks, prepared once. The text is in [`Statements::prepare`].
-struct Statements {
-    tenants: Statement,
-    api_keys: Statement,
-    lock_templates: Statement,
-    read_templates: Statement,
-    definitions: Statement,
-    template_uses: Statement,
-    claimed: Statement,
-    lock_coupons: Statement,
-    lock_accounts: Statement,
-    open_lots: Statement,
-    all_lots: Statement,
-    lots: Statement,
-    due_holds: Statement,
-    holds: Statement,
-    originals: Statement,
-    idempotency: Statement,
-    place: Statement,
-    insert_tenant: Statement,
-    insert_api_key: Statement,
-    revoke_api_key: Statement,
-    insert_template: Statement,
-    update_template: Statement,
-    delete_template: Statement,
-    insert_version: Statement,
-    add_uses: Statement,
-    insert_coupons: Statement,
-    update_coupons: Statement,
-    insert_accounts: Statement,
-    update_accounts: Statement,
-    insert_lots: Statement,
-    update_lots: Statement,
-    insert_transactions: Statement,
-    insert_holds: Statement,
-    update_holds: Statement,
-    reversals: Statement,
-    insert_events: Statement,
-    insert_idempotency: Statement,
+/// What a lane asks, each for all keys of a batch at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Lookup {
+    Tenants,
+    ApiKeys,
+    LockedTemplates,
+    Templates,
+    TemplateUses,
+    Claimed,
+    LockedCoupons,
+    LockedAccounts,
+    /// The first page of an account's open lots.
+    OpenLots,
+    DueHolds,
+    Holds,
+    Originals,
+    Records,
+    Place,
+    // In a further round trip, when they turn out to be needed.
+    AllOpenLots,
+    Lots,
+    Definitions,
 }
 
-impl Statements {
-    /// The texts, in the order of the fields.
-    fn texts() -> Vec<String> {
-        let t = "tenant_id";
-        let by_key = "FROM unnest($1::uuid[], $2::uuid[]) AS k(tenant_id, id)";
-        let columns = |list: &str, alias: &str| {
-            let names = list.split(", ").map(|name| format!("{alias}.{}", name.trim()));
-            names.collect::<Vec<_>>().join(", ")
-        };
-        let template = decode::TEMPLATE;
-        let (coupon, account) = (columns(decode::COUPON, "r"), columns(decode::ACCOUNT, "r"));
-        let (lot, hold) = (columns(decode::LOT, "r"), columns(decode::HOLD, "r"));
-        let transaction = columns(decode::TRANSACTION, "r");
-        let lots_of_accounts = |limit: &str| {
-            format!(
-                "SELECT {lot} FROM unnest($1::uuid[], $2::text[]) AS k(tenant_id, member_id) CROSS JOIN LATERAL \
-                 (SELECT * FROM mkt_points_lot l WHERE l.tenant_id = k.tenant_id AND l.member_id = k.member_id \
-                  AND l.open ORDER BY l.expires_at, l.created_at, l.id {limit}) r"
-            )
-        };
-        let update = |table: &str, key: &str, types: &[(&str, &str)], key_type: &str| {
-            let arrays = types.iter().enumerate();
-            let unnest = arrays.map(|(i, (_, ty))| format!(", ${}::{ty}[]", i + 3)).collect::<String>();
-            let names = types.iter().map(|(name, _)| format!(", {name}")).collect::<String>();
-            let set = types.iter().map(|(name, _)| format!("{name} = u.{name}")).collect::<Vec<_>>().join(", ");
-            format!(
-                "UPDATE {table} r SET {set} FROM unnest($1::uuid[], $2::{key_type}[]{unnest}) AS u({t}, {key}{names}) \
-                 WHERE r.{t} = u.{t} AND r.{key} = u.{key}"
-            )
-        };
-        let insert = |table: &str, types: &[(&str, &str)]| {
-            let names = types.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            let arrays = types.iter().enumerate();
-            let unnest = arrays.map(|(i, (_, ty))| format!("${}::{ty}[]", i + 1)).collect::<Vec<_>>().join(", ");
-            format!("INSERT INTO {table} ({names}) SELECT * FROM unnest({unnest})")
-        };
-        let account_columns = [
-            ("total_points", "bigint"),
-            ("available", "bigint"),
-            ("frozen", "bigint"),
-            ("used", "bigint"),
-            ("expired", "bigint"),
-            ("revoked", "bigint"),
-            ("debt", "bigint"),
-            ("sequence", "bigint"),
-            ("created_at", "bigint"),
-            ("updated_at", "bigint"),
-        ];
-        let keyed = |key: (&'static str, &'static str), rest: &[(&'static str, &'static str)]| {
-            [&[(t, "uuid"), key], rest].concat()
-        };
-        vec![
-            format!("SELECT {} FROM tenant WHERE {t} = ANY($1::uuid[])", decode::TENANT),
-            format!(
-                "SELECT {}, r.secret_digest {by_key} JOIN api_key r USING ({t}, id)",
-                columns(decode::API_KEY, "r")
+impl Lookup {
+    const ALL: [Lookup; 17] = [
+        Lookup::Tenants,
+        Lookup::ApiKeys,
+        Lookup::LockedTemplates,
+        Lookup::Templates,
+        Lookup::TemplateUses,
+        Lookup::Claimed,
+        Lookup::LockedCoupons,
+        Lookup::LockedAccounts,
+        Lookup::OpenLots,
+        Lookup::DueHolds,
+        Lookup::Holds,
+        Lookup::Originals,
+        Lookup::Records,
+        Lookup::Place,
+        Lookup::AllOpenLots,
+        Lookup::Lots,
+        Lookup::Definitions,
+    ];
+
+    /// Keys come as arrays, one for each of their columns: `k`. What is found under them is `r`.
+    fn sql(self) -> String {
+        let tenants = "unnest($1::uuid[]) AS k(tenant_id)";
+        let ids = "unnest($1::uuid[], $2::uuid[]) AS k(tenant_id, id)";
+        let members = "unnest($1::uuid[], $2::text[]) AS k(tenant_id, member_id)";
+        let by_id = "r.tenant_id = k.tenant_id AND r.id = k.id";
+        let by_member = "r.tenant_id = k.tenant_id AND r.member_id = k.member_id";
+        let open_lots = format!("{by_member} AND r.open ORDER BY r.expires_at, r.created_at, r.id");
+        match self {
+            Lookup::Tenants => found(decode::TENANT, tenants, "tenant", "r.tenant_id = k.tenant_id"),
+            Lookup::ApiKeys => found(&format!("{}, secret_digest", decode::API_KEY), ids, "api_key", by_id),
+            Lookup::LockedTemplates => {
+                found(decode::TEMPLATE, ids, "mkt_coupon_template", &format!("{by_id} FOR UPDATE"))
+            }
+            Lookup::Templates => found(decode::TEMPLATE, ids, "mkt_coupon_template", by_id),
+            Lookup::TemplateUses => format!(
+                "SELECT k.tenant_id, k.id, (SELECT coalesce(sum(r.used_count), 0)::bigint \
+                 FROM mkt_coupon_template_use r WHERE r.tenant_id = k.tenant_id AND r.template_id = k.id) FROM {ids}"
             ),
-            format!(
-                "SELECT {template} {by_key} CROSS JOIN LATERAL (SELECT * FROM mkt_coupon_template r \
-                 WHERE r.{t} = k.{t} AND r.id = k.id FOR UPDATE) t"
-            ),
-            format!(
-                "SELECT {template} {by_key} CROSS JOIN LATERAL (SELECT * FROM mkt_coupon_template r \
-                 WHERE r.{t} = k.{t} AND r.id = k.id) t"
-            ),
-            format!(
-                "SELECT r.{t}, r.template_id, r.version, r.definition FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) \
-                 AS k({t}, template_id, version) CROSS JOIN LATERAL (SELECT * FROM mkt_coupon_template_version v \
-                 WHERE v.{t} = k.{t} AND v.template_id = k.template_id AND v.version = k.version) r"
-            ),
-            format!(
-                "SELECT k.{t}, k.id, (SELECT coalesce(sum(r.used_count), 0)::bigint FROM mkt_coupon_template_use r \
-                 WHERE r.{t} = k.{t} AND r.template_id = k.id) {by_key}"
-            ),
-            format!(
-                "SELECT k.{t}, k.template_id, k.member_id, r.sequence \
-                 FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS k({t}, template_id, member_id) \
-                 CROSS JOIN LATERAL (SELECT c.sequence FROM mkt_user_coupon c WHERE c.{t} = k.{t} \
-                 AND c.template_id = k.template_id AND c.member_id = k.member_id \
-                 ORDER BY c.sequence DESC LIMIT 1) r"
-            ),
-            format!(
-                "SELECT {coupon} {by_key} CROSS JOIN LATERAL (SELECT * FROM mkt_user_coupon c \
-                 WHERE c.{t} = k.{t} AND c.id = k.id FOR UPDATE) r"
-            ),
-            format!(
-                "SELECT {account} FROM unnest($1::uuid[], $2::text[]) AS k({t}, member_id) CROSS JOIN LATERAL \
-                 (SELECT * FROM mkt_points_account a WHERE a.{t} = k.{t} AND a.member_id = k.member_id FOR UPDATE) r"
-            ),
-            lots_of_accounts(&format!("LIMIT {LOT_PAGE}")),
-            lots_of_accounts(""),
-            format!(
-                "SELECT {lot} {by_key} CROSS JOIN LATERAL (SELECT * FROM mkt_points_lot l \
-                 WHERE l.{t} = k.{t} AND l.id = k.id) r"
-            ),
-            format!(
-                "SELECT {hold} FROM unnest($1::uuid[], $2::text[]) AS k({t}, member_id) CROSS JOIN LATERAL \
-                 (SELECT * FROM mkt_points_hold h WHERE h.{t} = k.{t} AND h.member_id = k.member_id \
-                 AND h.status = 'OPEN' AND h.expires_at <= $3) r"
-            ),
-            format!(
-                "SELECT {hold} {by_key} CROSS JOIN LATERAL (SELECT * FROM mkt_points_hold h \
-                 WHERE h.{t} = k.{t} AND h.id = k.id) r"
-            ),
-            format!(
-                "SELECT {transaction}, (SELECT v.reversed FROM mkt_points_reversal v \
-                 WHERE v.{t} = r.{t} AND v.transaction_id = r.id) {by_key} CROSS JOIN LATERAL \
-                 (SELECT * FROM mkt_points_transaction p WHERE p.{t} = k.{t} AND p.id = k.id) r"
-            ),
-            format!(
-                "SELECT r.{t}, r.key, r.fingerprint, r.outcome FROM unnest($1::uuid[], $2::bytea[]) AS k({t}, key) \
-                 CROSS JOIN LATERAL (SELECT * FROM idempotency i WHERE i.{t} = k.{t} AND i.key = k.key) r"
-            ),
-            "SELECT pg_current_xact_id()::text::bigint, \
-             greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))::text::bigint, \
-             nextval('event_batch')"
-                .to_owned(),
-            format!("INSERT INTO tenant ({}) VALUES ($1, $2, $3, $4, $5, $6)", decode::TENANT),
-            format!(
-                "INSERT INTO api_key ({}, secret_digest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-                decode::API_KEY
-            ),
-            format!("UPDATE api_key SET revoked_at = $3 WHERE {t} = $1 AND id = $2"),
-            "INSERT INTO mkt_coupon_template (tenant_id, id, version, enabled, type, distribution_starts_at, \
-             distribution_ends_at, total_stock, remaining_stock, claimed_count, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-                .to_owned(),
-            "UPDATE mkt_coupon_template SET version = $3, enabled = $4, type = $5, distribution_starts_at = $6, \
-             distribution_ends_at = $7, total_stock = $8, remaining_stock = $9, claimed_count = $10, updated_at = $11 \
-             WHERE tenant_id = $1 AND id = $2"
-                .to_owned(),
-            format!("DELETE FROM mkt_coupon_template WHERE {t} = $1 AND id = $2"),
-            "INSERT INTO mkt_coupon_template_version (tenant_id, template_id, version, definition, created_at) \
-             VALUES ($1, $2, $3, $4, $5)"
-                .to_owned(),
-            "INSERT INTO mkt_coupon_template_use AS r (tenant_id, template_id, stripe, used_count) \
-             SELECT u.tenant_id, u.template_id, $4::bigint, u.change \
-             FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS u(tenant_id, template_id, change) \
-             ON CONFLICT (tenant_id, template_id, stripe) DO UPDATE SET used_count = r.used_count + excluded.used_count"
-                .to_owned(),
-            insert("mkt_user_coupon", &COUPON_TYPES),
-            update(
+            Lookup::Claimed => found(
+                "tenant_id, template_id, member_id, sequence",
+                "unnest($1::uuid[], $2::uuid[], $3::text[]) AS k(tenant_id, template_id, member_id)",
                 "mkt_user_coupon",
-                "id",
-                &[
-                    ("status", "text"),
-                    ("valid_until", "bigint"),
-                    ("order_id", "text"),
-                    ("locked_until", "bigint"),
-                    ("discount_amount", "bigint"),
-                    ("used_at", "bigint"),
-                ],
-                "uuid",
+                &format!("{by_member} AND r.template_id = k.template_id ORDER BY r.sequence DESC LIMIT 1"),
             ),
-            insert("mkt_points_account", &keyed(("member_id", "text"), &account_columns)),
-            update("mkt_points_account", "member_id", &account_columns, "text"),
-            insert("mkt_points_lot", &LOT_TYPES),
-            update(
-                "mkt_points_lot",
-                "id",
-                &[
-                    ("remaining", "bigint"),
-                    ("held", "bigint"),
-                    ("used", "bigint"),
-                    ("expired", "bigint"),
-                    ("revoked", "bigint"),
-                    ("moved", "bigint"),
-                    ("open", "boolean"),
-                ],
-                "uuid",
-            ),
-            insert("mkt_points_transaction", &TRANSACTION_TYPES),
-            insert("mkt_points_hold", &HOLD_TYPES),
-            update(
+            Lookup::LockedCoupons => found(decode::COUPON, ids, "mkt_user_coupon", &format!("{by_id} FOR UPDATE")),
+            Lookup::LockedAccounts => {
+                found(decode::ACCOUNT, members, "mkt_points_account", &format!("{by_member} FOR UPDATE"))
+            }
+            Lookup::OpenLots => found(decode::LOT, members, "mkt_points_lot", &format!("{open_lots} LIMIT {LOT_PAGE}")),
+            Lookup::AllOpenLots => found(decode::LOT, members, "mkt_points_lot", &open_lots),
+            Lookup::Lots => found(decode::LOT, ids, "mkt_points_lot", by_id),
+            Lookup::DueHolds => found(
+                decode::HOLD,
+                "unnest($1::uuid[], $2::text[], $3::bigint[]) AS k(tenant_id, member_id, latest)",
                 "mkt_points_hold",
-                "id",
-                &[("captured", "bigint"), ("released", "bigint"), ("status", "text"), ("closed_at", "bigint")],
-                "uuid",
+                &format!("{by_member} AND r.status = 'OPEN' AND r.expires_at <= k.latest"),
             ),
-            "INSERT INTO mkt_points_reversal (tenant_id, transaction_id, points, reversed) \
-             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[]) \
-             ON CONFLICT (tenant_id, transaction_id) DO UPDATE SET reversed = excluded.reversed"
+            Lookup::Holds => found(decode::HOLD, ids, "mkt_points_hold", by_id),
+            Lookup::Originals => format!(
+                "SELECT {}, (SELECT v.reversed FROM mkt_points_reversal v WHERE v.tenant_id = r.tenant_id \
+                 AND v.transaction_id = r.id) FROM {ids} CROSS JOIN LATERAL \
+                 (SELECT * FROM mkt_points_transaction r WHERE {by_id}) r",
+                decode::of("r", decode::TRANSACTION)
+            ),
+            Lookup::Records => found(
+                "tenant_id, key, fingerprint, outcome",
+                "unnest($1::uuid[], $2::bytea[]) AS k(tenant_id, key)",
+                "idempotency",
+                "r.tenant_id = k.tenant_id AND r.key = k.key",
+            ),
+            Lookup::Definitions => found(
+                "tenant_id, template_id, version, definition",
+                "unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS k(tenant_id, template_id, version)",
+                "mkt_coupon_template_version",
+                "r.tenant_id = k.tenant_id AND r.template_id = k.template_id AND r.version = k.version",
+            ),
+            Lookup::Place => "SELECT pg_current_xact_id()::text::bigint, \
+                              greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))::text::bigint, \
+                              nextval('event_batch')"
                 .to_owned(),
-            "INSERT INTO event (tenant_id, tx, ordinal, id, type, subject_id, member_id, data, actor_id, occurred_at, \
-             recorded_at) SELECT u.t, $1, u.n, u.id, u.type, u.subject, u.member, u.data, u.actor, u.occurred, \
-             u.recorded FROM unnest($2::uuid[], $3::bigint[], $4::uuid[], $5::text[], $6::uuid[], $7::text[], \
-             $8::text[], $9::uuid[], $10::bigint[], $11::bigint[]) \
-             AS u(t, n, id, type, subject, member, data, actor, occurred, recorded)"
-                .to_owned(),
-            "INSERT INTO idempotency (tenant_id, key, fingerprint, outcome, created_at) \
-             SELECT u.t, u.key, u.fingerprint, u.outcome, $5 \
-             FROM unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::text[]) AS u(t, key, fingerprint, outcome)"
-                .to_owned(),
-        ]
+        }
     }
+}
 
-    async fn prepare(client: &Client) -> Result<Statements, StoreError> {
-        let sql = Statements::texts();
-        let prepared = join_all(sql.iter().map(|text| client.prepare(text))).await;
-        let mut prepared = prepared.into_iter();
-        let mut take = || prepared.next().expect("one statement for each field");
-        Ok(Statements {
-            tenants: take()?,
-            api_keys: take()?,
-            lock_templates: take()?,
-            read_templates: take()?,
-            definitions: take()?,
-            template_uses: take()?,
-            claimed: take()?,
-            lock_coupons: take()?,
-            lock_accounts: take()?,
-            open_lots: take()?,
-            all_lots: take()?,
-            lots: take()?,
-            due_holds: take()?,
-            holds: take()?,
-            originals: take()?,
-            idempotency: take()?,
-            place: take()?,
-            insert_tenant: take()?,
-            insert_api_key: take()?,
-            revoke_api_key: take()?,
-            insert_template: take()?,
-            update_template: take()?,
-            delete_template: take()?,
-            insert_version: take()?,
-            add_uses: take()?,
-            insert_coupons: take()?,
-            update_coupons: take()?,
-            insert_accounts: take()?,
-            update_accounts: take()?,
-            insert_lots: take()?,
-            update_lots: take()?,
-            insert_transactions: take()?,
-            insert_holds: take()?,
-            update_holds: take()?,
-            reversals: take()?,
-            insert_events: take()?,
-            insert_idempotency: take()?,
-        })
+/// Looks each key up by itself: LATERAL keeps it on the index whatever the planner believes about a fresh table.
+fn found(columns: &str, keys: &str, table: &str, condition: &str) -> String {
+    let columns = decode::of("r", columns);
+    format!("SELECT {columns} FROM {keys} CROSS JOIN LATERAL (SELECT * FROM {table} r WHERE {condition}) r")
+}
+
+/// Writes rows that come as arrays, one for each column.
+fn change_sql(table: &Table, verb: Verb) -> String {
+    let Table { name, key, .. } = table;
+    let written = table.written(verb);
+    let arrays = written.iter().zip(1..).map(|((_, ty), number)| format!("${number}::{}[]", type_name(*ty)));
+    let arrays = arrays.collect::<Vec<_>>().join(", ");
+    let names: Vec<&str> = written.iter().map(|(column, _)| *column).collect();
+    let columns = names.join(", ");
+    let joined = |names: &[&str], before: &str, separator: &str| {
+        names.iter().map(|column| format!("{before}{column} = u.{column}")).collect::<Vec<_>>().join(separator)
+    };
+    let identified = joined(&names[..*key], "r.", " AND ");
+    match verb {
+        Verb::Insert => {
+            format!("INSERT INTO {name} ({columns}) SELECT * FROM unnest({arrays}){}", table.on_conflict_sql())
+        }
+        Verb::Update => format!(
+            "UPDATE {name} r SET {} FROM unnest({arrays}) AS u({columns}) WHERE {identified}",
+            joined(&names[*key..], "", ", ")
+        ),
+        Verb::Delete => format!("DELETE FROM {name} r USING unnest({arrays}) AS u({columns}) WHERE {identified}"),
     }
+}
+
+fn type_name(ty: Type) -> &'static str {
+    match ty {
+        Type::Uuid => "uuid",
+        Type::Text => "text",
+        Type::Int => "bigint",
+        Type::Bool => "boolean",
+        Type::Bytes => "bytea",
+    }
+}
+
+/// Every way in which a lane may write, with its text.
+fn change_statements() -> Vec<((&'static str, Verb), String)> {
+    let mut statements = Vec::new();
+    for table in TABLES {
+        statements.push(((table.name, Verb::Insert), change_sql(table, Verb::Insert)));
+        statements.push(((table.name, Verb::Delete), change_sql(table, Verb::Delete)));
+        if table.fixed < table.columns.len() {
+            statements.push(((table.name, Verb::Update), change_sql(table, Verb::Update)));
+        }
+    }
+    statements
 }
 
 /// What a lane asks, and the settings it asks under: for the test of the plans.
 pub fn lane_statements() -> (&'static str, Vec<String>) {
-    (LANE_SETTINGS, Statements::texts())
+    let lookups = Lookup::ALL.into_iter().map(Lookup::sql);
+    (LANE_SETTINGS, lookups.chain(change_statements().into_iter().map(|(_, sql)| sql)).collect())
 }
-
-const COUPON_TYPES: [(&str, &str); 15] = [
-    ("tenant_id", "uuid"),
-    ("id", "uuid"),
-    ("template_id", "uuid"),
-    ("template_version", "bigint"),
-    ("member_id", "text"),
-    ("status", "text"),
-    ("sequence", "bigint"),
-    ("source", "text"),
-    ("valid_from", "bigint"),
-    ("valid_until", "bigint"),
-    ("order_id", "text"),
-    ("locked_until", "bigint"),
-    ("discount_amount", "bigint"),
-    ("claimed_at", "bigint"),
-    ("used_at", "bigint"),
-];
-
-const LOT_TYPES: [(&str, &str); 15] = [
-    ("tenant_id", "uuid"),
-    ("member_id", "text"),
-    ("id", "uuid"),
-    ("points", "bigint"),
-    ("remaining", "bigint"),
-    ("held", "bigint"),
-    ("used", "bigint"),
-    ("expired", "bigint"),
-    ("revoked", "bigint"),
-    ("moved", "bigint"),
-    ("available_from", "bigint"),
-    ("expires_at", "bigint"),
-    ("transaction_id", "uuid"),
-    ("created_at", "bigint"),
-    ("open", "boolean"),
-];
-
-const TRANSACTION_TYPES: [(&str, &str); 19] = [
-    ("tenant_id", "uuid"),
-    ("id", "uuid"),
-    ("member_id", "text"),
-    ("sequence", "bigint"),
-    ("type", "text"),
-    ("points", "bigint"),
-    ("balance_before", "bigint"),
-    ("balance_after", "bigint"),
-    ("frozen_after", "bigint"),
-    ("debt_after", "bigint"),
-    ("reference", "text"),
-    ("remark", "text"),
-    ("hold_id", "uuid"),
-    ("reverses_id", "uuid"),
-    ("lot_id", "uuid"),
-    ("allocations", "text"),
-    ("expires_at", "bigint"),
-    ("occurred_at", "bigint"),
-    ("recorded_at", "bigint"),
-];
-
-const HOLD_TYPES: [(&str, &str); 13] = [
-    ("tenant_id", "uuid"),
-    ("id", "uuid"),
-    ("member_id", "text"),
-    ("points", "bigint"),
-    ("captured", "bigint"),
-    ("released", "bigint"),
-    ("status", "text"),
-    ("reference", "text"),
-    ("remark", "text"),
-    ("expires_at", "bigint"),
-    ("allocations", "text"),
-    ("created_at", "bigint"),
-    ("closed_at", "bigint"),
-];
 
 /// A lane only ever looks rows up by their full key, in the order of an index. The planner does not know that of a fresh
 /// table: it would rather scan it, or take any index that begins with the tenant and sort, and then keep that plan while
@@ -661,8 +468,18 @@ impl Lane {
     async fn open(store: &PostgresStore) -> Result<Lane, StoreError> {
         let client = store.connect().await?;
         client.batch_execute(LANE_SETTINGS).await?;
-        let statements = Statements::prepare(&client).await?;
-        Ok(Lane { client, statements })
+        let lookups = join_all(Lookup::ALL.map(|lookup| {
+            let client = &client;
+            async move { Ok::<_, StoreError>((lookup, client.prepare(&lookup.sql()).await?)) }
+        }));
+        let changes = join_all(change_statements().into_iter().map(|(key, sql)| {
+            let client = &client;
+            async move { Ok::<_, StoreError>((key, client.prepare(&sql).await?)) }
+        }));
+        let (lookups, changes) = tokio::join!(lookups, changes);
+        let (lookups, changes) =
+            (lookups.into_iter().collect::<Result<_, _>>()?, changes.into_iter().collect::<Result<_, _>>()?);
+        Ok(Lane { client, lookups, changes })
     }
 }
 
@@ -727,7 +544,6 @@ impl<E: Into<StoreError>> From<E> for Interrupted {
 }
 
 type Rows = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>;
-type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, tokio_postgres::Error>> + Send + 'a>>;
 
 impl Lane {
     async fn run(&self, known: &Definitions, batch: &[Envelope], stripe: i64) -> Result<Vec<Answer>, Interrupted> {
@@ -736,9 +552,8 @@ impl Lane {
         let mut answers = Vec::with_capacity(batch.len());
         while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
             let tenant = batch[answers.len()].tenant;
-            let (tenants, members) = ([tenant.0], [needed.0.as_str()]);
-            let parameters: [&(dyn ToSql + Sync); 2] = [&tenants.as_slice(), &members.as_slice()];
-            let lots = self.client.query(&self.statements.all_lots, &parameters).await?;
+            let account = KeyColumns::members(std::iter::once((tenant, &needed.0)));
+            let lots = self.look_up(Lookup::AllOpenLots, &account).await?;
             for row in &lots {
                 state.load_lot(tenant, &needed.0, decode::lot(&Row::Postgres(row))?);
             }
@@ -749,20 +564,21 @@ impl Lane {
             return Ok(answers);
         }
         let writes = state.writes();
-        let changes = changes(&self.statements, &writes, place, stripe);
+        let first_ordinal = place.batch << EVENTS_PER_BATCH_BITS;
+        let changes = changes(&writes, Placement { tx: place.tx, first_ordinal, stripe, now: crate::clock::now() });
         let written = changes.iter().map(|change| async {
-            let parameters: Vec<&(dyn ToSql + Sync)> =
-                change.parameters.iter().map(|array| &**array as &(dyn ToSql + Sync)).collect();
-            self.client.execute(change.statement, &parameters).await
+            let columns: Vec<Column> = columns(change);
+            let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
+            self.client.execute(&self.changes[&(change.table.name, change.verb)], &parameters).await
         });
         // Polled in this order, so COMMIT leaves last; behind an error it rolls back.
         let (written, committed) = tokio::join!(biased; join_all(written), self.client.batch_execute("COMMIT"));
         for (result, change) in written.into_iter().zip(&changes) {
             match result {
-                Ok(rows) if rows == change.rows => {}
+                Ok(rows) if rows == change.rows.len() as u64 => {}
                 // An UPDATE has not found a row that this transaction has locked: COMMIT went through with the others.
                 Ok(rows) => {
-                    let detail = format!("{rows} of {} rows were written", change.rows);
+                    let detail = format!("{rows} of {} rows were written to {}", change.rows.len(), change.table.name);
                     return Err(Interrupted::Refused(StoreError::Corrupt(detail)));
                 }
                 // Whether COMMIT arrived before the connection broke cannot be told from here.
@@ -774,124 +590,84 @@ impl Lane {
         }
         match committed {
             Ok(()) => Ok(answers),
-            Err(error) if is_lost(&error) => Err(Interrupted::AtCommit { xid: place.xid, answers, error: error.into() }),
+            Err(error) if is_lost(&error) => {
+                Err(Interrupted::AtCommit { xid: place.xid, answers, error: error.into() })
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Adds a look-up to the first round trip unless it has no keys.
-    fn ask<'a>(
-        &'a self,
-        asked: &mut Asked<'a>,
-        what: Load,
-        statement: &'a Statement,
-        has_keys: bool,
-        parameters: Vec<&'a (dyn ToSql + Sync)>,
-    ) {
-        if has_keys {
-            asked.push((what, Box::pin(async move { self.client.query(statement, &parameters).await })));
-        }
+    async fn look_up(&self, lookup: Lookup, keys: &KeyColumns<'_>) -> Rows {
+        let parameters: Vec<&(dyn ToSql + Sync)> = keys.0.iter().map(|column| column as _).collect();
+        self.client.query(&self.lookups[&lookup], &parameters).await
     }
 
     /// The first round trip: locks and look-ups.
     async fn load(&self, keys: &Keys, known: &Definitions) -> Result<(State, Place), StoreError> {
-        let s = &self.statements;
-        let tenants: Vec<Uuid> = keys.tenants.iter().map(|tenant| tenant.0).collect();
-        let api_keys = pairs(keys.api_keys.iter().map(|(tenant, id)| (*tenant, id.0)));
-        let locked = pairs(keys.templates.iter().map(|(tenant, id)| (*tenant, id.0)));
-        let read = pairs(keys.template_reads.iter().map(|(tenant, id)| (*tenant, id.0)));
-        let used = pairs(keys.template_uses.iter().map(|(tenant, id)| (*tenant, id.0)));
-        let claimants = &keys.claimants;
-        let claim_tenants: Vec<Uuid> = claimants.iter().map(|(tenant, _, _)| tenant.0).collect();
-        let claim_templates: Vec<Uuid> = claimants.iter().map(|(_, template, _)| template.0).collect();
-        let claim_members: Vec<&str> = claimants.iter().map(|(_, _, member)| member.as_str()).collect();
-        let coupons = pairs(keys.coupons.iter().map(|(tenant, id)| (*tenant, id.0)));
-        let account_tenants: Vec<Uuid> = keys.accounts.iter().map(|(tenant, _)| tenant.0).collect();
-        let account_members: Vec<&str> = keys.accounts.iter().map(|(_, member)| member.as_str()).collect();
         let latest = keys.latest.map_or(0, |time| time.0);
-        let holds = pairs(keys.holds.iter().map(|(tenant, id)| (*tenant, id.0)));
-        let originals = pairs(keys.originals.iter().map(|(tenant, id)| (*tenant, id.0)));
-        let record_tenants: Vec<Uuid> = keys.idempotency.iter().map(|(tenant, _)| tenant.0).collect();
-        let record_keys: Vec<&[u8]> = keys.idempotency.iter().map(|(_, key)| key.as_slice()).collect();
-
-        let mut asked: Asked<'_> = Vec::with_capacity(16);
-        let begin = async { self.client.batch_execute("BEGIN").await.map(|()| Vec::new()) };
-        asked.push((Load::Nothing, Box::pin(begin)));
-        let by_claimant: Vec<&(dyn ToSql + Sync)> = vec![&claim_tenants, &claim_templates, &claim_members];
-        let has_accounts = !keys.accounts.is_empty();
-        self.ask(&mut asked, Load::Tenant, &s.tenants, !tenants.is_empty(), vec![&tenants]);
-        self.ask(&mut asked, Load::ApiKey, &s.api_keys, !keys.api_keys.is_empty(), vec![&api_keys.0, &api_keys.1]);
-        self.ask(&mut asked, Load::Template, &s.lock_templates, !keys.templates.is_empty(), vec![&locked.0, &locked.1]);
-        self.ask(
-            &mut asked,
-            Load::Template,
-            &s.read_templates,
-            !keys.template_reads.is_empty(),
-            vec![&read.0, &read.1],
-        );
-        self.ask(&mut asked, Load::Uses, &s.template_uses, !keys.template_uses.is_empty(), vec![&used.0, &used.1]);
-        self.ask(&mut asked, Load::Claimed, &s.claimed, !claimants.is_empty(), by_claimant);
-        self.ask(&mut asked, Load::Coupon, &s.lock_coupons, !keys.coupons.is_empty(), vec![&coupons.0, &coupons.1]);
-        self.ask(&mut asked, Load::Account, &s.lock_accounts, has_accounts, vec![&account_tenants, &account_members]);
-        self.ask(&mut asked, Load::Lot, &s.open_lots, has_accounts, vec![&account_tenants, &account_members]);
-        self.ask(&mut asked, Load::Hold, &s.due_holds, has_accounts, vec![&account_tenants, &account_members, &latest]);
-        self.ask(&mut asked, Load::Hold, &s.holds, !keys.holds.is_empty(), vec![&holds.0, &holds.1]);
-        self.ask(
-            &mut asked,
-            Load::Original,
-            &s.originals,
-            !keys.originals.is_empty(),
-            vec![&originals.0, &originals.1],
-        );
-        self.ask(
-            &mut asked,
-            Load::Record,
-            &s.idempotency,
-            !keys.idempotency.is_empty(),
-            vec![&record_tenants, &record_keys],
-        );
-        self.ask(&mut asked, Load::Place, &s.place, true, vec![]);
-
-        let (kinds, futures): (Vec<Load>, Vec<_>) = asked.into_iter().unzip();
-        let results: Vec<Rows> = join_all(futures).await;
+        let asked = [
+            (Lookup::Tenants, KeyColumns::tenants(&keys.tenants)),
+            (Lookup::ApiKeys, KeyColumns::ids(keys.api_keys.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::LockedTemplates, KeyColumns::ids(keys.templates.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::Templates, KeyColumns::ids(keys.template_reads.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::TemplateUses, KeyColumns::ids(keys.template_uses.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::Claimed, KeyColumns::claimants(&keys.claimants)),
+            (Lookup::LockedCoupons, KeyColumns::ids(keys.coupons.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::LockedAccounts, KeyColumns::accounts(&keys.accounts)),
+            (Lookup::OpenLots, KeyColumns::accounts(&keys.accounts)),
+            (Lookup::DueHolds, KeyColumns::accounts(&keys.accounts).and_all(latest)),
+            (Lookup::Holds, KeyColumns::ids(keys.holds.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::Originals, KeyColumns::ids(keys.originals.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::Records, KeyColumns::records(&keys.idempotency)),
+            (Lookup::Place, KeyColumns(Vec::new())),
+        ];
+        let asked: Vec<&(Lookup, KeyColumns<'_>)> = asked.iter().filter(|(_, keys)| !keys.is_empty()).collect();
+        let begun = self.client.batch_execute("BEGIN");
+        let answers = join_all(asked.iter().map(|(lookup, keys)| self.look_up(*lookup, keys)));
+        // Polled in this order, so BEGIN leaves first and Place, which must see every lock gained, last.
+        let (begun, answers) = tokio::join!(biased; begun, answers);
+        begun?;
         let mut state = State::empty(keys);
         let mut place = Place::default();
         let mut templates = Vec::new();
         let mut uses = std::collections::HashMap::new();
         let mut lots = Vec::new();
-        for (kind, rows) in kinds.into_iter().zip(results) {
+        for ((lookup, _), rows) in asked.into_iter().zip(answers) {
             let rows = rows?;
-            if matches!(kind, Load::Template) {
+            if matches!(lookup, Lookup::LockedTemplates | Lookup::Templates) {
+                // Decoded below, when their definitions are at hand.
                 templates.extend(rows);
                 continue;
             }
             for row in &rows {
                 let row = Row::Postgres(row);
-                match kind {
-                    Load::Nothing => {}
-                    Load::Place => place = Place { xid: row.int(0)?, tx: row.int(1)?, batch: row.int(2)? },
-                    Load::Tenant => state.load_tenant(decode::tenant(&row)?),
-                    Load::ApiKey => state.load_api_key(decode::api_key(&row)?, row.bytes(8)?),
-                    // Decoded below, when their definitions are at hand.
-                    Load::Template => {}
-                    Load::Uses => {
+                match lookup {
+                    Lookup::Tenants => state.load_tenant(decode::tenant(&row)?),
+                    Lookup::ApiKeys => state.load_api_key(decode::api_key(&row)?, row.bytes(8)?),
+                    Lookup::TemplateUses => {
                         uses.insert((row.tenant(0)?, row.uuid(1)?), row.int(2)?);
                     }
-                    Load::Claimed => {
+                    Lookup::Claimed => {
                         state.load_claimed(row.tenant(0)?, TemplateId(row.uuid(1)?), row.caller_id(2)?, row.int(3)?);
                     }
-                    Load::Coupon => state.load_coupon(row.tenant(0)?, decode::coupon(&row)?),
-                    Load::Account => state.load_account(row.tenant(0)?, decode::account(&row)?),
-                    Load::Lot => lots.push((row.tenant(0)?, row.caller_id::<MemberId>(1)?, decode::lot(&row)?)),
-                    Load::Hold => state.load_hold(row.tenant(0)?, decode::hold(&row)?),
-                    Load::Original => {
+                    Lookup::LockedCoupons => state.load_coupon(row.tenant(0)?, decode::coupon(&row)?),
+                    Lookup::LockedAccounts => state.load_account(row.tenant(0)?, decode::account(&row)?),
+                    Lookup::OpenLots => lots.push((row.tenant(0)?, row.caller_id::<MemberId>(1)?, decode::lot(&row)?)),
+                    Lookup::DueHolds | Lookup::Holds => state.load_hold(row.tenant(0)?, decode::hold(&row)?),
+                    Lookup::Originals => {
                         let reversed = row.opt_int(decode::TRANSACTION_COLUMNS)?.unwrap_or(0);
                         state.load_original(row.tenant(0)?, decode::transaction(&row)?, reversed);
                     }
-                    Load::Record => {
+                    Lookup::Records => {
                         let record = IdempotencyRecord { fingerprint: row.bytes(2)?, outcome: row.text(3)? };
                         state.load_idempotency(row.tenant(0)?, row.bytes(1)?, record);
                     }
+                    Lookup::Place => place = Place { xid: row.int(0)?, tx: row.int(1)?, batch: row.int(2)? },
+                    Lookup::LockedTemplates
+                    | Lookup::Templates
+                    | Lookup::AllOpenLots
+                    | Lookup::Lots
+                    | Lookup::Definitions => {}
                 }
             }
         }
@@ -921,8 +697,8 @@ impl Lane {
         if missing.is_empty() {
             return Ok(());
         }
-        let ids = pairs(missing.iter().map(|(tenant, _, id)| (*tenant, id.0)));
-        for row in &self.client.query(&self.statements.lots, &[&ids.0, &ids.1]).await? {
+        let ids = KeyColumns::ids(missing.iter().map(|(tenant, _, id)| (*tenant, id.0)));
+        for row in &self.look_up(Lookup::Lots, &ids).await? {
             let row = Row::Postgres(row);
             state.load_lot(row.tenant(0)?, &row.caller_id::<MemberId>(1)?, decode::lot(&row)?);
         }
@@ -941,9 +717,9 @@ impl Lane {
         if unknown.is_empty() {
             return Ok(());
         }
-        let ids = pairs(unknown.iter().map(|(tenant, id, _)| (*tenant, id.0)));
-        let versions: Vec<i64> = unknown.iter().map(|(_, _, version)| *version).collect();
-        for row in &self.client.query(&self.statements.definitions, &[&ids.0, &ids.1, &versions]).await? {
+        let mut versions = KeyColumns::ids(unknown.iter().map(|(tenant, id, _)| (*tenant, id.0)));
+        versions.0.push(Column::Int(unknown.iter().map(|(_, _, version)| Some(*version)).collect()));
+        for row in &self.look_up(Lookup::Definitions, &versions).await? {
             let row = Row::Postgres(row);
             let definition: Arc<Definition> = Arc::new(row.json(3)?);
             known.insert(row.tenant(0)?, TemplateId(row.uuid(1)?), row.int(2)?, definition);
@@ -962,405 +738,105 @@ fn is_lost(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_none_or(|fault| fault.code().code().starts_with("57P"))
 }
 
-/// The statements of the first round trip, in the order they are sent.
-type Asked<'a> = Vec<(Load, Pending<'a, Vec<tokio_postgres::Row>>)>;
-
-/// What a look-up of the first round trip was for.
-#[derive(Clone, Copy)]
-enum Load {
-    Nothing,
-    Place,
-    Tenant,
-    ApiKey,
-    Template,
-    Uses,
-    Claimed,
-    Coupon,
-    Account,
-    Lot,
-    Hold,
-    Original,
-    Record,
+/// A statement's array parameter: one column of its keys or rows.
+#[derive(Debug)]
+enum Column<'a> {
+    Uuid(Vec<Option<Uuid>>),
+    Text(Vec<Option<&'a str>>),
+    Int(Vec<Option<i64>>),
+    Bool(Vec<Option<bool>>),
+    Bytes(Vec<Option<&'a [u8]>>),
 }
 
-fn pairs(keys: impl Iterator<Item = (TenantId, Uuid)>) -> (Vec<Uuid>, Vec<Uuid>) {
-    keys.map(|(tenant, id)| (tenant.0, id)).unzip()
-}
-
-/// One statement of the second round trip, with its parameters and how many rows it must write.
-struct Change<'a> {
-    statement: &'a Statement,
-    parameters: Vec<Box<dyn ToSql + Send + Sync + 'a>>,
-    rows: u64,
-}
-
-/// Collects one column of the rows as an array parameter.
-fn array<'a, R, T: ToSql + Send + Sync + 'a>(
-    rows: &'a [R],
-    column: impl Fn(&'a R) -> T,
-) -> Box<dyn ToSql + Send + Sync + 'a>
-where
-    Vec<T>: ToSql,
-{
-    Box::new(rows.iter().map(column).collect::<Vec<T>>())
-}
-
-fn changes<'a>(s: &'a Statements, writes: &'a Writes<'a>, place: Place, stripe: i64) -> Vec<Change<'a>> {
-    let mut changes = Vec::with_capacity(16);
-    add_definitions(&mut changes, s, writes);
-    add_coupons(&mut changes, s, writes);
-    add_accounts(&mut changes, s, writes);
-    add_holds(&mut changes, s, writes);
-    let rows = &writes.event_inserts;
-    if !rows.is_empty() {
-        let first = place.batch << EVENTS_PER_BATCH_BITS;
-        let ordinals: Vec<i64> = (first..first + rows.len() as i64).collect();
-        changes.push(Change {
-            statement: &s.insert_events,
-            parameters: vec![
-                Box::new(place.tx),
-                array(rows, |(tenant, _)| tenant.0),
-                Box::new(ordinals),
-                array(rows, |(_, event)| event.id.0),
-                array(rows, |(_, event)| event.kind.as_str()),
-                array(rows, |(_, event)| event.subject),
-                array(rows, |(_, event)| event.member_id.as_ref().map(MemberId::as_str)),
-                array(rows, |(_, event)| event.data.as_str()),
-                array(rows, |(_, event)| event.actor.map(|actor| actor.0)),
-                array(rows, |(_, event)| event.occurred_at.0),
-                array(rows, |(_, event)| event.recorded_at.0),
-            ],
-            rows: rows.len() as u64,
-        });
-    }
-    let rows = &writes.idempotency_inserts;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.insert_idempotency,
-            parameters: vec![
-                array(rows, |(tenant, _, _)| tenant.0),
-                array(rows, |(_, key, _)| key.as_slice()),
-                array(rows, |(_, _, record)| record.fingerprint.as_slice()),
-                array(rows, |(_, _, record)| record.outcome.as_str()),
-                Box::new(crate::clock::now().0),
-            ],
-            rows: rows.len() as u64,
-        });
-    }
-    // The counters of uses come last: every lane locks them after everything else, in key order.
-    let rows = &writes.uses;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.add_uses,
-            parameters: vec![
-                array(rows, |(tenant, _, _)| tenant.0),
-                array(rows, |(_, template, _)| template.0),
-                array(rows, |(_, _, change)| *change),
-                Box::new(stripe),
-            ],
-            rows: rows.len() as u64,
-        });
-    }
-    changes
-}
-
-/// Tenants, keys and templates: few rows at a time, one statement each.
-fn add_definitions<'a>(changes: &mut Vec<Change<'a>>, s: &'a Statements, writes: &'a Writes<'a>) {
-    for tenant in &writes.tenant_inserts {
-        changes.push(Change {
-            statement: &s.insert_tenant,
-            parameters: vec![
-                Box::new(tenant.id.0),
-                Box::new(&tenant.name),
-                Box::new(&tenant.currency),
-                Box::new(&tenant.time_zone),
-                Box::new(i64::from(tenant.refund_grace_days)),
-                Box::new(tenant.created_at.0),
-            ],
-            rows: 1,
-        });
-    }
-    for (key, digest) in &writes.api_key_inserts {
-        changes.push(Change {
-            statement: &s.insert_api_key,
-            parameters: vec![
-                Box::new(key.tenant_id.0),
-                Box::new(key.id.0),
-                Box::new(&key.name),
-                Box::new(key.scope.as_str()),
-                Box::new(key.member_id.as_ref().map(MemberId::as_str)),
-                Box::new(key.expires_at.map(|time| time.0)),
-                Box::new(key.revoked_at.map(|time| time.0)),
-                Box::new(key.created_at.0),
-                Box::new(digest.as_slice()),
-            ],
-            rows: 1,
-        });
-    }
-    for key in &writes.api_key_updates {
-        changes.push(Change {
-            statement: &s.revoke_api_key,
-            parameters: vec![
-                Box::new(key.tenant_id.0),
-                Box::new(key.id.0),
-                Box::new(key.revoked_at.map(|time| time.0)),
-            ],
-            rows: 1,
-        });
-    }
-    for (tenant, template) in &writes.template_inserts {
-        changes.push(Change {
-            statement: &s.insert_template,
-            parameters: vec![
-                Box::new(tenant.0),
-                Box::new(template.id.0),
-                Box::new(template.version),
-                Box::new(template.enabled),
-                Box::new(template.definition.benefit.kind()),
-                Box::new(template.definition.distribution.starts_at.map(|time| time.0)),
-                Box::new(template.definition.distribution.ends_at.map(|time| time.0)),
-                Box::new(template.total_stock),
-                Box::new(template.remaining_stock),
-                Box::new(template.claimed_count),
-                Box::new(template.created_at.0),
-                Box::new(template.updated_at.0),
-            ],
-            rows: 1,
-        });
-    }
-    for (tenant, template) in &writes.template_updates {
-        changes.push(Change {
-            statement: &s.update_template,
-            parameters: vec![
-                Box::new(tenant.0),
-                Box::new(template.id.0),
-                Box::new(template.version),
-                Box::new(template.enabled),
-                Box::new(template.definition.benefit.kind()),
-                Box::new(template.definition.distribution.starts_at.map(|time| time.0)),
-                Box::new(template.definition.distribution.ends_at.map(|time| time.0)),
-                Box::new(template.total_stock),
-                Box::new(template.remaining_stock),
-                Box::new(template.claimed_count),
-                Box::new(template.updated_at.0),
-            ],
-            rows: 1,
-        });
-    }
-    for (tenant, template_id) in &writes.template_deletes {
-        let parameters: Vec<Box<dyn ToSql + Send + Sync>> = vec![Box::new(tenant.0), Box::new(template_id.0)];
-        changes.push(Change { statement: &s.delete_template, parameters, rows: 1 });
-    }
-    for (tenant, template) in &writes.template_versions {
-        changes.push(Change {
-            statement: &s.insert_version,
-            parameters: vec![
-                Box::new(tenant.0),
-                Box::new(template.id.0),
-                Box::new(template.version),
-                Box::new(to_json(&*template.definition)),
-                Box::new(template.updated_at.0),
-            ],
-            rows: 1,
-        });
-    }
-}
-
-fn add_coupons<'a>(changes: &mut Vec<Change<'a>>, s: &'a Statements, writes: &'a Writes<'a>) {
-    let rows = &writes.coupon_inserts;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.insert_coupons,
-            parameters: vec![
-                array(rows, |(tenant, _)| tenant.0),
-                array(rows, |(_, coupon)| coupon.id.0),
-                array(rows, |(_, coupon)| coupon.template_id.0),
-                array(rows, |(_, coupon)| coupon.template_version),
-                array(rows, |(_, coupon)| coupon.member_id.as_str()),
-                array(rows, |(_, coupon)| coupon.status.as_str()),
-                array(rows, |(_, coupon)| coupon.sequence),
-                array(rows, |(_, coupon)| coupon.source.as_str()),
-                array(rows, |(_, coupon)| coupon.valid_from.0),
-                array(rows, |(_, coupon)| coupon.valid_until.0),
-                array(rows, |(_, coupon)| order_of(coupon)),
-                array(rows, |(_, coupon)| coupon.locked_until.map(|time| time.0)),
-                array(rows, |(_, coupon)| coupon.discount_amount),
-                array(rows, |(_, coupon)| coupon.claimed_at.0),
-                array(rows, |(_, coupon)| coupon.used_at.map(|time| time.0)),
-            ],
-            rows: rows.len() as u64,
-        });
-    }
-    let rows = &writes.coupon_updates;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.update_coupons,
-            parameters: vec![
-                array(rows, |(tenant, _)| tenant.0),
-                array(rows, |(_, coupon)| coupon.id.0),
-                array(rows, |(_, coupon)| coupon.status.as_str()),
-                array(rows, |(_, coupon)| coupon.valid_until.0),
-                array(rows, |(_, coupon)| order_of(coupon)),
-                array(rows, |(_, coupon)| coupon.locked_until.map(|time| time.0)),
-                array(rows, |(_, coupon)| coupon.discount_amount),
-                array(rows, |(_, coupon)| coupon.used_at.map(|time| time.0)),
-            ],
-            rows: rows.len() as u64,
-        });
-    }
-}
-
-fn add_accounts<'a>(changes: &mut Vec<Change<'a>>, s: &'a Statements, writes: &'a Writes<'a>) {
-    let lists = [(&s.insert_accounts, &writes.account_inserts), (&s.update_accounts, &writes.account_updates)];
-    for (statement, rows) in lists {
-        if rows.is_empty() {
-            continue;
+impl ToSql for Column<'_> {
+    fn to_sql(&self, ty: &PgType, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        match self {
+            Column::Uuid(values) => values.to_sql(ty, out),
+            Column::Text(values) => values.to_sql(ty, out),
+            Column::Int(values) => values.to_sql(ty, out),
+            Column::Bool(values) => values.to_sql(ty, out),
+            Column::Bytes(values) => values.to_sql(ty, out),
         }
-        changes.push(Change {
-            statement,
-            parameters: vec![
-                array(rows, |(tenant, _)| tenant.0),
-                array(rows, |(_, account): &(_, &Account)| account.member_id.as_str()),
-                array(rows, |(_, account)| account.total_points),
-                array(rows, |(_, account)| account.available),
-                array(rows, |(_, account)| account.frozen),
-                array(rows, |(_, account)| account.used),
-                array(rows, |(_, account)| account.expired),
-                array(rows, |(_, account)| account.revoked),
-                array(rows, |(_, account)| account.debt),
-                array(rows, |(_, account)| account.sequence),
-                array(rows, |(_, account)| account.created_at.0),
-                array(rows, |(_, account)| account.updated_at.0),
-            ],
-            rows: rows.len() as u64,
-        });
     }
-    let is_open = |lot: &Lot| lot.remaining > 0 || lot.held > 0;
-    let rows = &writes.lot_inserts;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.insert_lots,
-            parameters: vec![
-                array(rows, |(tenant, _, _)| tenant.0),
-                array(rows, |(_, member, _)| member.as_str()),
-                array(rows, |(_, _, lot)| lot.id.0),
-                array(rows, |(_, _, lot)| lot.points),
-                array(rows, |(_, _, lot)| lot.remaining),
-                array(rows, |(_, _, lot)| lot.held),
-                array(rows, |(_, _, lot)| lot.used),
-                array(rows, |(_, _, lot)| lot.expired),
-                array(rows, |(_, _, lot)| lot.revoked),
-                array(rows, |(_, _, lot)| lot.moved),
-                array(rows, |(_, _, lot)| lot.available_from.0),
-                array(rows, |(_, _, lot)| lot.expires_at.0),
-                array(rows, |(_, _, lot)| lot.transaction_id.0),
-                array(rows, |(_, _, lot)| lot.created_at.0),
-                array(rows, |(_, _, lot)| is_open(lot)),
-            ],
-            rows: rows.len() as u64,
-        });
+
+    // Whether a column fits is known only from its values; the variants above check it when they write.
+    fn accepts(_: &PgType) -> bool {
+        true
     }
-    let rows = &writes.lot_updates;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.update_lots,
-            parameters: vec![
-                array(rows, |(tenant, _, _)| tenant.0),
-                array(rows, |(_, _, lot)| lot.id.0),
-                array(rows, |(_, _, lot)| lot.remaining),
-                array(rows, |(_, _, lot)| lot.held),
-                array(rows, |(_, _, lot)| lot.used),
-                array(rows, |(_, _, lot)| lot.expired),
-                array(rows, |(_, _, lot)| lot.revoked),
-                array(rows, |(_, _, lot)| lot.moved),
-                array(rows, |(_, _, lot)| is_open(lot)),
-            ],
-            rows: rows.len() as u64,
-        });
+
+    to_sql_checked!();
+}
+
+/// The rows of a change, column by column.
+fn columns<'a>(change: &'a Change<'a>) -> Vec<Column<'a>> {
+    let written = change.table.written(change.verb);
+    let column = |(index, (_, ty)): (usize, &(_, Type))| {
+        let values = change.rows.iter().map(|row| &row[index]);
+        match ty {
+            Type::Uuid => Column::Uuid(values.map(Param::as_uuid).collect()),
+            Type::Text => Column::Text(values.map(Param::as_text).collect()),
+            Type::Int => Column::Int(values.map(Param::as_int).collect()),
+            Type::Bool => Column::Bool(values.map(Param::as_bool).collect()),
+            Type::Bytes => Column::Bytes(values.map(Param::as_bytes).collect()),
+        }
+    };
+    written.iter().enumerate().map(column).collect()
+}
+
+/// The keys of a look-up, column by column.
+struct KeyColumns<'a>(Vec<Column<'a>>);
+
+impl<'a> KeyColumns<'a> {
+    fn tenants(keys: &BTreeSet<TenantId>) -> Self {
+        KeyColumns(vec![Column::Uuid(keys.iter().map(|tenant| Some(tenant.0)).collect())])
     }
-    let rows = &writes.transaction_inserts;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.insert_transactions,
-            parameters: vec![
-                array(rows, |(tenant, _)| tenant.0),
-                array(rows, |(_, row)| row.id.0),
-                array(rows, |(_, row)| row.member_id.as_str()),
-                array(rows, |(_, row)| row.sequence),
-                array(rows, |(_, row)| row.kind.as_str()),
-                array(rows, |(_, row)| row.points),
-                array(rows, |(_, row)| row.balance_before),
-                array(rows, |(_, row)| row.balance_after),
-                array(rows, |(_, row)| row.frozen_after),
-                array(rows, |(_, row)| row.debt_after),
-                array(rows, |(_, row)| row.reference.as_deref()),
-                array(rows, |(_, row)| row.remark.as_deref()),
-                array(rows, |(_, row)| row.hold_id.map(|id| id.0)),
-                array(rows, |(_, row)| row.reverses_id.map(|id| id.0)),
-                array(rows, |(_, row)| row.lot_id.map(|id| id.0)),
-                array(rows, |(_, row)| to_json(&row.allocations)),
-                array(rows, |(_, row)| row.expires_at.map(|time| time.0)),
-                array(rows, |(_, row)| row.occurred_at.0),
-                array(rows, |(_, row)| row.recorded_at.0),
-            ],
-            rows: rows.len() as u64,
-        });
+
+    fn ids(keys: impl Iterator<Item = (TenantId, Uuid)>) -> Self {
+        let (tenants, ids) = keys.map(|(tenant, id)| (Some(tenant.0), Some(id))).unzip();
+        KeyColumns(vec![Column::Uuid(tenants), Column::Uuid(ids)])
+    }
+
+    fn members(keys: impl Iterator<Item = (TenantId, &'a MemberId)>) -> Self {
+        let (tenants, members) = keys.map(|(tenant, member)| (Some(tenant.0), Some(member.as_str()))).unzip();
+        KeyColumns(vec![Column::Uuid(tenants), Column::Text(members)])
+    }
+
+    fn accounts(keys: &'a BTreeSet<(TenantId, MemberId)>) -> Self {
+        KeyColumns::members(keys.iter().map(|(tenant, member)| (*tenant, member)))
+    }
+
+    fn claimants(keys: &'a BTreeSet<(TenantId, TemplateId, MemberId)>) -> Self {
+        let mut columns = KeyColumns::ids(keys.iter().map(|(tenant, template, _)| (*tenant, template.0)));
+        columns.0.push(Column::Text(keys.iter().map(|(_, _, member)| Some(member.as_str())).collect()));
+        columns
+    }
+
+    fn records(keys: &'a BTreeSet<(TenantId, [u8; 16])>) -> Self {
+        let (tenants, digests) = keys.iter().map(|(tenant, key)| (Some(tenant.0), Some(key.as_slice()))).unzip();
+        KeyColumns(vec![Column::Uuid(tenants), Column::Bytes(digests)])
+    }
+
+    /// The same number beside every key.
+    fn and_all(mut self, number: i64) -> Self {
+        let count = self.0.first().map_or(0, Column::len);
+        self.0.push(Column::Int(vec![Some(number); count]));
+        self
+    }
+
+    /// A look-up without keys has nothing to find, unless it needs none.
+    fn is_empty(&self) -> bool {
+        self.0.first().is_some_and(|column| column.len() == 0)
     }
 }
 
-fn add_holds<'a>(changes: &mut Vec<Change<'a>>, s: &'a Statements, writes: &'a Writes<'a>) {
-    let rows = &writes.hold_inserts;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.insert_holds,
-            parameters: vec![
-                array(rows, |(tenant, _)| tenant.0),
-                array(rows, |(_, hold)| hold.id.0),
-                array(rows, |(_, hold)| hold.member_id.as_str()),
-                array(rows, |(_, hold)| hold.points),
-                array(rows, |(_, hold)| hold.captured),
-                array(rows, |(_, hold)| hold.released),
-                array(rows, |(_, hold)| hold.status.as_str()),
-                array(rows, |(_, hold)| hold.reference.as_deref()),
-                array(rows, |(_, hold)| hold.remark.as_deref()),
-                array(rows, |(_, hold)| hold.expires_at.0),
-                array(rows, |(_, hold)| to_json(&hold.allocations)),
-                array(rows, |(_, hold)| hold.created_at.0),
-                array(rows, |(_, hold)| hold.closed_at.map(|time| time.0)),
-            ],
-            rows: rows.len() as u64,
-        });
+impl Column<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Column::Uuid(values) => values.len(),
+            Column::Text(values) => values.len(),
+            Column::Int(values) => values.len(),
+            Column::Bool(values) => values.len(),
+            Column::Bytes(values) => values.len(),
+        }
     }
-    let rows = &writes.hold_updates;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.update_holds,
-            parameters: vec![
-                array(rows, |(tenant, _)| tenant.0),
-                array(rows, |(_, hold)| hold.id.0),
-                array(rows, |(_, hold)| hold.captured),
-                array(rows, |(_, hold)| hold.released),
-                array(rows, |(_, hold)| hold.status.as_str()),
-                array(rows, |(_, hold)| hold.closed_at.map(|time| time.0)),
-            ],
-            rows: rows.len() as u64,
-        });
-    }
-    let rows = &writes.reversed;
-    if !rows.is_empty() {
-        changes.push(Change {
-            statement: &s.reversals,
-            parameters: vec![
-                array(rows, |(tenant, ..)| tenant.0),
-                array(rows, |(_, id, ..)| id.0),
-                array(rows, |(_, _, points, _)| *points),
-                array(rows, |(.., reversed)| *reversed),
-            ],
-            rows: rows.len() as u64,
-        });
-    }
-}
-
-fn order_of(coupon: &Coupon) -> Option<&str> {
-    coupon.order_id.as_ref().map(|order| order.as_str())
 }

@@ -585,12 +585,12 @@ fn template(row: &Row) -> Found<Template> {
 }
 
 fn find_template_sql() -> String {
-    let columns = decode::TEMPLATE;
+    let columns = decode::of("t", decode::TEMPLATE);
     format!("SELECT {columns}, v.definition, {TEMPLATE_USED} {TEMPLATE_FROM} WHERE t.tenant_id = $1 AND t.id = $2")
 }
 
 fn list_templates_sql(by_enabled: bool, by_kind: bool) -> String {
-    let columns = decode::TEMPLATE;
+    let columns = decode::of("t", decode::TEMPLATE);
     let mut filter = String::new();
     let mut next = 3;
     for (wanted, column) in [(by_enabled, "enabled"), (by_kind, "type")] {

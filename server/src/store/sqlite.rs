@@ -12,14 +12,15 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
-use scrip_domain::coupon::{Coupon, Definition};
+use scrip_domain::coupon::Definition;
 use scrip_domain::key::Keys;
-use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
+use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
 use scrip_domain::{Answer, Envelope, MemberId, State, TenantId};
 use uuid::Uuid;
 
 use super::decode;
 use super::migrate::{self, Migration};
+use super::table::{Change, Placement, Table, Type, Verb, changes};
 use super::value::{Param, Row};
 use super::{Definitions, StoreError, StoreOptions, decide_all};
 
@@ -193,14 +194,6 @@ fn numbered(sql: &str) -> String {
     sql.replace('$', "?")
 }
 
-/// Writes one row. Anything else means that the statement has missed the row it was meant for.
-fn write_row(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<(), StoreError> {
-    match connection.prepare_cached(sql)?.execute(parameters)? {
-        1 => Ok(()),
-        rows => Err(StoreError::corrupt(format!("{rows} rows instead of one were written by: {sql}"))),
-    }
-}
-
 pub(super) fn query<T>(
     connection: &Connection,
     sql: &str,
@@ -266,7 +259,10 @@ fn run(connection: &mut Connection, known: &Definitions, batch: &[Envelope]) -> 
     let tx = transaction
         .prepare_cached("UPDATE commit_sequence SET tx = tx + 1 WHERE id = 1 RETURNING tx")?
         .query_row([], |row| row.get(0))?;
-    write(&transaction, &state.writes(), tx)?;
+    let placement = Placement { tx, first_ordinal: 0, stripe: 0, now: crate::clock::now() };
+    for change in changes(&state.writes(), placement) {
+        write(&transaction, &change)?;
+    }
     transaction.commit()?;
     Ok(answers)
 }
@@ -411,375 +407,37 @@ fn load_lots(
     Ok(())
 }
 
-fn write(connection: &Connection, writes: &Writes<'_>, tx: i64) -> Result<(), StoreError> {
-    for tenant in &writes.tenant_inserts {
-        let sql = ["INSERT INTO tenant (", decode::TENANT, ") VALUES (?1, ?2, ?3, ?4, ?5, ?6)"].concat();
-        write_row(
-            connection,
-            &sql,
-            params![
-                id(tenant.id.0),
-                tenant.name,
-                tenant.currency,
-                tenant.time_zone,
-                i64::from(tenant.refund_grace_days),
-                tenant.created_at.0
-            ],
-        )?;
-    }
-    for (key, digest) in &writes.api_key_inserts {
-        let columns = decode::API_KEY;
-        let sql = format!("INSERT INTO api_key ({columns}, secret_digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
-        write_row(
-            connection,
-            &sql,
-            params![
-                id(key.tenant_id.0),
-                id(key.id.0),
-                key.name,
-                key.scope.as_str(),
-                key.member_id.as_ref().map(MemberId::as_str),
-                key.expires_at.map(|time| time.0),
-                key.revoked_at.map(|time| time.0),
-                key.created_at.0,
-                digest
-            ],
-        )?;
-    }
-    for key in &writes.api_key_updates {
-        let sql = "UPDATE api_key SET revoked_at = ?3 WHERE tenant_id = ?1 AND id = ?2";
-        let revoked_at = key.revoked_at.map(|time| time.0);
-        write_row(connection, sql, params![id(key.tenant_id.0), id(key.id.0), revoked_at])?;
-    }
-    write_templates(connection, writes)?;
-    write_coupons(connection, writes)?;
-    write_accounts(connection, writes)?;
-    for (ordinal, (tenant, event)) in writes.event_inserts.iter().enumerate() {
-        let columns = decode::EVENT;
-        let sql =
-            format!("INSERT INTO event (tenant_id, {columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)");
-        write_row(
-            connection,
-            &sql,
-            params![
-                id(tenant.0),
-                tx,
-                ordinal as i64,
-                id(event.id.0),
-                event.kind.as_str(),
-                id(event.subject),
-                event.member_id.as_ref().map(MemberId::as_str),
-                event.data,
-                event.actor.map(|actor| id(actor.0)),
-                event.occurred_at.0,
-                event.recorded_at.0
-            ],
-        )?;
-    }
-    let created_at = crate::clock::now().0;
-    for (tenant, key, record) in &writes.idempotency_inserts {
-        let sql = "INSERT INTO idempotency (tenant_id, key, fingerprint, outcome, created_at) \
-                   VALUES (?1, ?2, ?3, ?4, ?5)";
-        write_row(connection, sql, params![id(tenant.0), key, record.fingerprint, record.outcome, created_at])?;
-    }
-    Ok(())
-}
-
-fn write_templates(connection: &Connection, writes: &Writes<'_>) -> Result<(), StoreError> {
-    for (tenant, template) in &writes.template_inserts {
-        let sql = "INSERT INTO mkt_coupon_template (tenant_id, id, version, enabled, type, distribution_starts_at, \
-                   distribution_ends_at, total_stock, remaining_stock, claimed_count, created_at, updated_at) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-        write_row(
-            connection,
-            sql,
-            params![
-                id(tenant.0),
-                id(template.id.0),
-                template.version,
-                template.enabled,
-                template.definition.benefit.kind(),
-                template.definition.distribution.starts_at.map(|time| time.0),
-                template.definition.distribution.ends_at.map(|time| time.0),
-                template.total_stock,
-                template.remaining_stock,
-                template.claimed_count,
-                template.created_at.0,
-                template.updated_at.0
-            ],
-        )?;
-    }
-    for (tenant, template) in &writes.template_updates {
-        let sql = "UPDATE mkt_coupon_template SET version = ?3, enabled = ?4, type = ?5, distribution_starts_at = ?6, \
-                   distribution_ends_at = ?7, total_stock = ?8, remaining_stock = ?9, claimed_count = ?10, \
-                   updated_at = ?11 WHERE tenant_id = ?1 AND id = ?2";
-        write_row(
-            connection,
-            sql,
-            params![
-                id(tenant.0),
-                id(template.id.0),
-                template.version,
-                template.enabled,
-                template.definition.benefit.kind(),
-                template.definition.distribution.starts_at.map(|time| time.0),
-                template.definition.distribution.ends_at.map(|time| time.0),
-                template.total_stock,
-                template.remaining_stock,
-                template.claimed_count,
-                template.updated_at.0
-            ],
-        )?;
-    }
-    for (tenant, template_id) in &writes.template_deletes {
-        let sql = "DELETE FROM mkt_coupon_template WHERE tenant_id = ?1 AND id = ?2";
-        write_row(connection, sql, params![id(tenant.0), id(template_id.0)])?;
-    }
-    for (tenant, template) in &writes.template_versions {
-        let sql = "INSERT INTO mkt_coupon_template_version (tenant_id, template_id, version, definition, created_at) \
-                   VALUES (?1, ?2, ?3, ?4, ?5)";
-        write_row(
-            connection,
-            sql,
-            params![
-                id(tenant.0),
-                id(template.id.0),
-                template.version,
-                to_json(&*template.definition),
-                template.updated_at.0
-            ],
-        )?;
-    }
-    for (tenant, template_id, change) in &writes.uses {
-        let sql = "INSERT INTO mkt_coupon_template_use (tenant_id, template_id, stripe, used_count) \
-                   VALUES (?1, ?2, 0, ?3) ON CONFLICT (tenant_id, template_id, stripe) \
-                   DO UPDATE SET used_count = used_count + excluded.used_count";
-        write_row(connection, sql, params![id(tenant.0), id(template_id.0), change])?;
-    }
-    Ok(())
-}
-
-fn write_coupons(connection: &Connection, writes: &Writes<'_>) -> Result<(), StoreError> {
-    let columns = decode::COUPON;
-    let insert = format!(
-        "INSERT INTO mkt_user_coupon ({columns}) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
-    );
-    for (tenant, coupon) in &writes.coupon_inserts {
-        write_row(
-            connection,
-            &insert,
-            params![
-                id(tenant.0),
-                id(coupon.id.0),
-                id(coupon.template_id.0),
-                coupon.template_version,
-                coupon.member_id.as_str(),
-                coupon.status.as_str(),
-                coupon.sequence,
-                coupon.source.as_str(),
-                coupon.valid_from.0,
-                coupon.valid_until.0,
-                order_of(coupon),
-                coupon.locked_until.map(|time| time.0),
-                coupon.discount_amount,
-                coupon.claimed_at.0,
-                coupon.used_at.map(|time| time.0)
-            ],
-        )?;
-    }
-    for (tenant, coupon) in &writes.coupon_updates {
-        let sql = "UPDATE mkt_user_coupon SET status = ?3, valid_until = ?4, order_id = ?5, locked_until = ?6, \
-                   discount_amount = ?7, used_at = ?8 WHERE tenant_id = ?1 AND id = ?2";
-        write_row(
-            connection,
-            sql,
-            params![
-                id(tenant.0),
-                id(coupon.id.0),
-                coupon.status.as_str(),
-                coupon.valid_until.0,
-                order_of(coupon),
-                coupon.locked_until.map(|time| time.0),
-                coupon.discount_amount,
-                coupon.used_at.map(|time| time.0)
-            ],
-        )?;
-    }
-    Ok(())
-}
-
-fn write_accounts(connection: &Connection, writes: &Writes<'_>) -> Result<(), StoreError> {
-    let columns = decode::ACCOUNT;
-    let insert = format!(
-        "INSERT INTO mkt_points_account ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
-    );
-    let update = "UPDATE mkt_points_account SET total_points = ?3, available = ?4, frozen = ?5, used = ?6, \
-                  expired = ?7, revoked = ?8, debt = ?9, sequence = ?10, created_at = ?11, updated_at = ?12 \
-                  WHERE tenant_id = ?1 AND member_id = ?2";
-    for (sql, rows) in [(insert.as_str(), &writes.account_inserts), (update, &writes.account_updates)] {
-        for (tenant, account) in rows {
-            write_row(
-                connection,
-                sql,
-                params![
-                    id(tenant.0),
-                    account.member_id.as_str(),
-                    account.total_points,
-                    account.available,
-                    account.frozen,
-                    account.used,
-                    account.expired,
-                    account.revoked,
-                    account.debt,
-                    account.sequence,
-                    account.created_at.0,
-                    account.updated_at.0
-                ],
-            )?;
+fn write(connection: &Connection, change: &Change<'_>) -> Result<(), StoreError> {
+    let sql = sql(change.table, change.verb);
+    let mut statement = connection.prepare_cached(&sql)?;
+    for row in &change.rows {
+        let rows = statement.execute(rusqlite::params_from_iter(row))?;
+        // Anything else means that the statement has missed the row it was meant for.
+        if rows != 1 {
+            return Err(StoreError::corrupt(format!("{rows} rows instead of one were written by: {sql}")));
         }
     }
-    let columns = decode::LOT;
-    let insert = format!(
-        "INSERT INTO mkt_points_lot ({columns}, open) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
-    );
-    for (tenant, member, lot) in &writes.lot_inserts {
-        write_row(
-            connection,
-            &insert,
-            params![
-                id(tenant.0),
-                member.as_str(),
-                id(lot.id.0),
-                lot.points,
-                lot.remaining,
-                lot.held,
-                lot.used,
-                lot.expired,
-                lot.revoked,
-                lot.moved,
-                lot.available_from.0,
-                lot.expires_at.0,
-                id(lot.transaction_id.0),
-                lot.created_at.0,
-                lot.remaining > 0 || lot.held > 0
-            ],
-        )?;
-    }
-    for (tenant, _, lot) in &writes.lot_updates {
-        let sql = "UPDATE mkt_points_lot SET remaining = ?3, held = ?4, used = ?5, expired = ?6, revoked = ?7, \
-                   moved = ?8, open = ?9 WHERE tenant_id = ?1 AND id = ?2";
-        write_row(
-            connection,
-            sql,
-            params![
-                id(tenant.0),
-                id(lot.id.0),
-                lot.remaining,
-                lot.held,
-                lot.used,
-                lot.expired,
-                lot.revoked,
-                lot.moved,
-                lot.remaining > 0 || lot.held > 0
-            ],
-        )?;
-    }
-    let columns = decode::TRANSACTION;
-    let insert = format!(
-        "INSERT INTO mkt_points_transaction ({columns}) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)"
-    );
-    for (tenant, row) in &writes.transaction_inserts {
-        write_row(
-            connection,
-            &insert,
-            params![
-                id(tenant.0),
-                id(row.id.0),
-                row.member_id.as_str(),
-                row.sequence,
-                row.kind.as_str(),
-                row.points,
-                row.balance_before,
-                row.balance_after,
-                row.frozen_after,
-                row.debt_after,
-                row.reference,
-                row.remark,
-                row.hold_id.map(|hold| id(hold.0)),
-                row.reverses_id.map(|reversed| id(reversed.0)),
-                row.lot_id.map(|lot| id(lot.0)),
-                to_json(&row.allocations),
-                row.expires_at.map(|time| time.0),
-                row.occurred_at.0,
-                row.recorded_at.0
-            ],
-        )?;
-    }
-    write_holds(connection, writes)
-}
-
-fn write_holds(connection: &Connection, writes: &Writes<'_>) -> Result<(), StoreError> {
-    let columns = decode::HOLD;
-    let insert = format!(
-        "INSERT INTO mkt_points_hold ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
-    );
-    for (tenant, hold) in &writes.hold_inserts {
-        write_row(
-            connection,
-            &insert,
-            params![
-                id(tenant.0),
-                id(hold.id.0),
-                hold.member_id.as_str(),
-                hold.points,
-                hold.captured,
-                hold.released,
-                hold.status.as_str(),
-                hold.reference,
-                hold.remark,
-                hold.expires_at.0,
-                to_json(&hold.allocations),
-                hold.created_at.0,
-                hold.closed_at.map(|time| time.0)
-            ],
-        )?;
-    }
-    for (tenant, hold) in &writes.hold_updates {
-        let sql = "UPDATE mkt_points_hold SET captured = ?3, released = ?4, status = ?5, closed_at = ?6 \
-                   WHERE tenant_id = ?1 AND id = ?2";
-        write_row(
-            connection,
-            sql,
-            params![
-                id(tenant.0),
-                id(hold.id.0),
-                hold.captured,
-                hold.released,
-                hold.status.as_str(),
-                hold.closed_at.map(|time| time.0)
-            ],
-        )?;
-    }
-    for (tenant, transaction_id, points, reversed) in &writes.reversed {
-        let sql = "INSERT INTO mkt_points_reversal (tenant_id, transaction_id, points, reversed) \
-                   VALUES (?1, ?2, ?3, ?4) ON CONFLICT (tenant_id, transaction_id) \
-                   DO UPDATE SET reversed = excluded.reversed";
-        write_row(connection, sql, params![id(tenant.0), id(transaction_id.0), points, reversed])?;
-    }
     Ok(())
 }
 
-fn id(id: Uuid) -> [u8; 16] {
-    id.into_bytes()
-}
-
-fn order_of(coupon: &Coupon) -> Option<&str> {
-    coupon.order_id.as_ref().map(|order| order.as_str())
-}
-
-pub(super) fn to_json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("plain data has a JSON form")
+fn sql(table: &Table, verb: Verb) -> String {
+    let Table { name, key, .. } = table;
+    let written = table.written(verb);
+    let numbered = |columns: &[(&str, Type)], first: usize, separator: &str| {
+        let parts = columns.iter().zip(first..).map(|((column, _), number)| format!("{column} = ?{number}"));
+        parts.collect::<Vec<_>>().join(separator)
+    };
+    let identified = numbered(&written[..*key], 1, " AND ");
+    match verb {
+        Verb::Insert => {
+            let columns = written.iter().map(|(column, _)| *column).collect::<Vec<_>>().join(", ");
+            let values = (1..=written.len()).map(|number| format!("?{number}")).collect::<Vec<_>>().join(", ");
+            let on_conflict = table.on_conflict_sql();
+            format!("INSERT INTO {name} ({columns}) VALUES ({values}){on_conflict}")
+        }
+        Verb::Update => {
+            format!("UPDATE {name} SET {} WHERE {identified}", numbered(&written[*key..], key + 1, ", "))
+        }
+        Verb::Delete => format!("DELETE FROM {name} WHERE {identified}"),
+    }
 }

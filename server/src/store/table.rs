@@ -1,0 +1,548 @@
+//! What batches write: one [`Table`] for each kind of row, beside the function that turns a row into its columns' values.
+//! The counterpart of [`super::decode`]; both stores derive their statements from here, so a column is named in one place.
+
+use scrip_domain::coupon::{Coupon, Template};
+use scrip_domain::event::Event;
+use scrip_domain::points::{Account, Hold, Lot, Transaction};
+use scrip_domain::state::{IdempotencyRecord, Writes};
+use scrip_domain::tenant::{ApiKey, Tenant};
+use scrip_domain::{MemberId, TemplateId, TenantId, Timestamp, TransactionId};
+
+use super::value::Param;
+
+/// A column's type, which PostgreSQL wants to know of an array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    Uuid,
+    Text,
+    Int,
+    Bool,
+    Bytes,
+}
+
+/// A table as batches write it.
+#[derive(Debug)]
+pub struct Table {
+    pub name: &'static str,
+    /// The columns that identify a row, then those that never change, then those that do.
+    pub columns: &'static [(&'static str, Type)],
+    /// How many columns identify a row.
+    pub key: usize,
+    /// How many columns never change, the key included.
+    pub fixed: usize,
+    /// What an insert does to a row that is there already; without it, the database refuses.
+    pub on_conflict: Option<&'static str>,
+}
+
+/// What is done to the rows of a [`Change`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    Insert,
+    /// Sets the changing columns of the rows with these keys.
+    Update,
+    Delete,
+}
+
+/// Rows of one table that are written in one way, in the order they must be locked.
+pub struct Change<'a> {
+    pub table: &'static Table,
+    pub verb: Verb,
+    /// A value for each column the verb needs ([`Table::written`]).
+    pub rows: Vec<Vec<Param<'a>>>,
+}
+
+impl Table {
+    /// The columns that `verb` needs the values of, in order.
+    pub fn written(&self, verb: Verb) -> Vec<(&'static str, Type)> {
+        match verb {
+            Verb::Insert => self.columns.to_vec(),
+            Verb::Update => [&self.columns[..self.key], &self.columns[self.fixed..]].concat(),
+            Verb::Delete => self.columns[..self.key].to_vec(),
+        }
+    }
+
+    /// The end of an insert.
+    pub fn on_conflict_sql(&self) -> String {
+        let Some(update) = self.on_conflict else { return String::new() };
+        let key = self.columns[..self.key].iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        format!(" ON CONFLICT ({key}) DO UPDATE SET {update}")
+    }
+}
+
+use Type::{Bool, Bytes, Int, Text, Uuid};
+
+/// A table whose rows are only ever inserted.
+const fn log(name: &'static str, key: usize, columns: &'static [(&'static str, Type)]) -> Table {
+    Table { name, columns, key, fixed: columns.len(), on_conflict: None }
+}
+
+/// A table whose columns from `fixed` on change.
+const fn table(name: &'static str, key: usize, fixed: usize, columns: &'static [(&'static str, Type)]) -> Table {
+    Table { name, columns, key, fixed, on_conflict: None }
+}
+
+static TENANT: Table = log(
+    "tenant",
+    1,
+    &[
+        ("tenant_id", Uuid),
+        ("name", Text),
+        ("currency", Text),
+        ("time_zone", Text),
+        ("refund_grace_days", Int),
+        ("created_at", Int),
+    ],
+);
+
+fn tenant(row: &Tenant) -> Vec<Param<'_>> {
+    vec![
+        row.id.into(),
+        row.name.as_str().into(),
+        row.currency.as_str().into(),
+        row.time_zone.as_str().into(),
+        i64::from(row.refund_grace_days).into(),
+        row.created_at.into(),
+    ]
+}
+
+static API_KEY: Table = table(
+    "api_key",
+    2,
+    8,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("name", Text),
+        ("scope", Text),
+        ("member_id", Text),
+        ("secret_digest", Bytes),
+        ("expires_at", Int),
+        ("created_at", Int),
+        ("revoked_at", Int),
+    ],
+);
+
+fn api_key((row, secret_digest): &(ApiKey, [u8; 32])) -> Vec<Param<'_>> {
+    vec![
+        row.tenant_id.into(),
+        row.id.0.into(),
+        row.name.as_str().into(),
+        row.scope.as_str().into(),
+        row.member_id.as_ref().map(MemberId::as_str).into(),
+        Param::Bytes(secret_digest),
+        row.expires_at.into(),
+        row.created_at.into(),
+        row.revoked_at.into(),
+    ]
+}
+
+static TEMPLATE: Table = table(
+    "mkt_coupon_template",
+    2,
+    3,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("created_at", Int),
+        ("version", Int),
+        ("enabled", Bool),
+        ("type", Text),
+        ("distribution_starts_at", Int),
+        ("distribution_ends_at", Int),
+        ("total_stock", Int),
+        ("remaining_stock", Int),
+        ("claimed_count", Int),
+        ("updated_at", Int),
+    ],
+);
+
+fn template(tenant: TenantId, row: &Template) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        row.created_at.into(),
+        row.version.into(),
+        Param::Bool(row.enabled),
+        row.definition.benefit.kind().into(),
+        row.definition.distribution.starts_at.into(),
+        row.definition.distribution.ends_at.into(),
+        row.total_stock.into(),
+        row.remaining_stock.into(),
+        row.claimed_count.into(),
+        row.updated_at.into(),
+    ]
+}
+
+static TEMPLATE_VERSION: Table = log(
+    "mkt_coupon_template_version",
+    3,
+    &[("tenant_id", Uuid), ("template_id", Uuid), ("version", Int), ("definition", Text), ("created_at", Int)],
+);
+
+fn template_version(tenant: TenantId, row: &Template) -> Vec<Param<'_>> {
+    vec![tenant.into(), row.id.0.into(), row.version.into(), json(&*row.definition), row.updated_at.into()]
+}
+
+static TEMPLATE_USE: Table = Table {
+    name: "mkt_coupon_template_use",
+    columns: &[("tenant_id", Uuid), ("template_id", Uuid), ("stripe", Int), ("used_count", Int)],
+    key: 3,
+    fixed: 3,
+    on_conflict: Some("used_count = mkt_coupon_template_use.used_count + excluded.used_count"),
+};
+
+static COUPON: Table = table(
+    "mkt_user_coupon",
+    2,
+    9,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("template_id", Uuid),
+        ("template_version", Int),
+        ("member_id", Text),
+        ("sequence", Int),
+        ("source", Text),
+        ("valid_from", Int),
+        ("claimed_at", Int),
+        ("status", Text),
+        ("valid_until", Int),
+        ("order_id", Text),
+        ("locked_until", Int),
+        ("discount_amount", Int),
+        ("used_at", Int),
+    ],
+);
+
+fn coupon(tenant: TenantId, row: &Coupon) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        row.template_id.0.into(),
+        row.template_version.into(),
+        (&row.member_id).into(),
+        row.sequence.into(),
+        row.source.as_str().into(),
+        row.valid_from.into(),
+        row.claimed_at.into(),
+        row.status.as_str().into(),
+        row.valid_until.into(),
+        row.order_id.as_ref().map(|order| order.as_str()).into(),
+        row.locked_until.into(),
+        row.discount_amount.into(),
+        row.used_at.into(),
+    ]
+}
+
+static ACCOUNT: Table = table(
+    "mkt_points_account",
+    2,
+    3,
+    &[
+        ("tenant_id", Uuid),
+        ("member_id", Text),
+        ("created_at", Int),
+        ("total_points", Int),
+        ("available", Int),
+        ("frozen", Int),
+        ("used", Int),
+        ("expired", Int),
+        ("revoked", Int),
+        ("debt", Int),
+        ("sequence", Int),
+        ("updated_at", Int),
+    ],
+);
+
+fn account(tenant: TenantId, row: &Account) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        (&row.member_id).into(),
+        row.created_at.into(),
+        row.total_points.into(),
+        row.available.into(),
+        row.frozen.into(),
+        row.used.into(),
+        row.expired.into(),
+        row.revoked.into(),
+        row.debt.into(),
+        row.sequence.into(),
+        row.updated_at.into(),
+    ]
+}
+
+static LOT: Table = table(
+    "mkt_points_lot",
+    2,
+    8,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("member_id", Text),
+        ("points", Int),
+        ("available_from", Int),
+        ("expires_at", Int),
+        ("transaction_id", Uuid),
+        ("created_at", Int),
+        ("remaining", Int),
+        ("held", Int),
+        ("used", Int),
+        ("expired", Int),
+        ("revoked", Int),
+        ("moved", Int),
+        ("open", Bool),
+    ],
+);
+
+fn lot<'a>(tenant: TenantId, member: &'a MemberId, row: &'a Lot) -> Vec<Param<'a>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        member.into(),
+        row.points.into(),
+        row.available_from.into(),
+        row.expires_at.into(),
+        row.transaction_id.0.into(),
+        row.created_at.into(),
+        row.remaining.into(),
+        row.held.into(),
+        row.used.into(),
+        row.expired.into(),
+        row.revoked.into(),
+        row.moved.into(),
+        Param::Bool(row.remaining > 0 || row.held > 0),
+    ]
+}
+
+static TRANSACTION: Table = log(
+    "mkt_points_transaction",
+    2,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("member_id", Text),
+        ("sequence", Int),
+        ("type", Text),
+        ("points", Int),
+        ("balance_before", Int),
+        ("balance_after", Int),
+        ("frozen_after", Int),
+        ("debt_after", Int),
+        ("reference", Text),
+        ("remark", Text),
+        ("hold_id", Uuid),
+        ("reverses_id", Uuid),
+        ("lot_id", Uuid),
+        ("allocations", Text),
+        ("expires_at", Int),
+        ("occurred_at", Int),
+        ("recorded_at", Int),
+    ],
+);
+
+fn transaction(tenant: TenantId, row: &Transaction) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        (&row.member_id).into(),
+        row.sequence.into(),
+        row.kind.as_str().into(),
+        row.points.into(),
+        row.balance_before.into(),
+        row.balance_after.into(),
+        row.frozen_after.into(),
+        row.debt_after.into(),
+        row.reference.as_deref().into(),
+        row.remark.as_deref().into(),
+        row.hold_id.map(|id| id.0).into(),
+        row.reverses_id.map(|id| id.0).into(),
+        row.lot_id.map(|id| id.0).into(),
+        json(&row.allocations),
+        row.expires_at.into(),
+        row.occurred_at.into(),
+        row.recorded_at.into(),
+    ]
+}
+
+static HOLD: Table = table(
+    "mkt_points_hold",
+    2,
+    9,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("member_id", Text),
+        ("points", Int),
+        ("reference", Text),
+        ("remark", Text),
+        ("expires_at", Int),
+        ("allocations", Text),
+        ("created_at", Int),
+        ("captured", Int),
+        ("released", Int),
+        ("status", Text),
+        ("closed_at", Int),
+    ],
+);
+
+fn hold(tenant: TenantId, row: &Hold) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        (&row.member_id).into(),
+        row.points.into(),
+        row.reference.as_deref().into(),
+        row.remark.as_deref().into(),
+        row.expires_at.into(),
+        json(&row.allocations),
+        row.created_at.into(),
+        row.captured.into(),
+        row.released.into(),
+        row.status.as_str().into(),
+        row.closed_at.into(),
+    ]
+}
+
+static REVERSAL: Table = Table {
+    name: "mkt_points_reversal",
+    columns: &[("tenant_id", Uuid), ("transaction_id", Uuid), ("points", Int), ("reversed", Int)],
+    key: 2,
+    fixed: 3,
+    on_conflict: Some("reversed = excluded.reversed"),
+};
+
+fn reversal((tenant, id, points, reversed): &(TenantId, TransactionId, i64, i64)) -> Vec<Param<'_>> {
+    vec![(*tenant).into(), id.0.into(), (*points).into(), (*reversed).into()]
+}
+
+static EVENT: Table = log(
+    "event",
+    3,
+    &[
+        ("tenant_id", Uuid),
+        ("tx", Int),
+        ("ordinal", Int),
+        ("id", Uuid),
+        ("type", Text),
+        ("subject_id", Uuid),
+        ("member_id", Text),
+        ("data", Text),
+        ("actor_id", Uuid),
+        ("occurred_at", Int),
+        ("recorded_at", Int),
+    ],
+);
+
+fn event(tenant: TenantId, tx: i64, ordinal: i64, row: &Event) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        tx.into(),
+        ordinal.into(),
+        row.id.0.into(),
+        row.kind.as_str().into(),
+        row.subject.into(),
+        row.member_id.as_ref().map(MemberId::as_str).into(),
+        row.data.as_str().into(),
+        row.actor.map(|actor| actor.0).into(),
+        row.occurred_at.into(),
+        row.recorded_at.into(),
+    ]
+}
+
+static IDEMPOTENCY: Table = log(
+    "idempotency",
+    2,
+    &[("tenant_id", Uuid), ("key", Bytes), ("fingerprint", Bytes), ("outcome", Text), ("created_at", Int)],
+);
+
+fn idempotency<'a>(
+    (tenant, key, record): &'a (TenantId, [u8; 16], &'a IdempotencyRecord),
+    now: Timestamp,
+) -> Vec<Param<'a>> {
+    vec![
+        (*tenant).into(),
+        Param::Bytes(key),
+        Param::Bytes(&record.fingerprint),
+        record.outcome.as_str().into(),
+        now.into(),
+    ]
+}
+
+/// Every table, for stores that prepare their statements once.
+pub static TABLES: [&Table; 13] = [
+    &TENANT,
+    &API_KEY,
+    &TEMPLATE,
+    &TEMPLATE_VERSION,
+    &TEMPLATE_USE,
+    &COUPON,
+    &ACCOUNT,
+    &LOT,
+    &TRANSACTION,
+    &HOLD,
+    &REVERSAL,
+    &EVENT,
+    &IDEMPOTENCY,
+];
+
+/// Where the store places a batch: its events in the log, its uses in a stripe of the counters.
+#[derive(Debug, Clone, Copy)]
+pub struct Placement {
+    pub tx: i64,
+    /// The ordinal of the batch's first event.
+    pub first_ordinal: i64,
+    /// Uses of a template are counted in several rows, so that lanes seldom wait for each other.
+    pub stripe: i64,
+    pub now: Timestamp,
+}
+
+/// Everything a batch has changed. What others may have locked comes in one order: templates, coupons, accounts (which the
+/// batch has locked already), and last the counters of uses, which it has not.
+pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'a>> {
+    let mut changes = Vec::with_capacity(16);
+    let mut add = |table, verb, rows: Vec<Vec<Param<'a>>>| {
+        if !rows.is_empty() {
+            changes.push(Change { table, verb, rows });
+        }
+    };
+    let Placement { tx, first_ordinal, stripe, now } = placement;
+    let w = writes;
+    add(&TENANT, Verb::Insert, w.tenant_inserts.iter().map(|row| tenant(row)).collect());
+    add(&API_KEY, Verb::Insert, w.api_key_inserts.iter().map(|row| api_key(row)).collect());
+    add(&API_KEY, Verb::Update, w.api_key_updates.iter().map(|row| api_key(row)).collect());
+    add(&TEMPLATE, Verb::Insert, w.template_inserts.iter().map(|(id, row)| template(*id, row)).collect());
+    add(&TEMPLATE, Verb::Update, w.template_updates.iter().map(|(id, row)| template(*id, row)).collect());
+    add(&TEMPLATE, Verb::Delete, w.template_deletes.iter().map(|(id, row)| vec![(*id).into(), row.0.into()]).collect());
+    add(&TEMPLATE_VERSION, Verb::Insert, w.template_versions.iter().map(|(id, r)| template_version(*id, r)).collect());
+    add(&COUPON, Verb::Insert, w.coupon_inserts.iter().map(|(id, row)| coupon(*id, row)).collect());
+    add(&COUPON, Verb::Update, w.coupon_updates.iter().map(|(id, row)| coupon(*id, row)).collect());
+    add(&ACCOUNT, Verb::Insert, w.account_inserts.iter().map(|(id, row)| account(*id, row)).collect());
+    add(&ACCOUNT, Verb::Update, w.account_updates.iter().map(|(id, row)| account(*id, row)).collect());
+    add(&LOT, Verb::Insert, w.lot_inserts.iter().map(|(id, member, row)| lot(*id, member, row)).collect());
+    add(&LOT, Verb::Update, w.lot_updates.iter().map(|(id, member, row)| lot(*id, member, row)).collect());
+    add(&TRANSACTION, Verb::Insert, w.transaction_inserts.iter().map(|(id, row)| transaction(*id, row)).collect());
+    add(&HOLD, Verb::Insert, w.hold_inserts.iter().map(|(id, row)| hold(*id, row)).collect());
+    add(&HOLD, Verb::Update, w.hold_updates.iter().map(|(id, row)| hold(*id, row)).collect());
+    add(&REVERSAL, Verb::Insert, w.reversed.iter().map(reversal).collect());
+    let events = w.event_inserts.iter().zip(first_ordinal..);
+    add(&EVENT, Verb::Insert, events.map(|((id, row), ordinal)| event(*id, tx, ordinal, row)).collect());
+    add(&IDEMPOTENCY, Verb::Insert, w.idempotency_inserts.iter().map(|row| idempotency(row, now)).collect());
+    let uses = w.uses.iter().map(|(id, template, change)| use_count(*id, *template, stripe, *change));
+    add(&TEMPLATE_USE, Verb::Insert, uses.collect());
+    for change in &mut changes {
+        let Table { key, fixed, columns, .. } = change.table;
+        if change.verb == Verb::Update {
+            debug_assert!(*fixed < columns.len(), "{} has nothing to update", change.table.name);
+            change.rows.iter_mut().for_each(|row| drop(row.drain(*key..*fixed)));
+        }
+    }
+    changes
+}
+
+fn use_count<'a>(tenant: TenantId, template: TemplateId, stripe: i64, change: i64) -> Vec<Param<'a>> {
+    vec![tenant.into(), template.0.into(), stripe.into(), change.into()]
+}
+
+fn json<'a>(value: &impl serde::Serialize) -> Param<'a> {
+    Param::Json(serde_json::to_string(value).expect("plain data has a JSON form"))
+}
