@@ -12,6 +12,7 @@ use crate::engine::{Decider, Engine};
 use crate::http::{self, AppState, HttpLimits};
 use crate::jobs::housekeeping;
 use crate::metrics::Metrics;
+use crate::projection;
 use crate::store::Store;
 
 /// How long a stopping server still accepts connections, while `/readyz` already says that it stops.
@@ -25,7 +26,7 @@ pub struct App {
     pub new_platform_key: Option<String>,
     state: AppState,
     limits: HttpLimits,
-    housekeeping: JoinHandle<()>,
+    background: [JoinHandle<()>; 2],
 }
 
 impl App {
@@ -65,8 +66,11 @@ impl App {
             drain: Duration::from_secs(settings.server.drain_seconds),
         };
         let state = AppState::new(store.clone(), engine.clone(), metrics.clone(), limits.clone(), platform_digest);
-        let job = housekeeping::run(store.clone(), engine.clone(), metrics, settings.housekeeping.options());
-        Ok(App { store, engine, new_platform_key, state, limits, housekeeping: tokio::spawn(job) })
+        let housekeeping =
+            housekeeping::run(store.clone(), engine.clone(), metrics.clone(), settings.housekeeping.options());
+        let projection = projection::run(store.clone(), metrics, settings.projection.options());
+        let background = [tokio::spawn(housekeeping), tokio::spawn(projection)];
+        Ok(App { store, engine, new_platform_key, state, limits, background })
     }
 
     /// Serves until `stop` ends, then finishes what is under way.
@@ -84,7 +88,7 @@ impl App {
             tokio::time::sleep(DRAIN_NOTICE).await;
         };
         http::serve(listener, router, self.limits, stopping).await?;
-        self.housekeeping.abort();
+        self.background.iter().for_each(JoinHandle::abort);
         self.engine.drain();
         Ok(())
     }

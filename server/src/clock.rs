@@ -1,6 +1,6 @@
 //! The one place that asks the operating system for the time and for randomness; everything else is handed both.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use scrip_domain::{IdSeed, Timestamp};
 
@@ -8,6 +8,11 @@ use scrip_domain::{IdSeed, Timestamp};
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// How long ago an instant was; zero for one to come.
+pub fn since(at: Timestamp) -> Duration {
+    Duration::from_micros(now().0.saturating_sub(at.0).try_into().unwrap_or(0))
 }
 
 /// A fresh seed for the ids of one command.

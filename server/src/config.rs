@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::engine::EngineOptions;
 use crate::jobs::housekeeping::HousekeepingOptions;
+use crate::projection::ProjectionOptions;
 use crate::store::{StoreOptions, StoreUrl};
 
 /// The text of every setting's default.
@@ -21,6 +22,7 @@ pub struct Settings {
     pub store: StoreSettings,
     pub engine: EngineSettings,
     pub housekeeping: HousekeepingSettings,
+    pub projection: ProjectionSettings,
     pub log: LogSettings,
 }
 
@@ -58,6 +60,12 @@ pub struct EngineSettings {
 pub struct HousekeepingSettings {
     pub interval_seconds: u64,
     pub idempotency_days: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectionSettings {
+    pub interval_ms: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -143,6 +151,12 @@ impl EngineSettings {
             batch_max: self.batch_max,
             deadline: Duration::from_secs(self.deadline_seconds),
         }
+    }
+}
+
+impl ProjectionSettings {
+    pub fn options(&self) -> ProjectionOptions {
+        ProjectionOptions { interval: Duration::from_millis(self.interval_ms) }
     }
 }
 

@@ -12,5 +12,7 @@ pub mod engine;
 pub mod http;
 pub mod jobs;
 pub mod metrics;
+pub mod projection;
+pub mod reports;
 pub mod store;
 pub mod verify;

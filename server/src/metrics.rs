@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    exponential_buckets,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder, exponential_buckets,
 };
 
 /// Every metric of the process.
@@ -26,6 +26,8 @@ pub struct Metrics {
     pub batch_retries: IntCounter,
     pub batch_bisections: IntCounter,
     pub jobs_run: IntCounterVec,
+    /// How far the read models are behind the event log; zero when they are not.
+    pub projection_lag_seconds: Gauge,
 }
 
 impl Metrics {
@@ -52,6 +54,10 @@ impl Metrics {
             batch_retries: counter("scrip_batch_retries_total", "Batches decided again after a conflict"),
             batch_bisections: counter("scrip_batch_bisections_total", "Batches halved after a constraint error"),
             jobs_run: counters("scrip_jobs_total", "Background passes", &["job", "result"]),
+            projection_lag_seconds: keep(
+                &registry,
+                Gauge::new("scrip_projection_lag_seconds", "How far statistics and leaderboards are behind the events"),
+            ),
             registry,
         })
     }

@@ -60,10 +60,7 @@ pub fn use_locked(
     coupon.discount_amount = discount_amount;
     coupon.used_at = Some(envelope.at);
     state.count_use(envelope.tenant, coupon.template_id, 1);
-    let data = match discount_amount {
-        Some(amount) => format!("{{\"order_id\":{},\"discount_amount\":{amount}}}", quoted(order_id)),
-        None => order_data(order_id),
-    };
+    let data = order_data(order_id) + &discount_data(discount_amount);
     Ok(save(state, envelope, ids, coupon, EventKind::CouponUsed, data))
 }
 
@@ -107,7 +104,7 @@ pub fn return_used(
     let extension = template.enabled.then_some(template.definition.refund_extend_days).filter(|days| *days > 0);
     coupon.order_id = None;
     coupon.used_at = None;
-    coupon.discount_amount = None;
+    let data = order_data(order_id) + &discount_data(coupon.discount_amount.take());
     state.count_use(envelope.tenant, coupon.template_id, -1);
     let kind = if envelope.at < coupon.valid_until {
         coupon.status = CouponStatus::Available;
@@ -120,7 +117,7 @@ pub fn return_used(
         coupon.status = CouponStatus::Expired;
         EventKind::CouponCompensationNeeded
     };
-    Ok(save(state, envelope, ids, coupon, kind, order_data(order_id)))
+    Ok(save(state, envelope, ids, coupon, kind, data))
 }
 
 /// AVAILABLE -> REVOKED by an operator.
@@ -137,7 +134,7 @@ pub fn revoke(
     }
     require_available(&coupon)?;
     coupon.status = CouponStatus::Revoked;
-    let data = serde_json::json!({ "reason": reason }).to_string();
+    let data = format!(",\"reason\":{}", serde_json::Value::String(reason.to_owned()));
     Ok(save(state, envelope, ids, coupon, EventKind::CouponRevoked, data))
 }
 
@@ -155,7 +152,7 @@ pub fn settle(state: &mut State, envelope: &Envelope, ids: &mut Ids, id: CouponI
 }
 
 fn open_again(state: &mut State, envelope: &Envelope, ids: &mut Ids, mut coupon: Coupon, at: Timestamp) -> Coupon {
-    let data = coupon.order_id.as_ref().map_or_else(|| "{}".into(), order_data);
+    let data = coupon.order_id.as_ref().map(order_data).unwrap_or_default();
     coupon.status = CouponStatus::Available;
     coupon.order_id = None;
     coupon.locked_until = None;
@@ -175,7 +172,7 @@ fn expire_if_over(
     if coupon.status == CouponStatus::Available && envelope.at >= coupon.valid_until {
         let at = coupon.valid_until.max(open_since);
         coupon.status = CouponStatus::Expired;
-        record(state, envelope, ids, at, &coupon, EventKind::CouponExpired, "{}".into());
+        record(state, envelope, ids, at, &coupon, EventKind::CouponExpired, String::new());
         state.save_coupon(envelope.tenant, coupon.clone());
     }
     coupon
@@ -205,13 +202,14 @@ fn save(
     ids: &mut Ids,
     coupon: Coupon,
     kind: EventKind,
-    data: String,
+    details: String,
 ) -> Outcome {
-    record(state, envelope, ids, envelope.at, &coupon, kind, data);
+    record(state, envelope, ids, envelope.at, &coupon, kind, details);
     state.save_coupon(envelope.tenant, coupon.clone());
     Outcome::Coupon(Box::new(coupon))
 }
 
+/// Records an event of the coupon; `details` are further fields of its data, each after a comma.
 fn record(
     state: &mut State,
     envelope: &Envelope,
@@ -219,16 +217,17 @@ fn record(
     at: Timestamp,
     coupon: &Coupon,
     kind: EventKind,
-    data: String,
+    details: String,
 ) {
+    let data = format!("{{\"template_id\":\"{}\"{details}}}", coupon.template_id);
     state.record_event(envelope, ids, at, kind, coupon.id.0, Some(&coupon.member_id), data);
 }
 
 fn order_data(order_id: &OrderId) -> String {
-    format!("{{\"order_id\":{}}}", quoted(order_id))
+    // A caller's id may hold quotes.
+    format!(",\"order_id\":{}", serde_json::Value::String(order_id.as_str().to_owned()))
 }
 
-/// The order id as a JSON string; a caller's id may hold quotes.
-fn quoted(order_id: &OrderId) -> serde_json::Value {
-    serde_json::Value::String(order_id.as_str().to_owned())
+fn discount_data(amount: Option<i64>) -> String {
+    amount.map(|amount| format!(",\"discount_amount\":{amount}")).unwrap_or_default()
 }

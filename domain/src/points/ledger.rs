@@ -174,7 +174,7 @@ pub fn hold(
     };
     let id = TransactionId(ids.draw());
     let posted = post(state, envelope, id, member_id, envelope.at, TransactionType::Hold, -points, note);
-    record_hold(state, envelope, ids, EventKind::PointsHeld, &hold, envelope.at);
+    record_hold(state, envelope, ids, EventKind::PointsHeld, &hold, envelope.at, 0);
     Ok(held(state, envelope, hold, &posted))
 }
 
@@ -215,7 +215,7 @@ pub fn capture(
     };
     let id = TransactionId(ids.draw());
     let posted = post(state, envelope, id, member_id, envelope.at, TransactionType::UseOrder, -points, note);
-    record_hold(state, envelope, ids, EventKind::PointsCaptured, &hold, envelope.at);
+    record_hold(state, envelope, ids, EventKind::PointsCaptured, &hold, envelope.at, hold.released);
     if !rest.is_empty() {
         give_back(state, envelope, ids, member_id, hold_id, rest, envelope.at);
     }
@@ -329,7 +329,7 @@ fn close(
     hold.status = status;
     hold.closed_at = Some(at);
     state.account_mut(envelope.tenant, member_id).save_hold(hold.clone());
-    record_hold(state, envelope, ids, EventKind::PointsReleased, &hold, at);
+    record_hold(state, envelope, ids, EventKind::PointsReleased, &hold, at, hold.points);
     let posted = give_back(state, envelope, ids, member_id, hold.id, hold.allocations.clone(), at);
     (hold, posted)
 }
@@ -468,9 +468,19 @@ pub(super) fn record(
     state.record_event(envelope, ids, transaction.occurred_at, kind, transaction.id.0, member, data);
 }
 
-fn record_hold(state: &mut State, envelope: &Envelope, ids: &mut Ids, kind: EventKind, hold: &Hold, at: Timestamp) {
+/// Records an event of the hold. `returning` points are about to go back to the balance, which the event shows already.
+fn record_hold(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    kind: EventKind,
+    hold: &Hold,
+    at: Timestamp,
+    returning: i64,
+) {
+    let balance_after = state.account(envelope.tenant, &hold.member_id).account.available + returning;
     let data = format!(
-        "{{\"status\":\"{}\",\"points\":{},\"captured\":{},\"released\":{}}}",
+        "{{\"status\":\"{}\",\"points\":{},\"captured\":{},\"released\":{},\"balance_after\":{balance_after}}}",
         hold.status.as_str(),
         hold.points,
         hold.captured,

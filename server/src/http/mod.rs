@@ -19,6 +19,7 @@ mod health;
 mod idempotency;
 mod points;
 mod problem;
+mod reports;
 mod schema;
 mod serve;
 mod templates;
@@ -83,6 +84,12 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(points::create_reversal))
         .routes(routes!(points::list_transactions))
         .routes(routes!(points::list_lots))
+        // Reports.
+        .routes(routes!(reports::get_leaderboard))
+        .routes(routes!(reports::get_rank))
+        .routes(routes!(reports::get_points_report))
+        .routes(routes!(reports::get_liability))
+        .routes(routes!(reports::get_template_statistics))
         // The rest.
         .routes(routes!(batch::create_batch))
         .routes(routes!(expirations::create_expirations))

@@ -7,12 +7,15 @@ use scrip_domain::event::EventKind;
 use scrip_domain::{points, tenant};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::schema::{AdditionalProperties, ComponentsBuilder, Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ComponentsBuilder, KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, Type,
+};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, InfoBuilder, License, OpenApi, OpenApiBuilder, Ref, RefOr, Required};
 use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 
 use super::problem::{Code, ProblemBody};
+use crate::projection::{Metric, Period};
 
 fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
@@ -78,6 +81,9 @@ schemas! {
     DebitType = types(points::TransactionType::is_debit);
     KeyScope = names(tenant::Scope::ALL.map(|scope| scope.as_str()));
     EventType = names(EventKind::ALL.iter().map(|kind| kind.as_str()));
+    BoardMetric = names(Metric::ALL.map(Metric::as_str));
+    BoardPeriod = names(Period::ALL.map(Period::as_str));
+    LocalDate = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))).examples(["2026-03-01"]);
     Metadata = ObjectBuilder::new().schema_type(Type::Object).description(Some("Any JSON object of at most 4 KiB."));
 }
 

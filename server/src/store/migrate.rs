@@ -15,12 +15,20 @@ pub struct Migration {
     pub postgres: &'static str,
 }
 
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "initial",
-    sqlite: include_str!("migrations/0001_initial.sqlite.sql"),
-    postgres: include_str!("migrations/0001_initial.postgres.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "initial",
+        sqlite: include_str!("migrations/0001_initial.sqlite.sql"),
+        postgres: include_str!("migrations/0001_initial.postgres.sql"),
+    },
+    Migration {
+        number: 5,
+        name: "read_models",
+        sqlite: include_str!("migrations/0005_read_models.sqlite.sql"),
+        postgres: include_str!("migrations/0005_read_models.postgres.sql"),
+    },
+];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \
                                        name TEXT NOT NULL, checksum TEXT NOT NULL)";

@@ -11,6 +11,7 @@ pub mod decode;
 pub mod definitions;
 pub mod migrate;
 mod postgres;
+mod projection;
 pub mod read;
 mod sqlite;
 mod table;
@@ -25,6 +26,7 @@ use scrip_domain::{Answer, Envelope, State, decide};
 
 pub use definitions::Definitions;
 pub use postgres::{PostgresStore, PostgresWriter, lane_statements};
+pub use projection::{Folded, Progress, Statistic};
 pub use sqlite::{SqliteStore, SqliteWriter};
 pub use value::{Param, Row};
 

@@ -167,6 +167,44 @@ impl PostgresStore {
         Ok(client.execute(&statement, &borrowed(parameters)).await?)
     }
 
+    /// Rows by two arrays of texts, as one statement.
+    pub(super) async fn query_texts<T>(
+        &self,
+        sql: &str,
+        tenant: TenantId,
+        first: &[&str],
+        second: &[&str],
+        decode: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let client = self.pool.get().await?;
+        let statement = client.prepare_cached(sql).await?;
+        let rows = client.query(&statement, &[&tenant.0, &first, &second]).await?;
+        rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
+    }
+
+    /// Writes the changes in one transaction if `guard` writes a row, and nothing otherwise; whether it did.
+    pub(super) async fn write_after(
+        &self,
+        guard: &str,
+        parameters: &[Param<'_>],
+        changes: &[Change<'_>],
+    ) -> Result<bool, StoreError> {
+        let mut client = self.pool.get().await?;
+        let transaction = client.transaction().await?;
+        let guard = transaction.prepare_cached(guard).await?;
+        if transaction.execute(&guard, &borrowed(parameters)).await? == 0 {
+            return Ok(false);
+        }
+        for change in changes {
+            let statement = transaction.prepare_cached(&change_sql(change.table, change.verb)).await?;
+            let columns = columns(change);
+            let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
+            transaction.execute(&statement, &parameters).await?;
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
+
     /// A connection of its own in a read transaction, without a statement timeout.
     pub(super) async fn snapshot(&self) -> Result<Client, StoreError> {
         let client = self.connect().await?;

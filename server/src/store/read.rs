@@ -80,14 +80,19 @@ const LAST_ID: Uuid = Uuid::max();
 const EVENT_SCAN: i64 = 2_000;
 
 impl Store {
-    async fn query<T>(&self, sql: &str, parameters: &[Param<'_>], decode: impl Fn(&Row) -> Found<T>) -> Found<Vec<T>> {
+    pub(super) async fn query<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Found<T>,
+    ) -> Found<Vec<T>> {
         match self {
             Store::Sqlite(store) => store.query(sql, parameters, decode),
             Store::Postgres(store) => store.query(sql, parameters, decode).await,
         }
     }
 
-    async fn first<T>(
+    pub(super) async fn first<T>(
         &self,
         sql: &str,
         parameters: &[Param<'_>],
@@ -120,7 +125,7 @@ impl Store {
         }
     }
 
-    async fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Found<u64> {
+    pub(super) async fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Found<u64> {
         match self {
             Store::Sqlite(store) => store.execute(sql, parameters),
             Store::Postgres(store) => store.execute(sql, parameters).await,

@@ -120,6 +120,25 @@ impl SqliteStore {
         Ok(connection.execute(&numbered(sql), rusqlite::params_from_iter(parameters.iter()))? as u64)
     }
 
+    /// Writes the changes in one transaction if `guard` writes a row, and nothing otherwise; whether it did.
+    pub(super) fn write_after(
+        &self,
+        guard: &str,
+        parameters: &[Param<'_>],
+        changes: &[Change<'_>],
+    ) -> Result<bool, StoreError> {
+        let mut connection = open_writer(&self.path)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if transaction.execute(&numbered(guard), rusqlite::params_from_iter(parameters.iter()))? == 0 {
+            return Ok(false);
+        }
+        for change in changes {
+            write(&transaction, change)?;
+        }
+        transaction.commit()?;
+        Ok(true)
+    }
+
     /// A connection of its own in a read transaction.
     pub(super) fn snapshot(&self) -> Result<Connection, StoreError> {
         let connection = open_reader(&self.path)?;

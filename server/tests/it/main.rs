@@ -7,6 +7,7 @@ mod model;
 mod plans;
 mod postgres;
 mod processes;
+mod projection;
 mod verify;
 
 // The reference model and the command generator are those of the domain's own tests.

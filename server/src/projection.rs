@@ -1,0 +1,310 @@
+//! Read models folded from the event log: what happened on each day, and leaderboards with exact ranks.
+//!
+//! A pass takes a tenant's next events, adds them up in memory and writes the sums together with the new position in one
+//! transaction. Two nodes may fold at once: the second finds the position moved and drops its work, so every event counts
+//! exactly once without a lease. The models hold nothing that the log does not; `scrip rebuild` deletes them and the fold
+//! makes them anew. They lag behind the log by about [`ProjectionOptions::interval`]; answers say as of when they are.
+//!
+//! **Ranks.** A board keeps a score for each member and, in buckets, how many members have about which score. Buckets are
+//! exact below 512 and at most 1/256 of the score wide above, so a board has a few thousand at most. A rank is one plus the
+//! members in higher buckets plus those in the same bucket with a higher score: two short index ranges, however many
+//! members there are. Equal scores share a rank.
+//!
+//! Deliberately absent: decisions. Nothing that moves stock or points reads these tables.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use scrip_domain::event::{Event, EventKind};
+use scrip_domain::{MemberId, TenantId, Timestamp};
+use serde::Deserialize;
+
+use crate::clock;
+use crate::metrics::Metrics;
+use crate::store::{Folded, Progress, Store};
+
+/// Events folded in one transaction: short, because SQLite's writer waits for it.
+const PAGE: i64 = 1_000;
+/// Pages a tenant gets in one pass, and tenants a pass looks at; the rest waits for the next pass.
+const PAGES_PER_PASS: usize = 50;
+const TENANTS_PER_PASS: i64 = 200;
+
+/// The subject of a tenant's points statistics.
+pub const POINTS: &str = "points";
+
+#[derive(Debug, Clone)]
+pub struct ProjectionOptions {
+    /// Between two passes; zero turns them off.
+    pub interval: Duration,
+}
+
+/// What a board ranks by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Points earned.
+    Earned,
+    /// Points available.
+    Balance,
+}
+
+impl Metric {
+    pub const ALL: [Metric; 2] = [Metric::Earned, Metric::Balance];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Metric::Earned => "EARNED",
+            Metric::Balance => "BALANCE",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Metric> {
+        Metric::ALL.into_iter().find(|metric| metric.as_str() == text)
+    }
+}
+
+/// Over which time points count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    All,
+    Day,
+    /// From Monday.
+    Week,
+    Month,
+}
+
+impl Period {
+    pub const ALL: [Period; 4] = [Period::All, Period::Day, Period::Week, Period::Month];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Period::All => "ALL",
+            Period::Day => "DAY",
+            Period::Week => "WEEK",
+            Period::Month => "MONTH",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Period> {
+        Period::ALL.into_iter().find(|period| period.as_str() == text)
+    }
+
+    /// The period's first day.
+    fn start(self, date: Date) -> Option<Date> {
+        match self {
+            Period::All => None,
+            Period::Day => Some(date),
+            Period::Week => Some(date.saturating_sub(jiff::Span::new().days(date.weekday().to_monday_zero_offset()))),
+            Period::Month => Some(date.first_of_month()),
+        }
+    }
+}
+
+/// The name of the board of a metric in the period that contains `date`.
+pub fn board(metric: Metric, period: Period, date: Date) -> String {
+    match period.start(date) {
+        None => format!("{}:ALL", metric.as_str()),
+        Some(start) => format!("{}:{}:{start}", metric.as_str(), period.as_str()),
+    }
+}
+
+/// The tenant's local date at an instant.
+pub fn local_date(zone: &TimeZone, at: Timestamp) -> Date {
+    let instant = jiff::Timestamp::from_microsecond(at.0).unwrap_or(jiff::Timestamp::MAX);
+    zone.to_datetime(instant).date()
+}
+
+const EXACT_BITS: u32 = 8;
+
+/// The bucket of a score, and the score at which the next one begins. Grows with the score.
+pub fn bucket(score: i64) -> (i64, i64) {
+    let score = score.max(0);
+    let bits = i64::BITS - score.leading_zeros();
+    let shift = bits.saturating_sub(EXACT_BITS + 1);
+    let top = score >> shift;
+    ((i64::from(shift) << EXACT_BITS) + top, (top + 1).checked_shl(shift).filter(|end| *end > 0).unwrap_or(i64::MAX))
+}
+
+/// The fields of an event's data that are folded.
+#[derive(Debug, Default, Deserialize)]
+struct Data {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    points: Option<i64>,
+    captured: Option<i64>,
+    released: Option<i64>,
+    balance_after: Option<i64>,
+    template_id: Option<String>,
+    discount_amount: Option<i64>,
+}
+
+/// Sums of events, before the scores of the members concerned are known.
+#[derive(Debug, Default)]
+struct Sums {
+    statistics: HashMap<(String, String, String), (i64, i64)>,
+    earned: HashMap<(String, MemberId), i64>,
+    balances: HashMap<(String, MemberId), i64>,
+}
+
+impl Sums {
+    fn add(&mut self, zone: &TimeZone, event: &Event) -> anyhow::Result<()> {
+        let data: Data =
+            serde_json::from_str(&event.data).with_context(|| format!("the data of the event {}", event.id))?;
+        let date = local_date(zone, event.occurred_at);
+        if let Some((name, amount)) = points_moved(event.kind, &data) {
+            self.count(POINTS.to_owned(), date, name, amount);
+            if let Some(member) = &event.member_id {
+                if event.kind == EventKind::PointsGranted {
+                    for period in Period::ALL {
+                        let key = (board(Metric::Earned, period, date), member.clone());
+                        *self.earned.entry(key).or_default() += amount;
+                    }
+                }
+                if let Some(balance) = data.balance_after {
+                    self.balances.insert((board(Metric::Balance, Period::All, date), member.clone()), balance);
+                }
+            }
+        }
+        if let (Some(name), Some(template)) = (coupon_step(event.kind), data.template_id) {
+            self.count(template, date, name.to_owned(), data.discount_amount.unwrap_or(0));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, subject: String, date: Date, name: String, amount: i64) {
+        let (events, total) = self.statistics.entry((subject, date.to_string(), name)).or_default();
+        *events += 1;
+        *total += amount;
+    }
+}
+
+/// What a points event moved: the transaction's type, and how many points.
+fn points_moved(kind: EventKind, data: &Data) -> Option<(String, i64)> {
+    let named = |name: &str, points: Option<i64>| Some((name.to_owned(), points.unwrap_or(0)));
+    match kind {
+        EventKind::PointsHeld => named("HOLD", data.points),
+        EventKind::PointsCaptured => named("USE_ORDER", data.captured),
+        EventKind::PointsReleased => named("RELEASE", data.released),
+        _ if kind.as_str().starts_with("points.") => {
+            Some((data.kind.clone()?, data.points.unwrap_or(0).saturating_abs()))
+        }
+        _ => None,
+    }
+}
+
+/// The step of a coupon's life, as counted for its template.
+fn coupon_step(kind: EventKind) -> Option<&'static str> {
+    kind.as_str().strip_prefix("coupon.")
+}
+
+/// Runs passes until the task is dropped.
+pub async fn run(store: Store, metrics: std::sync::Arc<Metrics>, options: ProjectionOptions) {
+    if options.interval.is_zero() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(options.interval).await;
+        match pass(&store).await {
+            Ok(lag) => metrics.projection_lag_seconds.set(lag.as_secs_f64()),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "a fold failed; the next pass goes on"),
+        }
+    }
+}
+
+/// Folds what is there, tenant by tenant; how far behind the last of them still is.
+async fn pass(store: &Store) -> anyhow::Result<Duration> {
+    let mut behind = Duration::ZERO;
+    for tenant in store.tenants_to_fold(TENANTS_PER_PASS).await? {
+        for _ in 0..PAGES_PER_PASS {
+            if !fold_page(store, tenant).await? {
+                break;
+            }
+        }
+        let progress = store.projection_progress(tenant).await?;
+        let newer = store.list_events(tenant, progress.position, None, 1).await?;
+        if !newer.events.is_empty() {
+            behind = behind.max(clock::since(progress.as_of));
+        }
+    }
+    Ok(behind)
+}
+
+/// Folds everything a tenant has now: for tests, and for whoever waits for a report.
+///
+/// # Errors
+/// When the store fails, or an event cannot be read.
+pub async fn catch_up(store: &Store, tenant: TenantId) -> anyhow::Result<()> {
+    while fold_page(store, tenant).await? {}
+    Ok(())
+}
+
+/// Folds the next events; false when there were none.
+async fn fold_page(store: &Store, tenant: TenantId) -> anyhow::Result<bool> {
+    let progress = store.projection_progress(tenant).await?;
+    let page = store.list_events(tenant, progress.position, None, PAGE).await?;
+    let Some((position, last)) = page.events.last() else { return Ok(false) };
+    let settings = store.find_tenant(tenant).await?.context("the tenant of these events is missing")?;
+    let zone = TimeZone::get(&settings.time_zone).context("the tenant's time zone")?;
+    let mut sums = Sums::default();
+    for (_, event) in &page.events {
+        sums.add(&zone, event)?;
+    }
+    let keys: Vec<(String, MemberId)> = sums.earned.keys().chain(sums.balances.keys()).cloned().collect();
+    let before = store.scores(tenant, &keys).await?;
+    let mut folded = Folded { statistics: sums.statistics, ..Folded::default() };
+    let earned = sums.earned.into_iter().map(|(key, points)| {
+        let score = before.get(&key).copied().unwrap_or(0).saturating_add(points);
+        (key, score)
+    });
+    for ((name, member), score) in earned.chain(sums.balances) {
+        let key = (name, member);
+        let old = before.get(&key).copied().unwrap_or(0);
+        for (score, change) in [(old, -1), (score, 1)] {
+            if score > 0 {
+                *folded.buckets.entry((key.0.clone(), bucket(score).0)).or_default() += change;
+            }
+        }
+        folded.scores.insert(key, score);
+    }
+    let to = Progress { position: *position, as_of: last.recorded_at };
+    store.fold(tenant, progress.position, to, &folded).await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_grow_with_the_score_and_are_narrow() {
+        let mut last = (0, 1);
+        assert_eq!(bucket(0), last);
+        for score in (1..100_000).chain([1 << 40, (1 << 40) + 1, i64::MAX / 2, i64::MAX]) {
+            let (number, end) = bucket(score);
+            assert!(score < end || end == i64::MAX, "{score} lies below the end of its bucket");
+            assert!(number == last.0 || number > last.0 && score >= last.1, "{score} follows");
+            assert!(score < 512 || end - score <= score / 256 + 1, "{score} has a narrow bucket");
+            last = (number, end);
+        }
+        assert!(last.0 < 16_000);
+    }
+
+    #[test]
+    fn periods_begin_where_calendars_say() {
+        let date = jiff::civil::date(2026, 3, 1);
+        let names = Period::ALL.map(|period| board(Metric::Earned, period, date));
+        assert_eq!(names, ["EARNED:ALL", "EARNED:DAY:2026-03-01", "EARNED:WEEK:2026-02-23", "EARNED:MONTH:2026-03-01"]);
+    }
+
+    #[test]
+    fn a_local_day_follows_daylight_saving() {
+        let zone = TimeZone::get("Europe/Berlin").expect("a known zone");
+        let at = |text: &str| Timestamp(text.parse::<jiff::Timestamp>().expect("a time").as_microsecond());
+        assert_eq!(local_date(&zone, at("2026-03-28T22:59:59Z")).to_string(), "2026-03-28");
+        assert_eq!(local_date(&zone, at("2026-03-28T23:00:00Z")).to_string(), "2026-03-29");
+        assert_eq!(local_date(&zone, at("2026-03-29T21:59:59Z")).to_string(), "2026-03-29");
+        assert_eq!(local_date(&zone, at("2026-03-29T22:00:00Z")).to_string(), "2026-03-30");
+    }
+}

@@ -1,0 +1,150 @@
+//! Reports that are read from the books themselves, in one snapshot: the API and the command line show the same figures.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use scrip_domain::{TenantId, Timestamp};
+
+use crate::projection::local_date;
+use crate::store::{Row, Store, StoreError};
+
+/// What a tenant owes its members in points.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Liability {
+    pub issued: i64,
+    pub redeemed: i64,
+    pub expired: i64,
+    pub revoked: i64,
+    pub held: i64,
+    pub debt: i64,
+    /// Points left by the first day of the month in which they expire, the soonest first; those that never do last.
+    pub by_month: Vec<(Option<Date>, i64)>,
+}
+
+/// Expiries are added up in the database by the quarter of an hour: every time zone's months begin at one.
+const QUARTER_HOUR_US: i64 = 900_000_000;
+
+impl Liability {
+    /// Adds up the accounts and the open lots as they stand at `now`. What has expired by then counts as expired, whether
+    /// or not that has been posted yet; points under a hold are protected and count as held.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read(store: &Store, tenant: TenantId, zone: &TimeZone, now: Timestamp) -> Result<Self, StoreError> {
+        let snapshot = store.snapshot().await?;
+        let sums = "SELECT CAST(coalesce(sum(total_points), 0) AS BIGINT), CAST(coalesce(sum(used), 0) AS BIGINT), \
+                    CAST(coalesce(sum(expired), 0) AS BIGINT), CAST(coalesce(sum(revoked), 0) AS BIGINT), \
+                    CAST(coalesce(sum(frozen), 0) AS BIGINT), CAST(coalesce(sum(debt), 0) AS BIGINT) \
+                    FROM mkt_points_account WHERE tenant_id = $1";
+        let decode = |row: &Row| {
+            Ok(Liability {
+                issued: row.int(0)?,
+                redeemed: row.int(1)?,
+                expired: row.int(2)?,
+                revoked: row.int(3)?,
+                held: row.int(4)?,
+                debt: row.int(5)?,
+                by_month: Vec::new(),
+            })
+        };
+        let accounts = snapshot.query(sums, &[tenant.into()], decode).await?;
+        let lots = "SELECT expires_at / 900000000, CAST(sum(remaining) AS BIGINT), CAST(sum(held) AS BIGINT), \
+                    CAST(sum(CASE WHEN expires_at <= $2 THEN remaining ELSE 0 END) AS BIGINT) \
+                    FROM mkt_points_lot WHERE tenant_id = $1 AND open GROUP BY 1 ORDER BY 1";
+        let decode = |row: &Row| Ok((row.int(0)?, row.int(1)?, row.int(2)?, row.int(3)?));
+        let quarters = snapshot.query(lots, &[tenant.into(), now.into()], decode).await?;
+        let mut liability = accounts.into_iter().next().unwrap_or_default();
+        let mut months: BTreeMap<Option<Date>, i64> = BTreeMap::new();
+        for (quarter, remaining, held, overdue) in quarters {
+            let expires_at = Timestamp(quarter.saturating_mul(QUARTER_HOUR_US));
+            let month = (expires_at <= Timestamp::MAX).then(|| local_date(zone, expires_at).first_of_month());
+            liability.expired += overdue;
+            let left = remaining - overdue + held;
+            if left > 0 {
+                *months.entry(month).or_default() += left;
+            }
+        }
+        let never = months.remove(&None);
+        liability.by_month = months.into_iter().chain(never.map(|points| (None, points))).collect();
+        Ok(liability)
+    }
+
+    pub fn outstanding(&self) -> i64 {
+        self.issued - self.redeemed - self.expired - self.revoked
+    }
+
+    /// Expired of issued, in basis points.
+    pub fn breakage_rate_bp(&self) -> i64 {
+        i64::try_from((i128::from(self.expired) * 10_000).checked_div(i128::from(self.issued)).unwrap_or(0))
+            .unwrap_or(0)
+    }
+
+    fn lines(&self) -> Vec<(String, i64)> {
+        let mut lines: Vec<(String, i64)> = [
+            ("issued", self.issued),
+            ("redeemed", self.redeemed),
+            ("expired", self.expired),
+            ("revoked", self.revoked),
+            ("outstanding", self.outstanding()),
+            ("held", self.held),
+            ("debt", self.debt),
+            ("breakage_rate_bp", self.breakage_rate_bp()),
+        ]
+        .map(|(name, points)| (name.to_owned(), points))
+        .into();
+        for (month, points) in &self.by_month {
+            let month = month.map_or_else(|| "never".into(), |day| day.strftime("%Y-%m").to_string());
+            lines.push((format!("outstanding_until_{month}"), *points));
+        }
+        lines
+    }
+
+    pub fn to_csv(&self) -> String {
+        let lines = self.lines().into_iter().map(|(name, points)| format!("{name},{points}\n"));
+        "line,points\n".to_owned() + &lines.collect::<String>()
+    }
+
+    /// One page for people.
+    pub fn to_text(&self) -> String {
+        let lines =
+            self.lines().into_iter().map(|(name, points)| format!("{:<32}{points:>20}\n", name.replace('_', " ")));
+        lines.collect()
+    }
+
+    /// The outstanding points by month as a bar chart.
+    pub fn to_svg(&self) -> String {
+        let (width, full, top, bottom) = (900_usize, 420_usize, 60_usize, 70_usize);
+        let most = self.by_month.iter().map(|(_, points)| *points).max().unwrap_or(0).max(1);
+        let step = (width - 80) / self.by_month.len().max(1);
+        let mut bars = String::new();
+        for (index, (month, points)) in self.by_month.iter().enumerate() {
+            let room = (full - top - bottom) as i128;
+            let height = (i128::from(*points) * room / i128::from(most)).max(1);
+            let (x, y) = (50 + index * step, (full - bottom) as i128 - height);
+            let middle = x + step / 2;
+            let label = month.map_or_else(|| "never".into(), |day| day.strftime("%Y-%m").to_string());
+            let _ = writeln!(
+                bars,
+                "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{height}\" fill=\"#3b6ea5\"/>\n\
+                 <text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{points}</text>\n\
+                 <text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
+                step.saturating_sub(8).max(2),
+                y - 6,
+                full - bottom + 20,
+            );
+        }
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {full}\" font-family=\"sans-serif\" \
+             font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+             <text x=\"50\" y=\"30\" font-size=\"18\">Outstanding points by the month in which they expire</text>\n\
+             {bars}<text x=\"50\" y=\"{}\">issued {}   redeemed {}   expired {}   outstanding {}</text>\n</svg>\n",
+            full - 16,
+            self.issued,
+            self.redeemed,
+            self.expired,
+            self.outstanding(),
+        )
+    }
+}

@@ -1,0 +1,269 @@
+//! The read models' rows: where the fold stands, what it writes, what is asked of them. What they mean is in
+//! [`crate::projection`].
+
+use std::collections::HashMap;
+
+use scrip_domain::{MemberId, TenantId, Timestamp};
+
+use super::read::EventPosition;
+use super::table::{Change, Table, Type, Verb};
+use super::value::{Param, Row};
+use super::{Store, StoreError};
+
+type Found<T> = Result<T, StoreError>;
+
+/// What one fold adds to the read models.
+#[derive(Debug, Default)]
+pub struct Folded {
+    /// By subject, day and name: how many, and how much in all.
+    pub statistics: HashMap<(String, String, String), (i64, i64)>,
+    /// The new scores, by board and member.
+    pub scores: HashMap<(String, MemberId), i64>,
+    /// How many members more are in a bucket, by board and bucket.
+    pub buckets: HashMap<(String, i64), i64>,
+}
+
+/// How far a tenant's events are folded, and when the last of them was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub position: EventPosition,
+    pub as_of: Timestamp,
+}
+
+impl Progress {
+    pub const START: Progress = Progress { position: EventPosition { tx: 0, ordinal: -1 }, as_of: Timestamp(0) };
+}
+
+/// A line of a subject's statistics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statistic {
+    pub day: String,
+    pub name: String,
+    pub events: i64,
+    pub amount: i64,
+}
+
+static STATISTIC: Table = Table {
+    name: "stat_day",
+    columns: &[
+        ("tenant_id", Type::Uuid),
+        ("subject", Type::Text),
+        ("day", Type::Text),
+        ("name", Type::Text),
+        ("events", Type::Int),
+        ("amount", Type::Int),
+    ],
+    key: 4,
+    fixed: 4,
+    on_conflict: Some("events = stat_day.events + excluded.events, amount = stat_day.amount + excluded.amount"),
+};
+
+static SCORE: Table = Table {
+    name: "board_score",
+    columns: &[("tenant_id", Type::Uuid), ("board", Type::Text), ("member_id", Type::Text), ("score", Type::Int)],
+    key: 3,
+    fixed: 3,
+    on_conflict: Some("score = excluded.score"),
+};
+
+static BUCKET: Table = Table {
+    name: "board_bucket",
+    columns: &[("tenant_id", Type::Uuid), ("board", Type::Text), ("bucket", Type::Int), ("members", Type::Int)],
+    key: 3,
+    fixed: 3,
+    on_conflict: Some("members = board_bucket.members + excluded.members"),
+};
+
+/// Moves the fold on, unless another node has done so meanwhile: then no row is written.
+pub(super) const ADVANCE: &str = "INSERT INTO projection (tenant_id, tx, ordinal, as_of) VALUES ($1, $2, $3, $4) \
+     ON CONFLICT (tenant_id) DO UPDATE SET tx = excluded.tx, ordinal = excluded.ordinal, as_of = excluded.as_of \
+     WHERE projection.tx = $5 AND projection.ordinal = $6";
+
+/// What a rebuild deletes.
+pub(super) const READ_MODELS: [&str; 4] = ["projection", "stat_day", "board_score", "board_bucket"];
+
+pub(super) fn changes(tenant: TenantId, folded: &Folded) -> Vec<Change<'_>> {
+    let statistics = folded.statistics.iter().map(|((subject, day, name), (events, amount))| {
+        vec![
+            tenant.into(),
+            subject.as_str().into(),
+            day.as_str().into(),
+            name.as_str().into(),
+            (*events).into(),
+            (*amount).into(),
+        ]
+    });
+    let scores = folded
+        .scores
+        .iter()
+        .map(|((board, member), score)| vec![tenant.into(), board.as_str().into(), member.into(), (*score).into()]);
+    let moved = folded.buckets.iter().filter(|(_, change)| **change != 0);
+    let buckets = moved.map(|((board, bucket), change)| {
+        vec![tenant.into(), board.as_str().into(), (*bucket).into(), (*change).into()]
+    });
+    let all: [(&'static Table, Vec<Vec<Param<'_>>>); 3] =
+        [(&STATISTIC, statistics.collect()), (&SCORE, scores.collect()), (&BUCKET, buckets.collect())];
+    all.into_iter()
+        .filter(|(_, rows)| !rows.is_empty())
+        .map(|(table, rows)| Change { table, verb: Verb::Insert, rows })
+        .collect()
+}
+
+impl Store {
+    /// Tenants that have events beyond what is folded, at most `limit`.
+    pub async fn tenants_to_fold(&self, limit: i64) -> Found<Vec<TenantId>> {
+        let sql = "SELECT t.tenant_id FROM tenant t LEFT JOIN projection p ON p.tenant_id = t.tenant_id \
+                   WHERE EXISTS (SELECT 1 FROM event e WHERE e.tenant_id = t.tenant_id \
+                   AND (e.tx, e.ordinal) > (coalesce(p.tx, 0), coalesce(p.ordinal, -1))) LIMIT $1";
+        self.query(sql, &[limit.into()], |row| row.tenant(0)).await
+    }
+
+    pub async fn projection_progress(&self, tenant: TenantId) -> Found<Progress> {
+        let sql = "SELECT tx, ordinal, as_of FROM projection WHERE tenant_id = $1";
+        let decode = |row: &Row| {
+            let position = EventPosition { tx: row.int(0)?, ordinal: row.int(1)? };
+            Ok(Progress { position, as_of: row.time(2)? })
+        };
+        Ok(self.first(sql, &[tenant.into()], decode).await?.unwrap_or(Progress::START))
+    }
+
+    /// Writes a fold together with its progress. False when another node has folded these events.
+    pub async fn fold(&self, tenant: TenantId, from: EventPosition, to: Progress, folded: &Folded) -> Found<bool> {
+        let advance = [
+            tenant.into(),
+            to.position.tx.into(),
+            to.position.ordinal.into(),
+            to.as_of.into(),
+            from.tx.into(),
+            from.ordinal.into(),
+        ];
+        let changes = changes(tenant, folded);
+        match self {
+            Store::Sqlite(store) => store.write_after(ADVANCE, &advance, &changes),
+            Store::Postgres(store) => store.write_after(ADVANCE, &advance, &changes).await,
+        }
+    }
+
+    /// Deletes a tenant's read models; the fold makes them anew from the first event.
+    pub async fn forget_read_models(&self, tenant: TenantId) -> Found<()> {
+        for table in READ_MODELS {
+            self.execute(&format!("DELETE FROM {table} WHERE tenant_id = $1"), &[tenant.into()]).await?;
+        }
+        Ok(())
+    }
+
+    /// The scores these members have now; those without one are missing.
+    pub async fn scores(
+        &self,
+        tenant: TenantId,
+        keys: &[(String, MemberId)],
+    ) -> Found<HashMap<(String, MemberId), i64>> {
+        let mut scores = HashMap::with_capacity(keys.len());
+        match self {
+            Store::Sqlite(_) => {
+                for (board, member) in keys {
+                    if let Some(score) = self.score(tenant, board, member).await? {
+                        scores.insert((board.clone(), member.clone()), score);
+                    }
+                }
+            }
+            Store::Postgres(store) => {
+                let sql = "SELECT r.board, r.member_id, r.score FROM unnest($2::text[], $3::text[]) AS k(board, member_id) \
+                           CROSS JOIN LATERAL (SELECT * FROM board_score s WHERE s.tenant_id = $1 AND s.board = k.board \
+                           AND s.member_id = k.member_id) r";
+                let (boards, members): (Vec<&str>, Vec<&str>) =
+                    keys.iter().map(|(board, member)| (board.as_str(), member.as_str())).unzip();
+                let decode = |row: &Row| Ok(((row.text(0)?, row.caller_id(1)?), row.int(2)?));
+                scores.extend(store.query_texts(sql, tenant, &boards, &members, decode).await?);
+            }
+        }
+        Ok(scores)
+    }
+
+    pub async fn score(&self, tenant: TenantId, board: &str, member: &MemberId) -> Found<Option<i64>> {
+        let sql = "SELECT score FROM board_score WHERE tenant_id = $1 AND board = $2 AND member_id = $3";
+        self.first(sql, &[tenant.into(), board.into(), member.into()], |row| row.int(0)).await
+    }
+
+    /// A board from the top, or from below a place on it.
+    pub async fn board_from(
+        &self,
+        tenant: TenantId,
+        board: &str,
+        after: Option<(i64, &MemberId)>,
+        limit: i64,
+    ) -> Found<Vec<(MemberId, i64)>> {
+        let (score, member) = after.map_or((i64::MAX, ""), |(score, member)| (score, member.as_str()));
+        let sql = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 \
+                   AND (score < $3 OR (score = $4 AND member_id > $5)) ORDER BY score DESC, member_id LIMIT $6";
+        let parameters = [tenant.into(), board.into(), score.into(), score.into(), member.into(), limit.into()];
+        self.query(sql, &parameters, |row| Ok((row.caller_id(0)?, row.int(1)?))).await
+    }
+
+    /// Those just above a place on a board, nearest first.
+    pub async fn board_above(
+        &self,
+        tenant: TenantId,
+        board: &str,
+        (score, member): (i64, &MemberId),
+        limit: i64,
+    ) -> Found<Vec<(MemberId, i64)>> {
+        let sql = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 \
+                   AND (score > $3 OR (score = $4 AND member_id < $5)) ORDER BY score, member_id DESC LIMIT $6";
+        let parameters = [tenant.into(), board.into(), score.into(), score.into(), member.into(), limit.into()];
+        self.query(sql, &parameters, |row| Ok((row.caller_id(0)?, row.int(1)?))).await
+    }
+
+    /// How many members of a board have a score above `score`: those in the buckets above its own, and those in its own,
+    /// which ends before `bucket_end`, that are above it.
+    pub async fn members_above(
+        &self,
+        tenant: TenantId,
+        board: &str,
+        score: i64,
+        bucket: i64,
+        bucket_end: i64,
+    ) -> Found<i64> {
+        let sql = "SELECT CAST((SELECT coalesce(sum(members), 0) FROM board_bucket WHERE tenant_id = $1 AND board = $2 \
+                   AND bucket > $3) + (SELECT count(*) FROM board_score WHERE tenant_id = $4 AND board = $5 \
+                   AND score > $6 AND score < $7) AS BIGINT)";
+        let parameters =
+            [tenant.into(), board.into(), bucket.into(), tenant.into(), board.into(), score.into(), bucket_end.into()];
+        Ok(self.first(sql, &parameters, |row| row.int(0)).await?.unwrap_or(0))
+    }
+
+    /// How many members share a score and stand before `member` on the board.
+    pub async fn board_ties_before(&self, tenant: TenantId, board: &str, score: i64, member: &MemberId) -> Found<i64> {
+        let sql =
+            "SELECT count(*) FROM board_score WHERE tenant_id = $1 AND board = $2 AND score = $3 AND member_id < $4";
+        let parameters = [tenant.into(), board.into(), score.into(), member.into()];
+        Ok(self.first(sql, &parameters, |row| row.int(0)).await?.unwrap_or(0))
+    }
+
+    /// How many members a board has.
+    pub async fn board_members(&self, tenant: TenantId, board: &str) -> Found<i64> {
+        let sql =
+            "SELECT CAST(coalesce(sum(members), 0) AS BIGINT) FROM board_bucket WHERE tenant_id = $1 AND board = $2";
+        Ok(self.first(sql, &[tenant.into(), board.into()], |row| row.int(0)).await?.unwrap_or(0))
+    }
+
+    /// A subject's statistics of the days from `from` to `to`, both included.
+    pub async fn statistics(&self, tenant: TenantId, subject: &str, from: &str, to: &str) -> Found<Vec<Statistic>> {
+        let sql = "SELECT day, name, events, amount FROM stat_day WHERE tenant_id = $1 AND subject = $2 \
+                   AND day >= $3 AND day <= $4 ORDER BY day, name";
+        let decode = |row: &Row| {
+            Ok(Statistic { day: row.text(0)?, name: row.text(1)?, events: row.int(2)?, amount: row.int(3)? })
+        };
+        self.query(sql, &[tenant.into(), subject.into(), from.into(), to.into()], decode).await
+    }
+
+    /// A subject's statistics over all days, by name; `day` is empty.
+    pub async fn statistic_totals(&self, tenant: TenantId, subject: &str) -> Found<Vec<Statistic>> {
+        let sql = "SELECT name, CAST(sum(events) AS BIGINT), CAST(sum(amount) AS BIGINT) FROM stat_day \
+                   WHERE tenant_id = $1 AND subject = $2 GROUP BY name ORDER BY name";
+        let decode = |row: &Row| {
+            Ok(Statistic { day: String::new(), name: row.text(0)?, events: row.int(1)?, amount: row.int(2)? })
+        };
+        self.query(sql, &[tenant.into(), subject.into()], decode).await
+    }
+}

@@ -1,0 +1,94 @@
+//! Read models against the books they are folded from, after a random history, on both stores.
+
+use std::collections::HashMap;
+
+use scrip_domain::{Envelope, MemberId, TenantId};
+use scrip_server::projection::{Metric, POINTS, Period, board, bucket, catch_up};
+use scrip_server::store::{Param, Store};
+
+use crate::generate::Generator;
+use crate::harness::{Fixture, KINDS, Kind};
+
+const COMMANDS: usize = 3_000;
+
+async fn history(store: &Store, seed: u64, commands: usize) -> Vec<TenantId> {
+    let mut writer = store.writer().await.expect("a writer");
+    let mut generator = Generator::new(seed);
+    for _ in 0..commands / 4 {
+        let batch: Vec<Envelope> = (0..4).map(|_| generator.next()).collect();
+        let answers = writer.run(&batch).await.expect("the batch is decided");
+        for (envelope, answer) in batch.iter().zip(&answers) {
+            generator.learn(envelope, answer);
+        }
+    }
+    store.list_tenants(None, 200).await.expect("tenants").iter().map(|tenant| tenant.id).collect()
+}
+
+/// Every member's column of an account, from the books.
+async fn books(store: &Store, tenant: TenantId, column: &str) -> HashMap<MemberId, i64> {
+    let sql = format!("SELECT member_id, {column} FROM mkt_points_account WHERE tenant_id = $1");
+    let rows = store.stream(&sql, &[Param::Uuid(tenant.0)], |row| Ok((row.caller_id(0)?, row.int(1)?))).await;
+    rows.expect("accounts").into_iter().collect()
+}
+
+async fn check(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
+    let store = &fixture.store;
+    let tenants = history(store, 5, COMMANDS).await;
+    let mut compared = 0;
+    for tenant in tenants {
+        // Two nodes fold at once; then one goes on alone, and a third begins anew.
+        let (first, second) = tokio::join!(catch_up(store, tenant), catch_up(store, tenant));
+        first.expect("a fold");
+        second.expect("a fold");
+        compared += compare(store, tenant).await;
+        store.forget_read_models(tenant).await.expect("a rebuild");
+        catch_up(store, tenant).await.expect("a fold");
+        compare(store, tenant).await;
+    }
+    assert!(compared > 10, "{kind:?}: there is something to compare");
+}
+
+/// Compares boards and statistics with the accounts; how many members there are.
+async fn compare(store: &Store, tenant: TenantId) -> usize {
+    let today = jiff::civil::date(2026, 1, 1);
+    for (metric, column) in [(Metric::Earned, "total_points"), (Metric::Balance, "available")] {
+        let name = board(metric, Period::All, today);
+        let books = books(store, tenant, column).await;
+        let mut expected: Vec<(MemberId, i64)> =
+            books.iter().filter(|(_, score)| **score > 0).map(|(member, score)| (member.clone(), *score)).collect();
+        expected.sort_by(|(a, x), (b, y)| y.cmp(x).then(a.cmp(b)));
+        let shown = store.board_from(tenant, &name, None, 10_000).await.expect("a board");
+        assert_eq!(shown, expected, "{name}");
+        assert_eq!(store.board_members(tenant, &name).await.expect("a count"), expected.len() as i64, "{name}");
+        for (member, score) in &expected {
+            let (number, end) = bucket(*score);
+            let above = store.members_above(tenant, &name, *score, number, end).await.expect("a rank");
+            let higher = expected.iter().filter(|(_, other)| other > score).count();
+            assert_eq!(above, higher as i64, "{name}: {member}");
+        }
+    }
+    let totals = store.statistic_totals(tenant, POINTS).await.expect("totals");
+    let of = |names: &[&str]| -> i64 {
+        totals.iter().filter(|total| names.contains(&total.name.as_str())).map(|total| total.amount).sum()
+    };
+    let sum = |books: HashMap<MemberId, i64>| books.values().sum::<i64>();
+    let earned = of(&["EARN_ORDER", "EARN_CHECKIN", "EARN_TASK", "EARN_ADMIN"]);
+    assert_eq!(earned, sum(books(store, tenant, "total_points").await));
+    assert_eq!(of(&["EXPIRE"]), sum(books(store, tenant, "expired").await));
+    let templates = store.list_templates(tenant, None, None, None, 200).await.expect("templates");
+    for template in templates {
+        let totals = store.statistic_totals(tenant, &template.id.to_string()).await.expect("totals");
+        let of = |name: &str| totals.iter().filter(|total| total.name == name).map(|total| total.events).sum::<i64>();
+        assert_eq!(of("claimed"), template.claimed_count);
+        assert_eq!(of("used") - of("returned") - of("compensation_needed"), template.used_count);
+    }
+    books(store, tenant, "sequence").await.len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boards_and_statistics_agree_with_the_books() {
+    for kind in KINDS {
+        check(kind).await;
+    }
+}
