@@ -96,7 +96,7 @@ impl Liability {
         .into();
         for (month, points) in &self.by_month {
             let month = month.map_or_else(|| "never".into(), |day| day.strftime("%Y-%m").to_string());
-            lines.push((format!("outstanding_until_{month}"), *points));
+            lines.push((format!("outstanding_expiring_{month}"), *points));
         }
         lines
     }

@@ -7,6 +7,7 @@ pub mod bench;
 mod demo;
 mod key;
 mod output;
+mod report;
 mod serve;
 mod tenant;
 mod verify;
@@ -48,6 +49,11 @@ enum Command {
     ///
     /// Reads one consistent snapshot, so it may run beside a busy server.
     Verify(verify::VerifyArgs),
+    /// Print a report.
+    #[command(subcommand)]
+    Report(report::ReportCommand),
+    /// Make statistics and leaderboards anew from the event log.
+    Rebuild(report::RebuildArgs),
     /// Measure this machine: start a server on a temporary store, load it over HTTP, print the figures.
     Bench(bench::BenchArgs),
     /// Fill a running server with a small shop and show what it does.
@@ -134,6 +140,8 @@ impl Cli {
                 Command::Tenant(command) => command.run().await?,
                 Command::Key(command) => command.run().await?,
                 Command::Verify(args) => return args.run().await,
+                Command::Report(command) => command.run().await?,
+                Command::Rebuild(args) => args.run().await?,
                 Command::Bench(args) => return args.run().await,
                 Command::Demo(args) => args.run().await?,
                 Command::Config(ConfigCommand::Defaults) => print!("{}", crate::config::DEFAULTS),
