@@ -3,6 +3,7 @@
 //! Commands that work on a store take `--store` and run the same commands through the same engine as the server; tables for
 //! people, `--json` for scripts, progress on stderr.
 
+mod backup;
 pub mod bench;
 mod demo;
 mod key;
@@ -49,6 +50,10 @@ enum Command {
     ///
     /// Reads one consistent snapshot, so it may run beside a busy server.
     Verify(verify::VerifyArgs),
+    /// Copy a SQLite store into one file while it serves.
+    Backup(backup::BackupArgs),
+    /// Put a backup in the place of a SQLite store.
+    Restore(backup::RestoreArgs),
     /// Print a report.
     #[command(subcommand)]
     Report(report::ReportCommand),
@@ -140,6 +145,8 @@ impl Cli {
                 Command::Tenant(command) => command.run().await?,
                 Command::Key(command) => command.run().await?,
                 Command::Verify(args) => return args.run().await,
+                Command::Backup(args) => args.run().await?,
+                Command::Restore(args) => args.run().await?,
                 Command::Report(command) => command.run().await?,
                 Command::Rebuild(args) => args.run().await?,
                 Command::Bench(args) => return args.run().await,

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, real stores.
 
+mod backup;
 mod contract;
 mod harness;
 mod kill;
