@@ -180,6 +180,16 @@ impl LaneMetrics {
     }
 }
 
+/// How long writing 4 KiB and `fdatasync` take in a folder, in milliseconds: the median and the 95th percentile.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn sync_latency_ms(dir: &Path) -> Result<(f64, f64)> {
+    let latency_us = fsync_probe(dir)?;
+    let at = |quantile| latency_us.value_at_quantile(quantile) as f64 / 1e3;
+    Ok((at(0.5), at(0.95)))
+}
+
 fn fsync_probe(dir: &Path) -> Result<Histogram<u64>> {
     let path = dir.join(format!(".scrip-sync-probe-{}", std::process::id()));
     let measured = File::create_new(&path)

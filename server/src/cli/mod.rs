@@ -6,6 +6,7 @@
 mod backup;
 pub mod bench;
 mod demo;
+mod doctor;
 mod key;
 mod output;
 mod report;
@@ -54,6 +55,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Put a backup in the place of a SQLite store.
     Restore(backup::RestoreArgs),
+    /// Look for what would lose data, slow everything down or stop a server.
+    Doctor(doctor::DoctorArgs),
     /// Print a report.
     #[command(subcommand)]
     Report(report::ReportCommand),
@@ -147,6 +150,7 @@ impl Cli {
                 Command::Verify(args) => return args.run().await,
                 Command::Backup(args) => args.run().await?,
                 Command::Restore(args) => args.run().await?,
+                Command::Doctor(args) => return args.run().await,
                 Command::Report(command) => command.run().await?,
                 Command::Rebuild(args) => args.run().await?,
                 Command::Bench(args) => return args.run().await,

@@ -68,10 +68,50 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be written, or knows migrations that this version does not.
+    /// The names of the migrations this store lacks.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has migrations that this version does not know.
+    pub async fn pending_migrations(&self) -> Result<Vec<&'static str>, StoreError> {
+        let applied = self.stream(SELECT_APPLIED, &[], |row| Ok((row.int(0)?, row.text(1)?))).await?;
+        let text: fn(&Migration) -> &'static str = match self {
+            Store::Sqlite(_) => |migration| migration.sqlite,
+            Store::Postgres(_) => |migration| migration.postgres,
+        };
+        Ok(pending(&applied, text)?.iter().map(|migration| migration.name).collect())
+    }
+
+    /// The indexes of the migrations that this store lacks, or has but cannot use.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn missing_indexes(&self) -> Result<Vec<&'static str>, StoreError> {
+        let (usable, text): (_, fn(&Migration) -> &'static str) = match self {
+            Store::Sqlite(_) => ("SELECT name FROM sqlite_master WHERE type = 'index'", |migration| migration.sqlite),
+            Store::Postgres(_) => (
+                "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
+                 WHERE c.relnamespace = current_schema()::regnamespace AND i.indisvalid AND i.indisready",
+                |migration| migration.postgres,
+            ),
+        };
+        let there = self.stream(usable, &[], |row| row.text(0)).await?;
+        let mut missing: Vec<&str> = MIGRATIONS.iter().flat_map(|migration| indexes_in(text(migration))).collect();
+        missing.retain(|name| !there.iter().any(|known| known == name));
+        Ok(missing)
+    }
+
     pub async fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
         match self {
             Store::Sqlite(store) => store.migrate(),
             Store::Postgres(store) => store.migrate().await,
         }
     }
+}
+
+/// The names of the indexes that a migration creates.
+fn indexes_in(sql: &'static str) -> impl Iterator<Item = &'static str> {
+    let creating = sql
+        .lines()
+        .filter_map(|line| line.strip_prefix("CREATE INDEX ").or_else(|| line.strip_prefix("CREATE UNIQUE INDEX ")));
+    creating.filter_map(|rest| rest.split_whitespace().next())
 }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod contract;
+mod doctor;
 mod harness;
 mod kill;
 mod model;

@@ -1,0 +1,66 @@
+//! `scrip doctor` finds what is wrong, and nothing where nothing is.
+
+use std::process::Command;
+
+use scrip_server::store::StoreUrl;
+use serde_json::Value;
+
+use crate::harness::{Fixture, KINDS, Kind};
+use crate::postgres;
+
+/// Whether the doctor is content, and its findings.
+fn examine(store: &str) -> (bool, Vec<Value>) {
+    let arguments = ["doctor", "--json", "--store", store];
+    let output = Command::new(env!("CARGO_BIN_EXE_scrip")).args(arguments).output().expect("scrip runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+}
+
+fn finding<'a>(findings: &'a [Value], what: &str) -> &'a Value {
+    findings.iter().find(|finding| finding["what"] == what).unwrap_or_else(|| panic!("{what}: {findings:?}"))
+}
+
+fn text_of(url: &StoreUrl) -> String {
+    match url {
+        StoreUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+        StoreUrl::Postgres(url) => url.clone(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_index_and_a_missing_migration_are_failures() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let url = text_of(&fixture.url);
+        let (content, findings) = examine(&url);
+        assert!(content, "{kind:?}: {findings:?}");
+        let spoil = "DROP INDEX idx_user_coupon_expire; DELETE FROM schema_migration WHERE number = 5";
+        match &fixture.url {
+            StoreUrl::Sqlite(path) => {
+                let connection = rusqlite::Connection::open(path).expect("the store opens");
+                connection.execute_batch(spoil).expect("it is spoilt");
+            }
+            StoreUrl::Postgres(url) => postgres::connect(url).await.batch_execute(spoil).await.expect("it is spoilt"),
+        }
+        let (content, findings) = examine(&url);
+        assert!(!content);
+        let indexes = finding(&findings, "indexes");
+        assert_eq!(indexes["level"], "FAILURE");
+        assert!(indexes["found"].as_str().is_some_and(|found| found.contains("idx_user_coupon_expire")), "{indexes}");
+        let schema = finding(&findings, "schema");
+        assert_eq!((&schema["level"], &schema["remedy"]), (&"FAILURE".into(), &"Run `scrip migrate`.".into()));
+        if kind == Kind::Postgres {
+            for what in ["fsync", "autovacuum", "version", "clock", "transaction numbers"] {
+                assert_eq!(finding(&findings, what)["level"], "OK", "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_is_a_failure_and_its_password_stays_secret() {
+    let (content, findings) = examine("postgres://scrip:secret@127.0.0.1:1/scrip");
+    assert!(!content);
+    assert_eq!(finding(&findings, "store")["level"], "FAILURE");
+    assert!(!format!("{findings:?}").contains("secret"));
+}
