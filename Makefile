@@ -1,7 +1,7 @@
 # Everything a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test model-test openapi clean deps
+.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test model-test deploy-test openapi clean deps
 
 LISTEN ?= 127.0.0.1:8080
 STORE ?= sqlite:data/scrip.db
@@ -22,6 +22,7 @@ deps: ## Install what the tests need and is missing (PostgreSQL, Redis), through
 test: deps ## Run every test, on SQLite and on a real PostgreSQL, and a slice of the retail year
 	cargo test --workspace
 	cargo build --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/deploy-test.sh
 	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/journey-slice.sh
 
 check: ## Formatter and clippy; warnings are errors
@@ -51,6 +52,10 @@ kill-test: deps ## 200 kill -9 cycles under load on each store (CI runs a short 
 
 model-test: deps ## A million random commands against the reference model on each store (CI runs a tenth)
 	SCRIP_MODEL_COMMANDS=1000000 cargo test --release -p scrip-server --test it -- --nocapture model
+
+deploy-test: deps ## Alert rules by promtool; every query of the dashboard on a live Prometheus
+	cargo build --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/deploy-test.sh
 
 openapi: ## Write openapi.json from the code
 	cargo run --quiet --bin scrip -- openapi > openapi.json
