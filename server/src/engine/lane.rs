@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scrip_domain::{Answer, Envelope};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::SubmitError;
 use super::memory::RefusalMemory;
+use super::queue::FairQueue;
 use crate::metrics::Metrics;
 use crate::store::{BatchFailure, StoreError, Writer};
 
@@ -27,7 +28,7 @@ const MAX_ATTEMPTS: u32 = 8;
 pub(super) fn spawn(
     number: usize,
     writer: Writer,
-    jobs: mpsc::Receiver<Job>,
+    queue: Arc<FairQueue>,
     batch_max: usize,
     memory: Arc<RefusalMemory>,
     metrics: Arc<Metrics>,
@@ -35,7 +36,7 @@ pub(super) fn spawn(
     let blocks = matches!(writer, Writer::Sqlite(_));
     let lane = Lane { writer, batch_max, memory, metrics };
     if !blocks {
-        tokio::spawn(lane.work(jobs));
+        tokio::spawn(lane.work(queue));
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -44,7 +45,7 @@ pub(super) fn spawn(
         .map_err(|error| StoreError::Fault(format!("cannot start a lane: {error}")))?;
     std::thread::Builder::new()
         .name(format!("scrip-lane-{number}"))
-        .spawn(move || runtime.block_on(lane.work(jobs)))
+        .spawn(move || runtime.block_on(lane.work(queue)))
         .map_err(|error| StoreError::Fault(format!("cannot start a lane: {error}")))?;
     Ok(())
 }
@@ -56,30 +57,21 @@ struct Lane {
     metrics: Arc<Metrics>,
 }
 
+struct Abandon(Arc<FairQueue>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 type Answers = Vec<Result<Answer, SubmitError>>;
 
 impl Lane {
-    async fn work(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let mut next: Option<Job> = None;
-        loop {
-            let first = match next.take() {
-                Some(job) => job,
-                None => match jobs.recv().await {
-                    Some(job) => job,
-                    None => return,
-                },
-            };
-            let mut size = first.commands.len();
-            let mut gathered = vec![first];
-            while size < self.batch_max {
-                let Ok(job) = jobs.try_recv() else { break };
-                if size + job.commands.len() > self.batch_max {
-                    next = Some(job);
-                    break;
-                }
-                size += job.commands.len();
-                gathered.push(job);
-            }
+    async fn work(mut self, queue: Arc<FairQueue>) {
+        // However this ends, nobody waits in the queue for an answer that will not come.
+        let _abandoned = Abandon(queue.clone());
+        while let Some(gathered) = queue.next_batch(self.batch_max).await {
             self.answer(gathered).await;
         }
     }

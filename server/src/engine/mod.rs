@@ -1,9 +1,9 @@
 //! The engine: commands in, answers out, batched by lanes.
 //!
-//! A lane is a bounded queue and one writer. It takes whatever is queued, up to [`EngineOptions::batch_max`], and never waits
-//! for more: an idle system pays no delay, a busy one shares locks, round trips and the disk sync among the batch. While a
-//! batch commits, the next one gathers. A command goes to the lane of its hot key (its template, coupon or member), so
-//! commands on one key keep their order and meet in one batch.
+//! A lane is a bounded queue, fair between tenants ([`queue`]), and one writer. It takes what is queued, up to
+//! [`EngineOptions::batch_max`], and never waits for more: an idle system pays no delay, a busy one shares locks, round trips
+//! and the disk sync among the batch. While a batch commits, the next one gathers. A command goes to the lane of its hot key
+//! (its template, coupon or member), so commands on one key keep their order and meet in one batch.
 //!
 //! What it guarantees: an accepted command is durable before its answer leaves; a refused or failed one has changed nothing;
 //! one command never fails its neighbours (a batch refused by a constraint is halved until the culprit stands alone).
@@ -16,6 +16,7 @@
 
 mod lane;
 mod memory;
+mod queue;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -24,12 +25,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, join_all};
 use scrip_domain::{Answer, Command, Envelope};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use lane::Job;
 use memory::RefusalMemory;
+use queue::{FairQueue, NotQueued};
 
 /// Why a command got no answer. It has not taken effect, unless `OutcomeUnknown` says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +81,7 @@ pub type Decider = Arc<dyn Fn(&Envelope) -> Option<BoxFuture<'static, Result<Ans
 
 struct Inner {
     decider: Option<Decider>,
-    lanes: Vec<mpsc::Sender<Job>>,
+    lanes: Vec<Arc<FairQueue>>,
     memory: Arc<RefusalMemory>,
     metrics: Arc<Metrics>,
     options: EngineOptions,
@@ -110,12 +112,16 @@ impl Engine {
             Store::Sqlite(_) => 1,
             Store::Postgres(_) => options.lanes.max(1),
         };
+        // All writers before the first lane: one that cannot be had leaves no lane behind.
+        let mut writers = Vec::with_capacity(count);
+        for _ in 0..count {
+            writers.push(store.writer().await?);
+        }
         let mut lanes = Vec::with_capacity(count);
-        for number in 0..count {
-            let writer = store.writer().await?;
-            let (sender, receiver) = mpsc::channel(options.queue_max);
-            lane::spawn(number, writer, receiver, options.batch_max, memory.clone(), metrics.clone())?;
-            lanes.push(sender);
+        for (number, writer) in writers.into_iter().enumerate() {
+            let queue = Arc::new(FairQueue::new(options.queue_max));
+            lane::spawn(number, writer, queue.clone(), options.batch_max, memory.clone(), metrics.clone())?;
+            lanes.push(queue);
         }
         let draining = AtomicBool::new(false);
         Ok(Engine { inner: Arc::new(Inner { decider, lanes, memory, metrics, options, draining }) })
@@ -188,15 +194,16 @@ impl Engine {
             return Err(SubmitError::Draining);
         }
         let (reply, answers) = oneshot::channel();
+        let Some(tenant) = commands.first().map(|envelope| envelope.tenant) else { return Ok(answers) };
         let size = commands.len() as i64;
         let job = Job { commands, queued_at: Instant::now(), deadline: self.inner.options.deadline, reply };
-        match self.inner.lanes[lane].try_send(job) {
+        match self.inner.lanes[lane].push(tenant, job) {
             Ok(()) => {
                 self.inner.metrics.lane_depth.add(size);
                 Ok(answers)
             }
-            Err(mpsc::error::TrySendError::Full(_)) => Err(SubmitError::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(lost()),
+            Err(NotQueued::Full) => Err(SubmitError::Busy),
+            Err(NotQueued::Closed) => Err(lost()),
         }
     }
 
@@ -242,6 +249,13 @@ impl Engine {
     /// Takes no new commands; those queued are still answered.
     pub fn drain(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The lanes answer what is queued and end.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.lanes.iter().for_each(|queue| queue.close());
     }
 }
 
