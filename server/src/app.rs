@@ -64,6 +64,7 @@ impl App {
             max_body_bytes: settings.server.max_body_bytes,
             max_batch_bytes: settings.server.max_batch_bytes,
             drain: Duration::from_secs(settings.server.drain_seconds),
+            quota: settings.quota.options()?,
         };
         let state = AppState::new(store.clone(), engine.clone(), metrics.clone(), limits.clone(), platform_digest);
         let housekeeping =

@@ -1,5 +1,6 @@
 //! Typed settings. The default file, compiled in, is also the manual: see `config.default.toml`.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use crate::engine::EngineOptions;
+use crate::http::quota::QuotaOptions;
 use crate::jobs::housekeeping::HousekeepingOptions;
 use crate::projection::ProjectionOptions;
 use crate::store::{StoreOptions, StoreUrl};
@@ -21,6 +23,7 @@ pub struct Settings {
     pub server: ServerSettings,
     pub store: StoreSettings,
     pub engine: EngineSettings,
+    pub quota: QuotaSettings,
     pub housekeeping: HousekeepingSettings,
     pub projection: ProjectionSettings,
     pub log: LogSettings,
@@ -53,6 +56,13 @@ pub struct EngineSettings {
     pub queue_max: usize,
     pub batch_max: usize,
     pub deadline_seconds: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaSettings {
+    pub requests_per_second: u32,
+    pub tenants: HashMap<String, u32>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -123,6 +133,9 @@ impl Settings {
         at_least("engine.batch_max", self.engine.batch_max as u64, 1);
         at_least("engine.deadline_seconds", self.engine.deadline_seconds, 1);
         at_least("housekeeping.idempotency_days", self.housekeeping.idempotency_days, 1);
+        if let Err(error) = self.quota.options() {
+            problems.push(error.to_string());
+        }
         anyhow::ensure!(problems.is_empty(), "the configuration cannot be used:\n  {}", problems.join("\n  "));
         Ok(())
     }
@@ -151,6 +164,20 @@ impl EngineSettings {
             batch_max: self.batch_max,
             deadline: Duration::from_secs(self.deadline_seconds),
         }
+    }
+}
+
+impl QuotaSettings {
+    /// # Errors
+    /// When a tenant's id is none.
+    pub fn options(&self) -> anyhow::Result<QuotaOptions> {
+        let of_tenant = |(id, rate): (&String, &u32)| {
+            let tenant =
+                id.parse().map_err(|error| anyhow::anyhow!("quota.tenants: {id:?} is no tenant id: {error}"))?;
+            Ok((tenant, *rate))
+        };
+        let tenants = self.tenants.iter().map(of_tenant).collect::<anyhow::Result<_>>()?;
+        Ok(QuotaOptions { requests_per_second: self.requests_per_second, tenants })
     }
 }
 

@@ -124,7 +124,10 @@ async fn authenticate(parts: &Parts, app: &AppState) -> Result<Credential, Probl
 /// A tenant's key of at least the given scope.
 async fn tenant_key(parts: &Parts, app: &AppState, least: Scope) -> Result<Caller, Problem> {
     match authenticate(parts, app).await? {
-        Credential::Tenant(caller) if caller.key.scope >= least => Ok(caller),
+        Credential::Tenant(caller) if caller.key.scope >= least => {
+            app.quotas.admit(caller.tenant(), parts)?;
+            Ok(caller)
+        }
         Credential::Tenant(caller) => Err(caller.lacks(&format!("an {} key", least.as_str()))),
         Credential::Platform => {
             let needed = format!("a tenant's {} key", least.as_str());

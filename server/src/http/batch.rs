@@ -298,6 +298,8 @@ pub async fn create_batch(
     let bytes = read_body(&parts.headers, body, app.limits.max_batch_bytes).await?;
     let now = clock::now();
     let lines = read_lines(&bytes, now).await?;
+    // The request itself was counted as one.
+    app.quotas.admit_many(caller.tenant(), lines.len().saturating_sub(1), parts.extensions.get())?;
     let owners = Owners::of(&app, &caller, &lines).await?;
 
     let mut envelopes = Vec::with_capacity(lines.len());

@@ -16,7 +16,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tower::{Layer, Service};
 
-use super::problem::{self, Code, Language, Problem};
+use super::problem::{Code, Language, Problem};
+use super::quota::AllowanceSlot;
 use super::{AppState, docs};
 use crate::clock;
 
@@ -57,6 +58,10 @@ where
         let started = Instant::now();
         let route = route_of(&request);
         let id = request_id(request.headers_mut());
+        let allowance = self.app.quotas.are_set().then(AllowanceSlot::default);
+        if let Some(slot) = &allowance {
+            request.extensions_mut().insert(slot.clone());
+        }
         let language = request.headers().get(header::ACCEPT_LANGUAGE).cloned();
         let answered = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let app = self.app.clone();
@@ -67,6 +72,9 @@ where
             };
             if let Some(problem) = response.extensions_mut().remove::<Problem>() {
                 write_problem(&mut response, &problem, Language::of(language.as_ref()), &id);
+            }
+            if let Some(slot) = &allowance {
+                slot.write(response.headers_mut());
             }
             let status = response.status().as_u16();
             let elapsed = started.elapsed();
@@ -126,7 +134,7 @@ fn write_problem(response: &mut Response, problem: &Problem, language: Language,
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
-    problem::add_headers(status, headers);
+    problem.add_headers(status, headers);
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

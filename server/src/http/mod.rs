@@ -19,6 +19,7 @@ mod health;
 mod idempotency;
 mod points;
 mod problem;
+pub mod quota;
 mod reports;
 mod schema;
 mod serve;
@@ -145,6 +146,7 @@ pub struct HttpLimits {
     pub max_batch_bytes: usize,
     /// How long a stopping server waits for requests under way.
     pub drain: Duration,
+    pub quota: quota::QuotaOptions,
 }
 
 /// What every handler works with. Cheap to clone.
@@ -159,6 +161,7 @@ pub struct Shared {
     limits: HttpLimits,
     platform_digest: [u8; 32],
     keys: auth::KeyCache,
+    quotas: quota::Quotas,
     draining: AtomicBool,
 }
 
@@ -179,7 +182,8 @@ impl AppState {
         platform_digest: [u8; 32],
     ) -> Self {
         let (keys, draining) = (auth::KeyCache::new(), AtomicBool::new(false));
-        AppState(Arc::new(Shared { store, engine, metrics, limits, platform_digest, keys, draining }))
+        let quotas = quota::Quotas::new(limits.quota.clone());
+        AppState(Arc::new(Shared { store, engine, metrics, limits, platform_digest, keys, quotas, draining }))
     }
 
     /// Lets `/readyz` say that this server is about to stop; it goes on answering.
@@ -231,6 +235,7 @@ mod tests {
             max_body_bytes: 65_536,
             max_batch_bytes: 8 * 1024 * 1024,
             drain: Duration::from_secs(1),
+            quota: quota::QuotaOptions::default(),
         };
         let (platform, digest) = auth::new_secret();
         Server { app: AppState::new(store, engine, metrics, limits, digest), platform, _folder: folder }

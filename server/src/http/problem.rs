@@ -102,6 +102,11 @@ codes! {
     "Deadline passed", "`{field}` must lie after the time the command takes effect.";
     "截止时间已过", "`{field}` 必须晚于命令的生效时间。";
 
+    QuotaExceeded = "QUOTA_EXCEEDED", TOO_MANY_REQUESTS;
+    "Quota exceeded",
+    "The tenant may send {per_second} requests and commands a second; this one was not applied. Ask again in {seconds} seconds.";
+    "超出配额", "该租户每秒最多可发送 {per_second} 个请求或命令，本次请求未执行。请在 {seconds} 秒后重试。";
+
     Busy = "SERVER_BUSY", SERVICE_UNAVAILABLE;
     "Server busy", "The server is at its capacity; the request was not applied. Ask again after `Retry-After` seconds.";
     "服务器繁忙", "服务器已满负荷，请求未执行。请在 `Retry-After` 秒后重试。";
@@ -325,6 +330,25 @@ impl Problem {
         Problem { code, values: Vec::new(), errors: Vec::new(), cause: None }
     }
 
+    /// Adds the headers that go with the status. Callers of an overloaded server are told different times, so that they do
+    /// not come back all at once.
+    pub fn add_headers(&self, status: StatusCode, headers: &mut HeaderMap) {
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u64)));
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                let seconds = self.values.iter().find(|(name, _)| *name == "seconds");
+                let seconds = seconds.and_then(|(_, text)| text.parse().ok()).unwrap_or(1_u64).max(1);
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            _ => {}
+        }
+    }
+
     /// Gives `{name}` of the code's detail its value.
     pub fn with(mut self, name: &'static str, value: impl Display) -> Self {
         self.values.push((name, value.to_string()));
@@ -424,19 +448,6 @@ impl IntoResponse for Problem {
         let mut response = self.code.entry().status.into_response();
         response.extensions_mut().insert(self);
         response
-    }
-}
-
-/// Headers that go with a status.
-pub fn add_headers(status: StatusCode, headers: &mut HeaderMap) {
-    match status {
-        StatusCode::UNAUTHORIZED => {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        _ => {}
     }
 }
 
