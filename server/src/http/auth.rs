@@ -19,6 +19,7 @@ use subtle::ConstantTimeEq;
 
 use super::AppState;
 use super::problem::{Code, Problem};
+use super::quota::Counted;
 use crate::clock;
 use crate::store::Store;
 
@@ -125,7 +126,7 @@ async fn authenticate(parts: &Parts, app: &AppState) -> Result<Credential, Probl
 async fn tenant_key(parts: &Parts, app: &AppState, least: Scope) -> Result<Caller, Problem> {
     match authenticate(parts, app).await? {
         Credential::Tenant(caller) if caller.key.scope >= least => {
-            app.quotas.admit(caller.tenant(), parts)?;
+            app.quotas.admit(caller.tenant(), Counted::Request, parts)?;
             Ok(caller)
         }
         Credential::Tenant(caller) => Err(caller.lacks(&format!("an {} key", least.as_str()))),

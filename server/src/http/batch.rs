@@ -27,6 +27,7 @@ use super::fields::FieldErrors;
 use super::idempotency;
 use super::points::{Direction, Note, check_points, check_remark, movement, refuse_available_from};
 use super::problem::{Code, Language, Problem};
+use super::quota::Counted;
 use super::schema::{self, Problems};
 use super::time::Time;
 use crate::clock;
@@ -298,8 +299,8 @@ pub async fn create_batch(
     let bytes = read_body(&parts.headers, body, app.limits.max_batch_bytes).await?;
     let now = clock::now();
     let lines = read_lines(&bytes, now).await?;
-    // The request itself was counted as one.
-    app.quotas.admit_many(caller.tenant(), lines.len().saturating_sub(1), parts.extensions.get())?;
+    // The first line was counted with the request.
+    app.quotas.admit(caller.tenant(), Counted::Lines(lines.len().saturating_sub(1)), &parts)?;
     let owners = Owners::of(&app, &caller, &lines).await?;
 
     let mut envelopes = Vec::with_capacity(lines.len());

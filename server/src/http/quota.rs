@@ -34,6 +34,14 @@ pub struct QuotaOptions {
     pub tenants: HashMap<TenantId, u32>,
 }
 
+/// What is counted of a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Counted {
+    Request,
+    /// The lines of a batch, whose request was counted already.
+    Lines(usize),
+}
+
 pub struct Quotas {
     options: QuotaOptions,
     /// The theoretical arrival times, in nanoseconds since `started`.
@@ -65,23 +73,15 @@ impl Quotas {
         self.options.requests_per_second > 0 || self.options.tenants.values().any(|rate| *rate > 0)
     }
 
-    /// Counts a request of a tenant.
+    /// Counts what a tenant asks.
     ///
     /// # Errors
     /// 429 when the tenant has asked for too much lately.
-    pub fn admit(&self, tenant: TenantId, parts: &Parts) -> Result<(), Problem> {
-        self.admit_many(tenant, 1, parts.extensions.get())
-    }
-
-    /// Counts the further commands of one request.
-    ///
-    /// # Errors
-    /// As [`Quotas::admit`].
-    pub fn admit_many(&self, tenant: TenantId, count: usize, slot: Option<&AllowanceSlot>) -> Result<(), Problem> {
+    pub fn admit(&self, tenant: TenantId, what: Counted, parts: &Parts) -> Result<(), Problem> {
         let now_ns = i64::try_from(self.started.elapsed().as_nanos()).unwrap_or(i64::MAX);
-        let Some(allowance) = self.take(tenant, count, now_ns) else { return Ok(()) };
+        let Some(allowance) = self.take(tenant, what, now_ns) else { return Ok(()) };
         if allowance.granted {
-            if let Some(AllowanceSlot(slot)) = slot {
+            if let Some(AllowanceSlot(slot)) = parts.extensions.get() {
                 let _ = slot.set(allowance);
             }
             return Ok(());
@@ -91,15 +91,22 @@ impl Quotas {
             .with("seconds", seconds(allowance.wait)))
     }
 
-    fn take(&self, tenant: TenantId, count: usize, now_ns: i64) -> Option<Allowance> {
+    fn take(&self, tenant: TenantId, what: Counted, now_ns: i64) -> Option<Allowance> {
         let per_second = *self.options.tenants.get(&tenant).unwrap_or(&self.options.requests_per_second);
         if per_second == 0 {
             return None;
         }
         let burst_ns = BURST.as_nanos() as i64;
-        let interval_ns = (1_000_000_000 / i64::from(per_second)).max(1);
-        let cost_ns = i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(interval_ns);
-        let needed_ns = cost_ns.min(burst_ns);
+        let interval_ns = (burst_ns / i64::from(per_second)).max(1);
+        let cost_ns = match what {
+            Counted::Request => interval_ns,
+            Counted::Lines(count) => i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(interval_ns),
+        };
+        // One less than the burst for lines: their request itself has been counted before.
+        let needed_ns = match what {
+            Counted::Request => interval_ns,
+            Counted::Lines(_) => cost_ns.min(burst_ns - interval_ns),
+        };
         let arrival = self.arrivals.get_or_insert_with(&tenant, || Ok::<_, ()>(Arc::default())).unwrap_or_default();
         let ahead = |arrival_ns: i64| arrival_ns.saturating_sub(now_ns).max(0);
         let moved = arrival.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrival_ns| {
@@ -141,6 +148,7 @@ fn seconds(wait: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::Counted::{Lines, Request};
     use super::*;
 
     const SECOND: i64 = 1_000_000_000;
@@ -153,35 +161,35 @@ mod tests {
         Quotas::new(QuotaOptions { requests_per_second: rate, tenants: [(tenant(9), 0)].into() })
     }
 
-    fn granted(quotas: &Quotas, who: u128, count: usize, now_ns: i64) -> bool {
-        quotas.take(tenant(who), count, now_ns).expect("a limit").granted
+    fn granted(quotas: &Quotas, who: u128, what: Counted, now_ns: i64) -> bool {
+        quotas.take(tenant(who), what, now_ns).expect("a limit").granted
     }
 
     #[test]
     fn a_second_of_requests_may_come_at_once_and_then_at_the_rate() {
         let quotas = quotas(10);
-        assert_eq!((0..20).filter(|_| granted(&quotas, 1, 1, SECOND)).count(), 10);
-        let refused = quotas.take(tenant(1), 1, SECOND).expect("a limit");
+        assert_eq!((0..20).filter(|_| granted(&quotas, 1, Request, SECOND)).count(), 10);
+        let refused = quotas.take(tenant(1), Request, SECOND).expect("a limit");
         assert_eq!((refused.granted, refused.wait), (false, Duration::from_millis(100)));
-        assert!(!granted(&quotas, 1, 1, SECOND + SECOND / 11));
-        assert!(granted(&quotas, 1, 1, SECOND + SECOND / 10));
-        assert!(granted(&quotas, 2, 1, SECOND), "another tenant has a quota of its own");
-        assert!(quotas.take(tenant(9), 1, SECOND).is_none(), "no limit");
+        assert!(!granted(&quotas, 1, Request, SECOND + SECOND / 11));
+        assert!(granted(&quotas, 1, Request, SECOND + SECOND / 10));
+        assert!(granted(&quotas, 2, Request, SECOND), "another tenant has a quota of its own");
+        assert!(quotas.take(tenant(9), Request, SECOND).is_none(), "no limit");
     }
 
     #[test]
     fn a_request_tells_what_is_left() {
         let quotas = quotas(4);
-        let left: Vec<u32> = (0..4).map(|_| quotas.take(tenant(1), 1, 0).expect("a limit").remaining).collect();
+        let left: Vec<u32> = (0..4).map(|_| quotas.take(tenant(1), Request, 0).expect("a limit").remaining).collect();
         assert_eq!(left, [3, 2, 1, 0]);
     }
 
     #[test]
     fn a_large_batch_is_let_in_when_nothing_is_owed_and_owes_afterwards() {
         let quotas = quotas(10);
-        assert!(granted(&quotas, 1, 50, 0));
-        assert!(!granted(&quotas, 1, 1, 4 * SECOND));
-        assert!(granted(&quotas, 1, 1, 5 * SECOND - SECOND / 2));
-        assert!(!granted(&quotas, 1, 50, 5 * SECOND - SECOND / 2));
+        assert!(granted(&quotas, 1, Request, 0) && granted(&quotas, 1, Lines(49), 0), "the request, then its lines");
+        assert!(!granted(&quotas, 1, Request, 4 * SECOND));
+        assert!(granted(&quotas, 1, Request, 5 * SECOND - SECOND / 2));
+        assert!(!granted(&quotas, 1, Lines(50), 5 * SECOND - SECOND / 2));
     }
 }
