@@ -12,11 +12,12 @@
 //! (`pg_xact_status`), so an outcome is never guessed.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use scrip_domain::coupon::{Coupon, Definition};
 use scrip_domain::key::Keys;
@@ -167,10 +168,10 @@ impl PostgresStore {
         Ok(client.execute(&statement, &borrowed(parameters)).await?)
     }
 
-    /// A connection of its own in a read transaction, without a statement timeout.
+    /// A connection of its own in a read transaction, for statements that read whole tables.
     pub(super) async fn snapshot(&self) -> Result<Client, StoreError> {
         let client = self.connect().await?;
-        client.batch_execute("SET statement_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        client.batch_execute(SNAPSHOT).await?;
         Ok(client)
     }
 
@@ -207,6 +208,25 @@ fn sql_of(migration: &Migration) -> &'static str {
 
 pub(super) fn borrowed<'a>(parameters: &'a [Param<'_>]) -> Vec<&'a (dyn ToSql + Sync)> {
     parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect()
+}
+
+/// Statements over whole tables must take time in proportion to the rows even where the planner knows nothing of them,
+/// which a nested loop does not. Compiling them would take longer than most of them run.
+const SNAPSHOT: &str = "SET statement_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
+                        SET LOCAL enable_nestloop = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'";
+
+/// Hands every row of a statement to `visit` as it arrives.
+pub(super) async fn scan(
+    client: &Client,
+    sql: &str,
+    mut visit: impl FnMut(&Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let nothing: [&(dyn ToSql + Sync); 0] = [];
+    let mut rows = pin!(client.query_raw(sql, nothing).await?);
+    while let Some(row) = rows.next().await {
+        visit(&Row::Postgres(&row?))?;
+    }
+    Ok(())
 }
 
 /// Certificates are checked against the system's roots.

@@ -56,19 +56,24 @@ pub enum Snapshot {
 }
 
 impl Snapshot {
+    /// Hands every row of a statement to `visit` as it arrives, so that no answer is too long to be held. A statement that
+    /// fails leaves the snapshot usable.
+    ///
     /// # Errors
-    /// When the statement fails.
-    pub async fn query<T>(
-        &self,
-        sql: &str,
-        parameters: &[Param<'_>],
-        decode: impl Fn(&Row) -> Found<T>,
-    ) -> Found<Vec<T>> {
+    /// When the statement fails, or `visit` does.
+    pub async fn scan(&self, sql: &str, mut visit: impl FnMut(&Row) -> Found<()>) -> Found<()> {
         match self {
-            Snapshot::Sqlite(connection) => super::sqlite::query(&connection.lock(), sql, parameters, decode),
+            // The statement may take minutes: other tasks of this thread go elsewhere meanwhile.
+            Snapshot::Sqlite(connection) => {
+                tokio::task::block_in_place(|| super::sqlite::scan(&connection.lock(), sql, visit))
+            }
             Snapshot::Postgres(client) => {
-                let rows = client.query(sql, &super::postgres::borrowed(parameters)).await?;
-                rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
+                client.batch_execute("SAVEPOINT scan").await?;
+                let scanned = super::postgres::scan(client, sql, &mut visit).await;
+                if scanned.is_err() {
+                    client.batch_execute("ROLLBACK TO SAVEPOINT scan").await?;
+                }
+                scanned
             }
         }
     }

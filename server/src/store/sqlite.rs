@@ -119,9 +119,11 @@ impl SqliteStore {
         Ok(connection.execute(&numbered(sql), rusqlite::params_from_iter(parameters.iter()))? as u64)
     }
 
-    /// A connection of its own in a read transaction.
+    /// A connection of its own in a read transaction. What its statements sort or keep may outgrow memory, so it goes to
+    /// files beyond the cache.
     pub(super) fn snapshot(&self) -> Result<Connection, StoreError> {
         let connection = open_reader(&self.path)?;
+        connection.pragma_update(None, "temp_store", "FILE")?;
         connection.execute_batch("BEGIN")?;
         Ok(connection)
     }
@@ -214,6 +216,20 @@ pub(super) fn query<T>(
         found.push(decode(&Row::Sqlite(row))?);
     }
     Ok(found)
+}
+
+/// Hands every row of a statement to `visit`, one at a time.
+pub(super) fn scan(
+    connection: &Connection,
+    sql: &str,
+    mut visit: impl FnMut(&Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(&Row::Sqlite(row))?;
+    }
+    Ok(())
 }
 
 impl From<rusqlite::Error> for StoreError {

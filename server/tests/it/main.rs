@@ -8,6 +8,7 @@ mod plans;
 mod postgres;
 mod processes;
 mod verify;
+mod verify_rows;
 
 // The reference model and the command generator are those of the domain's own tests.
 #[path = "../../../domain/tests/rules/generate.rs"]
