@@ -61,7 +61,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// When the statement fails, or `visit` does.
-    pub async fn scan(&self, sql: &str, mut visit: impl FnMut(&Row) -> Found<()>) -> Found<()> {
+    pub async fn scan(&self, sql: &str, mut visit: impl FnMut(&Row) -> Found<()> + Send) -> Found<()> {
         match self {
             // The statement may take minutes: other tasks of this thread go elsewhere meanwhile.
             Snapshot::Sqlite(connection) => {
@@ -114,14 +114,17 @@ impl Store {
         }
     }
 
-    /// One consistent view of everything, on a connection of its own: statements that must agree with each other.
+    /// One consistent view of everything on so many connections: statements that must agree with each other, side by side.
     ///
     /// # Errors
     /// When the store cannot be reached.
-    pub async fn snapshot(&self) -> Found<Snapshot> {
+    pub async fn snapshots(&self, count: usize) -> Found<Vec<Snapshot>> {
         match self {
-            Store::Sqlite(store) => Ok(Snapshot::Sqlite(parking_lot::Mutex::new(store.snapshot()?))),
-            Store::Postgres(store) => Ok(Snapshot::Postgres(store.snapshot().await?)),
+            Store::Sqlite(store) => {
+                let connections = store.snapshots(count)?.into_iter();
+                Ok(connections.map(|connection| Snapshot::Sqlite(parking_lot::Mutex::new(connection))).collect())
+            }
+            Store::Postgres(store) => Ok(store.snapshots(count).await?.into_iter().map(Snapshot::Postgres).collect()),
         }
     }
 

@@ -119,13 +119,21 @@ impl SqliteStore {
         Ok(connection.execute(&numbered(sql), rusqlite::params_from_iter(parameters.iter()))? as u64)
     }
 
-    /// A connection of its own in a read transaction. What its statements sort or keep may outgrow memory, so it goes to
-    /// files beyond the cache.
-    pub(super) fn snapshot(&self) -> Result<Connection, StoreError> {
-        let connection = open_reader(&self.path)?;
-        connection.pragma_update(None, "temp_store", "FILE")?;
-        connection.execute_batch("BEGIN")?;
-        Ok(connection)
+    /// Connections in read transactions of the same state: nobody writes while they begin. What their statements sort or
+    /// keep may outgrow memory, so it goes to files beyond the cache.
+    pub(super) fn snapshots(&self, count: usize) -> Result<Vec<Connection>, StoreError> {
+        let mut writer = open_writer(&self.path)?;
+        let nobody_writes = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut connections = Vec::with_capacity(count);
+        for _ in 0..count {
+            let connection = open_reader(&self.path)?;
+            connection.pragma_update(None, "temp_store", "FILE")?;
+            // A read transaction begins with its first read.
+            connection.execute_batch("BEGIN; SELECT 1 FROM sqlite_master LIMIT 1")?;
+            connections.push(connection);
+        }
+        nobody_writes.rollback()?;
+        Ok(connections)
     }
 
     /// A connection of its own, for long reads.

@@ -2,8 +2,9 @@
 //!
 //! A check is a condition on the rows of a relation. Checks of the same relation share one statement, which returns only the
 //! rows that break one of them, so a clean store answers with nothing and this process holds only what it reports: at most
-//! [`LISTED`] violations of a check, and the count of all. All statements read one snapshot (PostgreSQL: REPEATABLE READ;
-//! SQLite: one read transaction), so a store may be verified while it is written.
+//! [`LISTED`] violations of a check, and the count of all. All statements, on several connections, read one snapshot
+//! (PostgreSQL: exported; SQLite: read transactions that begin while nobody writes), so a store may be verified while it is
+//! written.
 //!
 //! A check that cannot be carried out, because a row holds what no store of ours writes, is reported as such and the others
 //! go on. Nothing is repaired: a store that does not verify is evidence.
@@ -13,10 +14,13 @@
 
 mod checks;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use scrip_domain::TenantId;
 use serde::Serialize;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::store::read::Snapshot;
@@ -25,6 +29,8 @@ use checks::{Check, Dialect, Group, Reading, TABLES, groups, readings};
 
 /// Violations listed for each check; those beyond are counted.
 const LISTED: usize = 100;
+/// More connections than this would only wait for the same disk.
+const MAX_CONNECTIONS: usize = 8;
 
 /// A row that breaks an invariant.
 #[derive(Debug, Clone, Serialize)]
@@ -100,7 +106,8 @@ impl VerifyReport {
     }
 }
 
-/// Runs every check. `progress` hears which one begins, how many are done and how many there are.
+/// Runs every check, on as many connections as there are cores, [`MAX_CONNECTIONS`] at most. `progress` hears the title of a
+/// check whenever a statement is done, how many checks are done and how many there are.
 ///
 /// Must run on a runtime of several threads.
 ///
@@ -116,20 +123,80 @@ pub async fn verify(
         Store::Postgres(_) => Dialect::Postgres,
     };
     let started = Instant::now();
-    let run = Run { snapshot: store.snapshot().await?, dialect, tenant: tenant.map(|tenant| tenant.0) };
-    let (groups, readings) = (groups(dialect)?, readings(dialect));
-    let total = readings.len() + groups.iter().map(|group| group.checks.len()).sum::<usize>();
-    let mut results = Vec::with_capacity(total);
-    for group in &groups {
-        progress(group.checks[0].title, results.len(), total);
-        results.extend(run.group(group).await?);
+    let mut statements: Vec<Statement> = groups(dialect)?.into_iter().map(Statement::Group).collect();
+    statements.extend(readings(dialect).into_iter().map(Statement::Reading));
+    let total = statements.iter().map(Statement::check_count).sum();
+    let work = Arc::new(Work { statements, next: AtomicUsize::new(0), dialect, tenant: tenant.map(|tenant| tenant.0) });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (send, mut done) = mpsc::unbounded_channel();
+    for snapshot in store.snapshots(cores.min(MAX_CONNECTIONS)).await? {
+        tokio::spawn(run(snapshot, work.clone(), send.clone()));
     }
-    for reading in &readings {
-        progress(reading.title, results.len(), total);
-        results.push(run.reading(reading).await?);
+    drop(send);
+    let mut results: Vec<(usize, Vec<CheckResult>)> = Vec::with_capacity(work.statements.len());
+    let mut rows = 0;
+    let mut checked = 0;
+    while let Some(message) = done.recv().await {
+        match message? {
+            Done::Checked(place, found) => {
+                checked += found.len();
+                progress(found[0].title, checked, total);
+                results.push((place, found));
+            }
+            Done::Counted(counted) => rows = counted,
+        }
     }
-    let rows = run.count_rows().await?;
-    Ok(VerifyReport { checks: results, rows, seconds: started.elapsed().as_secs_f64() })
+    results.sort_by_key(|(place, _)| *place);
+    let checks = results.into_iter().flat_map(|(_, found)| found).collect();
+    Ok(VerifyReport { checks, rows, seconds: started.elapsed().as_secs_f64() })
+}
+
+enum Statement {
+    Group(Group),
+    Reading(Reading),
+}
+
+impl Statement {
+    fn check_count(&self) -> usize {
+        match self {
+            Statement::Group(group) => group.checks.len(),
+            Statement::Reading(_) => 1,
+        }
+    }
+}
+
+/// What all connections work on: each takes the next statement.
+struct Work {
+    statements: Vec<Statement>,
+    next: AtomicUsize,
+    dialect: Dialect,
+    tenant: Option<Uuid>,
+}
+
+enum Done {
+    /// What the checks of the n-th statement found.
+    Checked(usize, Vec<CheckResult>),
+    Counted(i64),
+}
+
+/// Runs statements until none is left. Nobody listening means that another connection has failed.
+async fn run(snapshot: Snapshot, work: Arc<Work>, done: mpsc::UnboundedSender<Result<Done, StoreError>>) {
+    let run = Run { snapshot, dialect: work.dialect, tenant: work.tenant };
+    loop {
+        let place = work.next.fetch_add(1, Ordering::Relaxed);
+        let finished = match work.statements.get(place) {
+            Some(Statement::Group(group)) => run.group(group).await.map(|found| Done::Checked(place, found)),
+            Some(Statement::Reading(reading)) => {
+                run.reading(reading).await.map(|found| Done::Checked(place, vec![found]))
+            }
+            None if place == work.statements.len() => run.count_rows().await.map(Done::Counted),
+            None => return,
+        };
+        let failed = finished.is_err();
+        if done.send(finished).is_err() || failed {
+            return;
+        }
+    }
 }
 
 struct Run {
@@ -141,18 +208,18 @@ struct Run {
 impl Run {
     /// One statement for all checks of the group. When it fails, each check gets one of its own, to tell which are at fault.
     async fn group(&self, group: &Group) -> Result<Vec<CheckResult>, StoreError> {
-        let (mut results, fault) = self.run(group, &group.checks).await?;
+        let (mut results, fault) = self.checks(group, &group.checks).await?;
         if fault.is_some() {
             results.clear();
             for check in group.checks.chunks(1) {
-                let (alone, fault) = self.run(group, check).await?;
+                let (alone, fault) = self.checks(group, check).await?;
                 results.extend(alone.into_iter().map(|result| CheckResult { fault: fault.clone(), ..result }));
             }
         }
         Ok(results)
     }
 
-    async fn run(&self, group: &Group, checks: &[Check]) -> Result<(Vec<CheckResult>, Option<String>), StoreError> {
+    async fn checks(&self, group: &Group, checks: &[Check]) -> Result<(Vec<CheckResult>, Option<String>), StoreError> {
         let began = Instant::now();
         let mut results: Vec<CheckResult> =
             checks.iter().map(|check| CheckResult::new(check.id, check.title)).collect();

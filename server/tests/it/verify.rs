@@ -217,8 +217,8 @@ async fn history(kind: Kind) -> Fixture {
     let mut writer = fixture.store.writer().await.expect("a writer");
     let mut generator = Generator::new(77);
     let mut tenant = None;
-    for _ in 0..COMMANDS / 4 {
-        let batch: Vec<Envelope> = (0..4).map(|_| generator.next()).collect();
+    for _ in 0..COMMANDS / 8 {
+        let batch: Vec<Envelope> = (0..8).map(|_| generator.next()).collect();
         let answers = writer.run(&batch).await.expect("the batch is decided");
         for (envelope, answer) in batch.iter().zip(&answers) {
             generator.learn(envelope, answer);

@@ -172,7 +172,10 @@ impl Dialect {
     fn is_allocations(self, column: &str) -> String {
         match self {
             Dialect::Sqlite => {
-                format!("CASE WHEN json_valid({column}) THEN json_type({column}) = 'array' ELSE false END")
+                format!(
+                    "CASE WHEN {column} = '[]' THEN true WHEN json_valid({column}) THEN json_type({column}) = 'array' \
+                     ELSE false END"
+                )
             }
             Dialect::Postgres => {
                 let part = r#"\{"l":"lot_[0-9a-f]{32}","p":[0-9]{1,18}\}"#;
@@ -207,15 +210,17 @@ impl Dialect {
     fn allocated(self, alias: &str) -> String {
         let column = format!("{alias}.allocations");
         let array = format!("CASE WHEN {} THEN {column} ELSE '[]' END", self.is_allocations(&column));
-        match self {
-            Dialect::Sqlite => format!(
-                "(SELECT coalesce(sum(CASE a.type WHEN 'object' THEN a.value ->> 'p' END), 0) FROM json_each({array}) a)"
-            ),
-            Dialect::Postgres => format!(
-                "(SELECT coalesce(sum(CAST(a.value ->> 'p' AS bigint)), 0) \
-                 FROM json_array_elements(CAST({array} AS json)) a(value))"
-            ),
-        }
+        let sum = match self {
+            Dialect::Sqlite => {
+                format!("sum(CASE a.type WHEN 'object' THEN a.value ->> 'p' END), 0) FROM json_each({array}) a")
+            }
+            Dialect::Postgres => {
+                format!(
+                    "sum(CAST(a.value ->> 'p' AS bigint)), 0) FROM json_array_elements(CAST({array} AS json)) a(value)"
+                )
+            }
+        };
+        format!("(CASE {column} WHEN '[]' THEN 0 ELSE (SELECT coalesce({sum}) END)")
     }
 
     /// True for a JSON object as events carry it: names with texts and whole numbers.

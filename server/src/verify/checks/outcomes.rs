@@ -7,16 +7,22 @@ use super::{Dialect, Reading};
 /// Every outcome must be readable, or a retry could not be answered; and what it names must exist, but for a template that
 /// was deleted since.
 pub fn reading(dialect: Dialect) -> Reading {
-    let (key, named) = match dialect {
-        Dialect::Sqlite => ("lower(hex(i.key))", "unhex(substr(i.outcome, instr(i.outcome, '_') + 1, 32))"),
-        Dialect::Postgres => {
-            ("encode(i.key, 'hex')", "CAST(substring(i.outcome from '^[^_]*_([0-9a-f]{32})') AS uuid)")
-        }
+    // An outcome's JSON begins with its kind and the id of what it names: {"Coupon":{"i":"cpn_...
+    let (key, kind, named) = match dialect {
+        Dialect::Sqlite => (
+            "lower(hex(i.key))",
+            "substr(outcome, 3, instr(outcome, '\":') - 3)",
+            "unhex(substr(outcome, instr(outcome, '_') + 1, 32))",
+        ),
+        Dialect::Postgres => (
+            "encode(i.key, 'hex')",
+            "substring(outcome from '^.\"([A-Za-z]+)\":')",
+            "CAST(substring(outcome from '^[^_]*_([0-9a-f]{32})') AS uuid)",
+        ),
     };
     // Grouped, SQLite makes a relation of it and looks up; else it would walk the events for each outcome.
     let deleted = "(SELECT tenant_id, subject_id FROM event WHERE type = 'coupon_template.deleted' \
                    GROUP BY tenant_id, subject_id)";
-    // An outcome's JSON begins with its kind and the id of what it names.
     let tables = [
         ("Coupon", "mkt_user_coupon", "id"),
         ("Transaction", "mkt_points_transaction", "id"),
@@ -33,7 +39,7 @@ pub fn reading(dialect: Dialect) -> Reading {
         let owner = if *kind == "Tenant" { String::new() } else { format!("r{number}.tenant_id = i.tenant_id AND ") };
         joins += &format!(
             " LEFT JOIN {table} r{number} \
-             ON {owner}r{number}.{column} = CASE WHEN i.outcome LIKE '{{\"{kind}\":%' THEN {named} END"
+             ON {owner}r{number}.{column} = CASE i.kind WHEN '{kind}' THEN i.named END"
         );
         found.push(format!("r{number}.{column}"));
     }
@@ -41,7 +47,8 @@ pub fn reading(dialect: Dialect) -> Reading {
         id: "X4",
         title: "recorded outcomes can be read, and what they name exists",
         sql: format!(
-            "SELECT i.tenant_id, {key} AS key, i.outcome, coalesce({}) IS NOT NULL AS found FROM idempotency i{joins}",
+            "SELECT i.tenant_id, {key} AS key, i.outcome, coalesce({}) IS NOT NULL AS found FROM \
+             (SELECT tenant_id, key, outcome, {kind} AS kind, {named} AS named FROM idempotency) i{joins}",
             found.join(", ")
         ),
         judge: |row| {
