@@ -33,31 +33,31 @@ impl Liability {
     /// # Errors
     /// When the store cannot be read.
     pub async fn read(store: &Store, tenant: TenantId, zone: &TimeZone, now: Timestamp) -> Result<Self, StoreError> {
-        let snapshot = store.snapshot().await?;
-        let sums = "SELECT CAST(coalesce(sum(total_points), 0) AS BIGINT), CAST(coalesce(sum(used), 0) AS BIGINT), \
-                    CAST(coalesce(sum(expired), 0) AS BIGINT), CAST(coalesce(sum(revoked), 0) AS BIGINT), \
-                    CAST(coalesce(sum(frozen), 0) AS BIGINT), CAST(coalesce(sum(debt), 0) AS BIGINT) \
-                    FROM mkt_points_account WHERE tenant_id = $1";
+        // One statement, and so one instant: the sums of the accounts, then the lots by quarter of an hour.
+        let sql = "SELECT 0 AS part, CAST(coalesce(sum(total_points), 0) AS BIGINT), CAST(coalesce(sum(used), 0) AS BIGINT), \
+                   CAST(coalesce(sum(expired), 0) AS BIGINT), CAST(coalesce(sum(revoked), 0) AS BIGINT), \
+                   CAST(coalesce(sum(frozen), 0) AS BIGINT), CAST(coalesce(sum(debt), 0) AS BIGINT) \
+                   FROM mkt_points_account WHERE tenant_id = $1 UNION ALL \
+                   SELECT 1, expires_at / 900000000, CAST(sum(remaining) AS BIGINT), CAST(sum(held) AS BIGINT), \
+                   CAST(sum(CASE WHEN expires_at <= $2 THEN remaining ELSE 0 END) AS BIGINT), 0, 0 \
+                   FROM mkt_points_lot WHERE tenant_id = $3 AND open GROUP BY expires_at / 900000000";
         let decode = |row: &Row| {
-            Ok(Liability {
-                issued: row.int(0)?,
-                redeemed: row.int(1)?,
-                expired: row.int(2)?,
-                revoked: row.int(3)?,
-                held: row.int(4)?,
-                debt: row.int(5)?,
-                by_month: Vec::new(),
-            })
+            let mut numbers = [0; 7];
+            for (column, number) in numbers.iter_mut().enumerate() {
+                *number = row.int(column)?;
+            }
+            Ok(numbers)
         };
-        let accounts = snapshot.query(sums, &[tenant.into()], decode).await?;
-        let lots = "SELECT expires_at / 900000000, CAST(sum(remaining) AS BIGINT), CAST(sum(held) AS BIGINT), \
-                    CAST(sum(CASE WHEN expires_at <= $2 THEN remaining ELSE 0 END) AS BIGINT) \
-                    FROM mkt_points_lot WHERE tenant_id = $1 AND open GROUP BY 1 ORDER BY 1";
-        let decode = |row: &Row| Ok((row.int(0)?, row.int(1)?, row.int(2)?, row.int(3)?));
-        let quarters = snapshot.query(lots, &[tenant.into(), now.into()], decode).await?;
-        let mut liability = accounts.into_iter().next().unwrap_or_default();
+        let parameters = [tenant.into(), now.into(), tenant.into()];
+        let mut liability = Liability::default();
         let mut months: BTreeMap<Option<Date>, i64> = BTreeMap::new();
-        for (quarter, remaining, held, overdue) in quarters {
+        for [part, first, second, third, fourth, fifth, sixth] in store.stream(sql, &parameters, decode).await? {
+            if part == 0 {
+                (liability.issued, liability.redeemed, liability.expired) = (first, second, liability.expired + third);
+                (liability.revoked, liability.held, liability.debt) = (fourth, fifth, sixth);
+                continue;
+            }
+            let (quarter, remaining, held, overdue) = (first, second, third, fourth);
             let expires_at = Timestamp(quarter.saturating_mul(QUARTER_HOUR_US));
             let month = (expires_at <= Timestamp::MAX).then(|| local_date(zone, expires_at).first_of_month());
             liability.expired += overdue;

@@ -165,8 +165,7 @@ async fn look_at_schema(findings: &mut Findings, store: &Store) -> anyhow::Resul
 }
 
 async fn look_at_sqlite(findings: &mut Findings, store: &Store) -> anyhow::Result<()> {
-    let snapshot = store.snapshot().await?;
-    let mode = snapshot.query("PRAGMA journal_mode", &[], |row| row.text(0)).await?.pop().unwrap_or_default();
+    let mode = store.stream("PRAGMA journal_mode", &[], |row| row.text(0)).await?.pop().unwrap_or_default();
     let remedy = "A running server turns the write-ahead log on; if it does not, the file system does not support it.";
     findings.expect(mode == "wal", Level::Warning, "journal mode", mode, remedy);
     Ok(())

@@ -40,12 +40,19 @@ impl VerifyArgs {
             let header = ["check", "what must hold", "seconds", "violations"];
             output::print(false, &report.checks, &header, |check: &CheckResult| {
                 let seconds = format!("{:.2}", check.seconds);
-                vec![check.id.into(), check.title.into(), seconds, check.violations.len().to_string()]
+                let found = if check.fault.is_some() { "not checked".into() } else { check.count.to_string() };
+                vec![check.id.into(), check.title.into(), seconds, found]
             })?;
-            for check in report.checks.iter().filter(|check| !check.violations.is_empty()) {
+            for check in report.checks.iter().filter(|check| !check.is_clean()) {
                 println!("\n{} {}:", check.id, check.title);
                 for violation in &check.violations {
                     println!("  {} {}: {}", violation.tenant_id, violation.key, violation.detail);
+                }
+                let listed = check.violations.len() as u64;
+                if let Some(fault) = &check.fault {
+                    println!("  could not be carried out: {fault}");
+                } else if check.count > listed {
+                    println!("  and {} more", check.count - listed);
                 }
             }
             println!("\n{}", report.summary());

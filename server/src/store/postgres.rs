@@ -13,10 +13,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error as StdError;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use scrip_domain::coupon::Definition;
 use scrip_domain::key::Keys;
@@ -205,11 +207,20 @@ impl PostgresStore {
         Ok(true)
     }
 
-    /// A connection of its own in a read transaction, without a statement timeout.
-    pub(super) async fn snapshot(&self) -> Result<Client, StoreError> {
-        let client = self.connect().await?;
-        client.batch_execute("SET statement_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-        Ok(client)
+    /// Connections in read transactions of the same state, for statements that read whole tables.
+    pub(super) async fn snapshots(&self, count: usize) -> Result<Vec<Client>, StoreError> {
+        let mut clients: Vec<Client> = Vec::with_capacity(count);
+        let mut adopt = String::new();
+        for _ in 0..count {
+            let client = self.connect().await?;
+            client.batch_execute(&format!("{BEGIN_SNAPSHOT}; {adopt}{FOR_WHOLE_TABLES}")).await?;
+            if clients.is_empty() {
+                let name: String = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
+                adopt = format!("SET TRANSACTION SNAPSHOT '{name}'; ");
+            }
+            clients.push(client);
+        }
+        Ok(clients)
     }
 
     /// A connection of its own without a statement timeout, for long reads.
@@ -245,6 +256,26 @@ fn sql_of(migration: &Migration) -> &'static str {
 
 pub(super) fn borrowed<'a>(parameters: &'a [Param<'_>]) -> Vec<&'a (dyn ToSql + Sync)> {
     parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect()
+}
+
+const BEGIN_SNAPSHOT: &str = "SET statement_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+
+/// Statements over whole tables must take time in proportion to the rows even where the planner knows nothing of them,
+/// which a nested loop does not. Compiling them would take longer than most of them run.
+const FOR_WHOLE_TABLES: &str = "SET LOCAL enable_nestloop = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'";
+
+/// Hands every row of a statement to `visit` as it arrives.
+pub(super) async fn scan(
+    client: &Client,
+    sql: &str,
+    mut visit: impl FnMut(&Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let nothing: [&(dyn ToSql + Sync); 0] = [];
+    let mut rows = pin!(client.query_raw(sql, nothing).await?);
+    while let Some(row) = rows.next().await {
+        visit(&Row::Postgres(&row?))?;
+    }
+    Ok(())
 }
 
 /// Certificates are checked against the system's roots.

@@ -56,19 +56,24 @@ pub enum Snapshot {
 }
 
 impl Snapshot {
+    /// Hands every row of a statement to `visit` as it arrives, so that no answer is too long to be held. A statement that
+    /// fails leaves the snapshot usable.
+    ///
     /// # Errors
-    /// When the statement fails.
-    pub async fn query<T>(
-        &self,
-        sql: &str,
-        parameters: &[Param<'_>],
-        decode: impl Fn(&Row) -> Found<T>,
-    ) -> Found<Vec<T>> {
+    /// When the statement fails, or `visit` does.
+    pub async fn scan(&self, sql: &str, mut visit: impl FnMut(&Row) -> Found<()> + Send) -> Found<()> {
         match self {
-            Snapshot::Sqlite(connection) => super::sqlite::query(&connection.lock(), sql, parameters, decode),
+            // The statement may take minutes: other tasks of this thread go elsewhere meanwhile.
+            Snapshot::Sqlite(connection) => {
+                tokio::task::block_in_place(|| super::sqlite::scan(&connection.lock(), sql, visit))
+            }
             Snapshot::Postgres(client) => {
-                let rows = client.query(sql, &super::postgres::borrowed(parameters)).await?;
-                rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
+                client.batch_execute("SAVEPOINT scan").await?;
+                let scanned = super::postgres::scan(client, sql, &mut visit).await;
+                if scanned.is_err() {
+                    client.batch_execute("ROLLBACK TO SAVEPOINT scan").await?;
+                }
+                scanned
             }
         }
     }
@@ -114,14 +119,17 @@ impl Store {
         }
     }
 
-    /// One consistent view of everything, on a connection of its own: statements that must agree with each other.
+    /// One consistent view of everything on so many connections: statements that must agree with each other, side by side.
     ///
     /// # Errors
     /// When the store cannot be reached.
-    pub async fn snapshot(&self) -> Found<Snapshot> {
+    pub async fn snapshots(&self, count: usize) -> Found<Vec<Snapshot>> {
         match self {
-            Store::Sqlite(store) => Ok(Snapshot::Sqlite(parking_lot::Mutex::new(store.snapshot()?))),
-            Store::Postgres(store) => Ok(Snapshot::Postgres(store.snapshot().await?)),
+            Store::Sqlite(store) => {
+                let connections = store.snapshots(count)?.into_iter();
+                Ok(connections.map(|connection| Snapshot::Sqlite(parking_lot::Mutex::new(connection))).collect())
+            }
+            Store::Postgres(store) => Ok(store.snapshots(count).await?.into_iter().map(Snapshot::Postgres).collect()),
         }
     }
 

@@ -139,11 +139,21 @@ impl SqliteStore {
         Ok(true)
     }
 
-    /// A connection of its own in a read transaction.
-    pub(super) fn snapshot(&self) -> Result<Connection, StoreError> {
-        let connection = open_reader(&self.path)?;
-        connection.execute_batch("BEGIN")?;
-        Ok(connection)
+    /// Connections in read transactions of the same state: nobody writes while they begin. What their statements sort or
+    /// keep may outgrow memory, so it goes to files beyond the cache.
+    pub(super) fn snapshots(&self, count: usize) -> Result<Vec<Connection>, StoreError> {
+        let mut writer = open_writer(&self.path)?;
+        let nobody_writes = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut connections = Vec::with_capacity(count);
+        for _ in 0..count {
+            let connection = open_reader(&self.path)?;
+            connection.pragma_update(None, "temp_store", "FILE")?;
+            // A read transaction begins with its first read.
+            connection.execute_batch("BEGIN; SELECT 1 FROM sqlite_master LIMIT 1")?;
+            connections.push(connection);
+        }
+        nobody_writes.rollback()?;
+        Ok(connections)
     }
 
     /// A connection of its own, for long reads.
@@ -226,6 +236,20 @@ pub(super) fn query<T>(
         found.push(decode(&Row::Sqlite(row))?);
     }
     Ok(found)
+}
+
+/// Hands every row of a statement to `visit`, one at a time.
+pub(super) fn scan(
+    connection: &Connection,
+    sql: &str,
+    mut visit: impl FnMut(&Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(&Row::Sqlite(row))?;
+    }
+    Ok(())
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -11,6 +11,7 @@ mod postgres;
 mod processes;
 mod projection;
 mod verify;
+mod verify_rows;
 
 // The reference model and the command generator are those of the domain's own tests.
 #[path = "../../../domain/tests/rules/generate.rs"]

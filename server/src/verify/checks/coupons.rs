@@ -1,0 +1,99 @@
+//! C: coupons against the version they were claimed under, and against the member's other coupons.
+
+use super::{Dialect, Group, check, differs, equal, plus_days};
+
+pub fn groups(dialect: Dialect) -> Vec<Group> {
+    vec![coupons(dialect), members(dialect)]
+}
+
+fn coupons(dialect: Dialect) -> Group {
+    // Where a refund may have moved a coupon's end: any extension some version of its template gave, from the return on.
+    let extended = format!(
+        "(SELECT DISTINCT e.tenant_id, e.subject_id, {} AS valid_until FROM event e \
+         CROSS JOIN mkt_user_coupon k CROSS JOIN \
+         (SELECT DISTINCT tenant_id, template_id, refund_extend_days FROM versions WHERE refund_extend_days > 0) d \
+         WHERE e.type = 'coupon.returned' AND k.tenant_id = e.tenant_id AND k.id = e.subject_id \
+         AND d.tenant_id = k.tenant_id AND d.template_id = k.template_id)",
+        plus_days("e.occurred_at", "d.refund_extend_days")
+    );
+    let rows = format!(
+        "mkt_user_coupon c \
+         LEFT JOIN mkt_coupon_template t ON t.tenant_id = c.tenant_id AND t.id = c.template_id \
+         LEFT JOIN versions v \
+         ON v.tenant_id = c.tenant_id AND v.template_id = c.template_id AND v.version = c.template_version \
+         LEFT JOIN {extended} x ON x.tenant_id = c.tenant_id AND x.subject_id = c.id AND x.valid_until = c.valid_until \
+         LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n FROM event WHERE type = 'coupon.claimed' \
+          GROUP BY tenant_id, subject_id) e ON e.tenant_id = c.tenant_id AND e.subject_id = c.id"
+    );
+    let from = "CASE v.validity WHEN 'FIXED' THEN v.starts_at ELSE c.claimed_at END";
+    let until = format!("CASE v.validity WHEN 'FIXED' THEN v.ends_at ELSE {} END", plus_days("c.claimed_at", "v.days"));
+    let checks = vec![
+        check(
+            "C6",
+            "a coupon's version exists",
+            "v.version IS NULL",
+            "'version ' || c.template_version || ' does not exist'",
+        ),
+        check(
+            "C8",
+            "a coupon's columns fit its status",
+            "(c.status IN ('LOCKED', 'USED')) <> (c.order_id IS NOT NULL) OR (c.status = 'USED') <> (c.used_at IS NOT NULL) \
+             OR (c.locked_until IS NOT NULL AND c.status <> 'LOCKED') \
+             OR (c.discount_amount IS NOT NULL AND (c.status <> 'USED' OR c.discount_amount < 0)) \
+             OR c.status NOT IN ('AVAILABLE', 'LOCKED', 'USED', 'EXPIRED', 'REVOKED') OR c.source <> 'CLAIM'",
+            "'its columns do not fit ' || c.status",
+        ),
+        check(
+            "C10",
+            "a coupon's version is not newer than its template's",
+            "t.id IS NULL OR c.template_version > t.version",
+            differs("version", "c.template_version", "coalesce(t.version, 0) || ' or older'"),
+        ),
+        check(
+            "C11",
+            "a coupon is within the limit of the version it was claimed under",
+            "c.sequence > v.limit_per_member",
+            differs("its number", "c.sequence", "v.limit_per_member || ' or less'"),
+        ),
+        check(
+            "C12",
+            "a coupon is valid as its version says, unless a refund extended it",
+            format!(
+                "v.version IS NOT NULL AND (c.valid_from <> {from} \
+                 OR (c.valid_until <> {until} AND x.valid_until IS NULL))"
+            ),
+            differs("it", "c.valid_from || ' to ' || c.valid_until", &format!("({from}) || ' to ' || ({until})")),
+        ),
+        check(
+            "C13",
+            "a coupon was claimed while its version could be",
+            "c.claimed_at < v.distribution_starts_at OR c.claimed_at >= v.distribution_ends_at OR c.claimed_at >= v.ends_at",
+            "'it was claimed at ' || c.claimed_at",
+        ),
+        equal("E1", "every coupon was claimed by one event", "the count of events", "coalesce(e.n, 0)", "1"),
+    ];
+    Group { with: dialect.versions(), rows, owner: Some("c"), key: dialect.id("cpn_", "c.id"), checks }
+}
+
+fn members(dialect: Dialect) -> Group {
+    let rows = "(SELECT tenant_id, template_id, member_id, count(*) AS n, min(sequence) AS oldest, \
+        max(sequence) AS newest, count(DISTINCT sequence) AS different FROM mkt_user_coupon \
+        GROUP BY tenant_id, template_id, member_id) c \
+        LEFT JOIN (SELECT tenant_id, template_id, max(limit_per_member) AS limit_per_member FROM versions \
+        GROUP BY tenant_id, template_id) v ON v.tenant_id = c.tenant_id AND v.template_id = c.template_id";
+    let checks = vec![
+        check(
+            "C4",
+            "a member's coupons of a template are numbered without gaps",
+            "c.n <> c.newest OR c.oldest <> 1 OR c.different <> c.n",
+            "'has ' || c.n || ' coupons of a template, numbered ' || c.oldest || ' to ' || c.newest",
+        ),
+        check(
+            "C5",
+            "no member has more coupons than any version of the template allowed",
+            "c.n > v.limit_per_member",
+            differs("the count", "c.n", "v.limit_per_member || ' or less'"),
+        ),
+    ];
+    Group { with: dialect.versions(), rows: rows.into(), owner: Some("c"), key: "c.member_id".into(), checks }
+}

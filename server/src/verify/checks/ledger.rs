@@ -1,0 +1,220 @@
+//! T: the lines of the ledger, each against the one before it, and against what it names.
+
+use super::events::TOLD;
+use super::{Dialect, EARN, Group, USE, check, differs, equal, says};
+
+/// Every line beside what stood before it. Read in the index's order, so nothing is sorted.
+const CHAIN: &str = "(SELECT tenant_id, id, member_id, sequence, type, points, balance_before, balance_after, frozen_after, \
+    debt_after, reference, remark, hold_id, reverses_id, lot_id, allocations, expires_at, occurred_at, recorded_at, \
+    coalesce(lead(balance_after) OVER w, 0) AS balance, coalesce(lead(frozen_after) OVER w, 0) AS frozen, \
+    coalesce(lead(debt_after) OVER w, 0) AS debt, coalesce(lead(sequence) OVER w, 0) AS preceding \
+    FROM mkt_points_transaction WINDOW w AS (PARTITION BY tenant_id, member_id ORDER BY sequence DESC))";
+
+pub fn groups(dialect: Dialect) -> Vec<Group> {
+    vec![lines(dialect), allocations(dialect), reversals(dialect)]
+}
+
+/// True for what takes points that a hold had set aside.
+fn is_capture() -> String {
+    format!("(t.type IN {USE} AND t.hold_id IS NOT NULL)")
+}
+
+fn lines(dialect: Dialect) -> Group {
+    let rows = format!(
+        "{CHAIN} t \
+         LEFT JOIN mkt_points_account a ON a.tenant_id = t.tenant_id AND a.member_id = t.member_id \
+         LEFT JOIN mkt_points_transaction o ON o.tenant_id = t.tenant_id AND o.id = t.reverses_id \
+         LEFT JOIN mkt_points_reversal r ON r.tenant_id = t.tenant_id AND r.transaction_id = t.reverses_id \
+         LEFT JOIN mkt_points_hold h ON h.tenant_id = t.tenant_id AND h.id = t.hold_id \
+         LEFT JOIN mkt_points_lot l ON l.tenant_id = t.tenant_id AND l.id = t.lot_id \
+         LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n FROM event WHERE type IN {TOLD} \
+          GROUP BY tenant_id, subject_id) e ON e.tenant_id = t.tenant_id AND e.subject_id = t.id"
+    );
+    let capture = is_capture();
+    let change = format!("(CASE WHEN {capture} THEN 0 ELSE t.points END)");
+    let frozen = format!(
+        "(t.frozen + CASE WHEN t.type IN ('HOLD', 'RELEASE') THEN -t.points WHEN {capture} THEN t.points ELSE 0 END)"
+    );
+    let allocated = dialect.allocated("t");
+    let expected_parts = format!("(CASE WHEN t.type IN {EARN} THEN 0 ELSE abs(t.points) END)");
+    let checks = vec![
+        equal("T4", "each balance continues the one before", "balance_before", "t.balance_before", "t.balance"),
+        equal("T5", "sequences have no gaps", "sequence", "t.sequence", "(t.preceding + 1)"),
+        equal(
+            "T6",
+            "the balance changes by the points, except for a capture",
+            "the change",
+            "(t.balance_after - t.balance_before)",
+            &change,
+        ),
+        check(
+            "T7",
+            "points come in positive and go out negative",
+            format!(
+                "CASE WHEN t.type IN {EARN} OR t.type IN ('RELEASE', 'REFUND') THEN t.points <= 0 \
+                 WHEN t.type = 'CLAWBACK' THEN t.points > 0 \
+                 WHEN t.type IN {USE} OR t.type IN ('HOLD', 'EXPIRE', 'DEDUCT_ADMIN') THEN t.points >= 0 ELSE true END"
+            ),
+            "t.type || ' of ' || t.points",
+        ),
+        equal(
+            "T8",
+            "a transaction's allocations add up to its points",
+            "the sum of allocations",
+            &allocated,
+            &expected_parts,
+        ),
+        check(
+            "T11",
+            "a transaction has an account",
+            "a.member_id IS NULL",
+            "'member ' || t.member_id || ' has no account'",
+        ),
+        check(
+            "T12",
+            "a reversal names a transaction of the same member that can be reversed",
+            format!(
+                "t.reverses_id IS NOT NULL AND (o.id IS NULL OR o.member_id <> t.member_id OR NOT (\
+                 (t.type = 'CLAWBACK' AND o.type IN {EARN}) OR \
+                 (t.type = 'REFUND' AND (o.type IN {USE} OR o.type = 'DEDUCT_ADMIN'))))"
+            ),
+            says("it reverses nothing that can be reversed"),
+        ),
+        check(
+            "T14",
+            "every reversal is counted",
+            "t.reverses_id IS NOT NULL AND r.transaction_id IS NULL",
+            format!("'no count of what was reversed of ' || {}", dialect.id("ptx_", "t.reverses_id")),
+        ),
+        check(
+            "T15",
+            "a grant names the lot it made",
+            format!(
+                "t.type IN {EARN} AND (l.id IS NULL OR l.transaction_id <> t.id OR l.points <> t.points \
+                 OR l.member_id <> t.member_id OR coalesce(t.expires_at, {never}) <> l.expires_at)",
+                never = i64::MAX
+            ),
+            format!("'its lot is missing or another: ' || {}", dialect.id("lot_", "t.lot_id")),
+        ),
+        equal("T16", "each frozen balance continues the one before", "frozen_after", "t.frozen_after", &frozen),
+        check(
+            "T17",
+            "debt grows only by a claw-back of a grant, and shrinks only by settling it",
+            "CASE WHEN t.type = 'CLAWBACK' AND t.reverses_id IS NOT NULL THEN t.debt_after < t.debt \
+             WHEN t.type = 'CLAWBACK' THEN t.debt_after <> t.debt + t.points ELSE t.debt_after <> t.debt END",
+            "'debt_after is ' || t.debt_after || ' after ' || t.debt",
+        ),
+        check(
+            "T18",
+            "a transaction names what its type requires, and nothing else",
+            format!(
+                "(t.lot_id IS NULL AND t.type IN {EARN}) \
+                 OR (t.lot_id IS NOT NULL AND t.type NOT IN {EARN} AND t.type <> 'REFUND') \
+                 OR (t.hold_id IS NULL AND t.type IN ('HOLD', 'RELEASE')) \
+                 OR (t.hold_id IS NOT NULL AND t.type NOT IN ('HOLD', 'RELEASE') AND t.type NOT IN {USE}) \
+                 OR (t.reverses_id IS NULL AND (t.type = 'REFUND' OR (t.type = 'CLAWBACK' AND t.points = 0))) \
+                 OR (t.reverses_id IS NOT NULL AND t.type NOT IN ('REFUND', 'CLAWBACK')) \
+                 OR (t.expires_at IS NOT NULL AND t.type NOT IN {EARN})"
+            ),
+            "'a ' || t.type || ' lacks a reference, or has one too many'",
+        ),
+        check(
+            "T19",
+            "nothing is recorded before it happens",
+            "t.recorded_at < t.occurred_at",
+            differs("recorded_at", "t.recorded_at", "t.occurred_at || ' or later'"),
+        ),
+        check(
+            "T20",
+            "a refund names the grace lot it made",
+            "t.type = 'REFUND' AND t.lot_id IS NOT NULL \
+             AND (l.id IS NULL OR l.transaction_id <> t.id OR l.member_id <> t.member_id)",
+            says("its grace lot is missing or another"),
+        ),
+        check(
+            "T21",
+            "a line of a hold or of a reversal carries its reference",
+            format!(
+                "(t.type = 'HOLD' OR {capture}) AND h.id IS NOT NULL \
+                 AND (t.reference IS DISTINCT FROM h.reference OR t.remark IS DISTINCT FROM h.remark) \
+                 OR o.id IS NOT NULL AND t.reference IS DISTINCT FROM o.reference"
+            ),
+            differs("reference", "t.reference", "coalesce(h.reference, o.reference)"),
+        ),
+        check(
+            "T22",
+            "a transaction's allocations can be read",
+            format!("NOT ({})", dialect.is_allocations("t.allocations")),
+            says("its allocations are no list of lots and points"),
+        ),
+        equal(
+            "E3",
+            "every transaction outside holds is told by one event",
+            "the count of events",
+            "coalesce(e.n, 0)",
+            "CASE WHEN t.hold_id IS NULL THEN 1 ELSE 0 END",
+        ),
+        check(
+            "H6",
+            "a transaction's hold exists and is the same member's",
+            "t.hold_id IS NOT NULL AND (h.id IS NULL OR h.member_id <> t.member_id)",
+            format!("{} || ' is no hold of this member'", dialect.id("hold_", "t.hold_id")),
+        ),
+    ];
+    Group { with: String::new(), rows, owner: Some("t"), key: dialect.id("ptx_", "t.id"), checks }
+}
+
+fn allocations(dialect: Dialect) -> Group {
+    let columns = "t.tenant_id, t.id, t.member_id, t.type, t.hold_id, t.occurred_at";
+    let rows = format!(
+        "{} t LEFT JOIN mkt_points_lot l ON l.tenant_id = t.tenant_id AND l.id = t.lot_part",
+        dialect.allocations(columns, "mkt_points_transaction")
+    );
+    let spends = format!("((t.type IN {USE} AND t.hold_id IS NULL) OR t.type IN ('HOLD', 'DEDUCT_ADMIN'))");
+    let checks = vec![
+        check(
+            "T9",
+            "points are taken from lots that could be spent then",
+            format!("{spends} AND (l.expires_at <= t.occurred_at OR l.available_from > t.occurred_at)"),
+            says("a lot was not spendable at that time"),
+        ),
+        check(
+            "T10",
+            "allocations name lots of the same member",
+            "l.id IS NULL OR l.member_id <> t.member_id",
+            format!("{} || ' is no lot of this member'", dialect.id("lot_", "t.lot_part")),
+        ),
+        check(
+            "T23",
+            "points expire from lots that had expired",
+            "t.type = 'EXPIRE' AND l.expires_at > t.occurred_at",
+            says("the lot had not expired then"),
+        ),
+    ];
+    Group { with: String::new(), rows, owner: Some("t"), key: dialect.id("ptx_", "t.id"), checks }
+}
+
+fn reversals(dialect: Dialect) -> Group {
+    // What a claw-back could not take became debt: the difference to the line before.
+    let rows = format!(
+        "mkt_points_reversal r LEFT JOIN \
+         (SELECT t.tenant_id, t.reverses_id, sum(abs(t.points) + CASE t.type WHEN 'CLAWBACK' \
+          THEN t.debt_after - coalesce(p.debt_after, 0) ELSE 0 END) AS points \
+          FROM mkt_points_transaction t LEFT JOIN mkt_points_transaction p \
+          ON p.tenant_id = t.tenant_id AND p.member_id = t.member_id AND p.sequence = t.sequence - 1 \
+          WHERE t.reverses_id IS NOT NULL GROUP BY t.tenant_id, t.reverses_id) u \
+         ON u.tenant_id = r.tenant_id AND u.reverses_id = r.transaction_id \
+         LEFT JOIN mkt_points_transaction o ON o.tenant_id = r.tenant_id AND o.id = r.transaction_id \
+         AND (o.type IN {EARN} OR o.type IN {USE} OR o.type = 'DEDUCT_ADMIN')"
+    );
+    let checks = vec![
+        check(
+            "T13",
+            "what was reversed is what the reversals undid, debt included, and never more than there was",
+            "r.reversed <> coalesce(u.points, 0) OR r.reversed > r.points",
+            differs("reversed", "r.reversed", "coalesce(u.points, 0) || ' of ' || r.points"),
+        ),
+        equal("T24", "a count of reversals bears its original's points", "points", "r.points", "abs(o.points)"),
+    ];
+    Group { with: String::new(), rows, owner: Some("r"), key: dialect.id("ptx_", "r.transaction_id"), checks }
+}

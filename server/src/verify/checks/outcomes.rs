@@ -1,0 +1,64 @@
+//! X4: the answers recorded under idempotency keys.
+
+use scrip_domain::Outcome;
+
+use super::{Dialect, Reading};
+
+/// Every outcome must be readable, or a retry could not be answered; and what it names must exist, but for a template that
+/// was deleted since.
+pub fn reading(dialect: Dialect) -> Reading {
+    // An outcome's JSON begins with its kind and the id of what it names: {"Coupon":{"i":"cpn_...
+    let (key, kind, named) = match dialect {
+        Dialect::Sqlite => (
+            "lower(hex(i.key))",
+            "substr(outcome, 3, instr(outcome, '\":') - 3)",
+            "unhex(substr(outcome, instr(outcome, '_') + 1, 32))",
+        ),
+        Dialect::Postgres => (
+            "encode(i.key, 'hex')",
+            "substring(outcome from '^.\"([A-Za-z]+)\":')",
+            "CAST(substring(outcome from '^[^_]*_([0-9a-f]{32})') AS uuid)",
+        ),
+    };
+    // Grouped, SQLite makes a relation of it and looks up; else it would walk the events for each outcome.
+    let deleted = "(SELECT tenant_id, subject_id FROM event WHERE type = 'coupon_template.deleted' \
+                   GROUP BY tenant_id, subject_id)";
+    let tables = [
+        ("Coupon", "mkt_user_coupon", "id"),
+        ("Transaction", "mkt_points_transaction", "id"),
+        ("Hold", "mkt_points_hold", "id"),
+        ("Template", "mkt_coupon_template", "id"),
+        ("Template", deleted, "subject_id"),
+        ("ApiKey", "api_key", "id"),
+        // A tenant is made under no tenant.
+        ("Tenant", "tenant", "tenant_id"),
+    ];
+    let mut joins = String::new();
+    let mut found = Vec::new();
+    for (number, (kind, table, column)) in tables.iter().enumerate() {
+        let owner = if *kind == "Tenant" { String::new() } else { format!("r{number}.tenant_id = i.tenant_id AND ") };
+        joins += &format!(
+            " LEFT JOIN {table} r{number} \
+             ON {owner}r{number}.{column} = CASE i.kind WHEN '{kind}' THEN i.named END"
+        );
+        found.push(format!("r{number}.{column}"));
+    }
+    Reading {
+        id: "X4",
+        title: "recorded outcomes can be read, and what they name exists",
+        sql: format!(
+            "SELECT i.tenant_id, {key} AS key, i.outcome, coalesce({}) IS NOT NULL AS found FROM \
+             (SELECT tenant_id, key, outcome, {kind} AS kind, {named} AS named FROM idempotency) i{joins}",
+            found.join(", ")
+        ),
+        judge: |row| {
+            let outcome = match row.json::<Outcome>(2) {
+                Ok(outcome) => outcome,
+                Err(error) => return Ok(Some(format!("the recorded outcome cannot be read: {error}"))),
+            };
+            let names_nothing = matches!(outcome, Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_));
+            let is_found = names_nothing || row.bool(3)?;
+            Ok((!is_found).then(|| "what the recorded outcome names does not exist".to_owned()))
+        },
+    }
+}

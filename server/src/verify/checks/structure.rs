@@ -1,0 +1,166 @@
+//! X: what the schema promises is still there: indexes, constraints, owners.
+
+use super::{Check, Dialect, Group, check, says};
+use crate::store::StoreError;
+use crate::store::migrate::MIGRATIONS;
+
+/// The tables whose rows are verified.
+pub const TABLES: [&str; 13] = [
+    "tenant",
+    "api_key",
+    "mkt_coupon_template",
+    "mkt_coupon_template_version",
+    "mkt_coupon_template_use",
+    "mkt_user_coupon",
+    "mkt_points_account",
+    "mkt_points_lot",
+    "mkt_points_transaction",
+    "mkt_points_hold",
+    "mkt_points_reversal",
+    "event",
+    "idempotency",
+];
+
+/// The indexes that hot queries and uniqueness rest on.
+const INDEXES: [&str; 19] = [
+    "uq_api_key_secret",
+    "idx_template_tenant_status",
+    "idx_template_tenant_type",
+    "idx_template_distribution_time",
+    "uq_user_coupon_sequence",
+    "idx_user_coupon_member",
+    "idx_user_coupon_template",
+    "idx_user_coupon_expire",
+    "idx_user_coupon_lock",
+    "idx_points_account_member",
+    "idx_points_account_total",
+    "idx_points_lot_open",
+    "idx_points_lot_expire",
+    "idx_points_transaction_member",
+    "idx_points_transaction_type",
+    "idx_points_transaction_expire",
+    "idx_points_hold_member",
+    "idx_points_hold_expire",
+    "idx_idempotency_created",
+];
+
+pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
+    Ok(vec![indexes(dialect), soundness(dialect), tenants(), constraints(dialect)?, keys(dialect)])
+}
+
+fn indexes(dialect: Dialect) -> Group {
+    let existing = match dialect {
+        Dialect::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'index'",
+        Dialect::Postgres => {
+            "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
+             JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE n.nspname = current_schema() AND i.indisvalid AND i.indisready"
+        }
+    };
+    let broken = format!("w.name NOT IN ({existing})");
+    let checks = vec![check("X1", "every index exists and is valid", broken, says("the index is missing or invalid"))];
+    of_schema(named(INDEXES.into_iter()), "w.name", checks)
+}
+
+fn soundness(dialect: Dialect) -> Group {
+    match dialect {
+        Dialect::Sqlite => of_schema(
+            "pragma_integrity_check w".into(),
+            "'integrity_check'",
+            vec![check("X2", "the database file is sound", "w.integrity_check <> 'ok'", "w.integrity_check")],
+        ),
+        Dialect::Postgres => of_schema(
+            "pg_constraint w".into(),
+            "CAST(w.conname AS text)",
+            vec![check(
+                "X2",
+                "every constraint is validated",
+                "w.connamespace = CAST(current_schema() AS regnamespace) AND NOT w.convalidated",
+                says("the constraint is not validated"),
+            )],
+        ),
+    }
+}
+
+fn tenants() -> Group {
+    // An outcome may belong to no tenant; what an event tells of has a check of its own.
+    let tables = TABLES.iter().filter(|table| !matches!(**table, "tenant" | "idempotency" | "event"));
+    let owners: Vec<String> =
+        tables.map(|table| format!("SELECT DISTINCT tenant_id, '{table}' AS name FROM {table}")).collect();
+    let rows = format!("({}) r LEFT JOIN tenant t ON t.tenant_id = r.tenant_id", owners.join(" UNION ALL "));
+    let broken = "t.tenant_id IS NULL";
+    let checks =
+        vec![check("X3", "every row belongs to a tenant", broken, says("rows of a tenant that does not exist"))];
+    Group { with: String::new(), rows, owner: Some("r"), key: "r.name".into(), checks }
+}
+
+/// SQLite keeps a table's text, so it must be the one that the migrations make. PostgreSQL keeps constraints by name.
+fn constraints(dialect: Dialect) -> Result<Group, StoreError> {
+    let title = "every table has the keys and constraints it was made with";
+    if dialect == Dialect::Postgres {
+        let broken = "w.name NOT IN (SELECT conname FROM pg_constraint \
+                      WHERE connamespace = CAST(current_schema() AS regnamespace))";
+        let checks = vec![check("X5", title, broken, says("the constraint is missing"))];
+        return Ok(of_schema(named(CONSTRAINTS.iter().flat_map(|names| names.split_whitespace())), "w.name", checks));
+    }
+    let model = rusqlite::Connection::open_in_memory()?;
+    for migration in MIGRATIONS {
+        model.execute_batch(migration.sqlite)?;
+    }
+    let mut tables = model.prepare("SELECT name, sql FROM sqlite_master WHERE type = 'table'")?;
+    let tables = tables
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+        .map(|table| table.map(|(name, sql)| format!("SELECT '{name}' AS name, '{}' AS sql", sql.replace('\'', "''"))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let rows =
+        format!("({}) w LEFT JOIN sqlite_master m ON m.type = 'table' AND m.name = w.name", tables.join(" UNION ALL "));
+    let checks = vec![check("X5", title, "m.sql IS DISTINCT FROM w.sql", says("the table is missing or another"))];
+    Ok(of_schema(rows, "w.name", checks))
+}
+
+fn keys(dialect: Dialect) -> Group {
+    let checks = vec![check(
+        "X6",
+        "a key that names a member is a member's key, and the other way round",
+        "k.scope NOT IN ('OPERATOR', 'SERVICE', 'MEMBER') OR (k.scope = 'MEMBER') <> (k.member_id IS NOT NULL)",
+        "k.scope || ' of ' || coalesce(k.member_id, 'nobody')",
+    )];
+    Group { with: String::new(), rows: "api_key k".into(), owner: Some("k"), key: dialect.id("key_", "k.id"), checks }
+}
+
+/// Checks of what belongs to no tenant.
+fn of_schema(rows: String, key: &str, checks: Vec<Check>) -> Group {
+    Group { with: String::new(), rows, owner: None, key: key.into(), checks }
+}
+
+/// The names as the relation `w`.
+fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("SELECT '{name}' AS name")).collect();
+    format!("({}) w", names.join(" UNION ALL "))
+}
+
+/// PostgreSQL's names: a constraint without one of its own is called after its table and column.
+const CONSTRAINTS: [&str; 13] = [
+    "tenant_pkey tenant_refund_grace_days_check",
+    "api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
+    "platform_key_pkey platform_key_id_check",
+    "mkt_coupon_template_pkey ck_template_stock mkt_coupon_template_claimed_count_check \
+     mkt_coupon_template_remaining_stock_check mkt_coupon_template_version_check mkt_coupon_template_tenant_id_fkey",
+    "mkt_coupon_template_version_pkey mkt_coupon_template_version_tenant_id_template_id_fkey",
+    "mkt_coupon_template_use_pkey",
+    "mkt_user_coupon_pkey ck_user_coupon_order ck_user_coupon_used mkt_user_coupon_discount_amount_check \
+     mkt_user_coupon_sequence_check mkt_user_coupon_status_check",
+    "idx_points_account_member ck_account_total mkt_points_account_available_check mkt_points_account_frozen_check \
+     mkt_points_account_used_check mkt_points_account_expired_check mkt_points_account_revoked_check \
+     mkt_points_account_debt_check mkt_points_account_sequence_check",
+    "mkt_points_lot_pkey ck_lot_points ck_lot_open mkt_points_lot_points_check mkt_points_lot_remaining_check \
+     mkt_points_lot_held_check mkt_points_lot_used_check mkt_points_lot_expired_check mkt_points_lot_revoked_check \
+     mkt_points_lot_moved_check",
+    "mkt_points_transaction_pkey ck_transaction_balance mkt_points_transaction_sequence_check \
+     mkt_points_transaction_balance_before_check mkt_points_transaction_balance_after_check \
+     mkt_points_transaction_frozen_after_check mkt_points_transaction_debt_after_check",
+    "mkt_points_hold_pkey ck_hold_points ck_hold_closed mkt_points_hold_points_check mkt_points_hold_captured_check \
+     mkt_points_hold_released_check mkt_points_hold_status_check",
+    "mkt_points_reversal_pkey ck_reversal_bound",
+    "event_pkey idempotency_pkey schema_migration_pkey",
+];

@@ -1,0 +1,151 @@
+//! C: templates against their versions, their coupons, their uses and their events.
+
+use scrip_domain::coupon::Definition;
+
+use super::{Check, Dialect, Group, Reading, check, differs, equal, says};
+
+pub fn groups(dialect: Dialect) -> Vec<Group> {
+    vec![templates(dialect), versions(dialect), uses(dialect)]
+}
+
+fn templates(dialect: Dialect) -> Group {
+    let kind = |name: &str| format!("sum(CASE type WHEN 'coupon_template.{name}' THEN 1 ELSE 0 END)");
+    let rows = format!(
+        "mkt_coupon_template t \
+         LEFT JOIN versions v ON v.tenant_id = t.tenant_id AND v.template_id = t.id AND v.version = t.version \
+         LEFT JOIN (SELECT tenant_id, template_id, count(*) AS n, min(version) AS oldest, max(version) AS newest, \
+          max(CASE version WHEN 1 THEN created_at END) AS began_at FROM mkt_coupon_template_version \
+          GROUP BY tenant_id, template_id) s ON s.tenant_id = t.tenant_id AND s.template_id = t.id \
+         LEFT JOIN (SELECT tenant_id, template_id, count(*) AS claimed, \
+          sum(CASE status WHEN 'USED' THEN 1 ELSE 0 END) AS used FROM mkt_user_coupon \
+          GROUP BY tenant_id, template_id) n ON n.tenant_id = t.tenant_id AND n.template_id = t.id \
+         LEFT JOIN (SELECT tenant_id, template_id, sum(used_count) AS used FROM mkt_coupon_template_use \
+          GROUP BY tenant_id, template_id) u ON u.tenant_id = t.tenant_id AND u.template_id = t.id \
+         LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n, {} - {} AS disabled, \
+          sum(CASE type WHEN 'coupon_template.created' THEN {} WHEN 'coupon_template.stock_changed' THEN {} END) AS stock, \
+          max(CASE type WHEN 'coupon_template.created' THEN {} END) AS first_stock \
+          FROM event WHERE type LIKE 'coupon_template.%' GROUP BY tenant_id, subject_id) e \
+         ON e.tenant_id = t.tenant_id AND e.subject_id = t.id",
+        kind("disabled"),
+        kind("enabled"),
+        dialect.number("data", "total_stock"),
+        dialect.number("data", "change"),
+        dialect.number("data", "total_stock"),
+    );
+    let checks = vec![
+        check(
+            "C1",
+            "stock: total = remaining + claimed, nothing negative",
+            "t.remaining_stock < 0 OR t.claimed_count < 0 OR t.total_stock <> t.remaining_stock + t.claimed_count \
+             OR (t.total_stock IS NULL) <> (t.remaining_stock IS NULL)",
+            differs("total_stock", "t.total_stock", "(t.remaining_stock + t.claimed_count)"),
+        ),
+        equal("C2", "claimed_count counts the coupons", "claimed_count", "t.claimed_count", "coalesce(n.claimed, 0)"),
+        equal(
+            "C3",
+            "the count of uses counts the used coupons",
+            "used_count",
+            "coalesce(u.used, 0)",
+            "coalesce(n.used, 0)",
+        ),
+        check(
+            "C7",
+            "a template's versions are numbered 1 to the current one, without gaps",
+            "coalesce(s.n, 0) <> t.version OR s.oldest <> 1 OR s.newest <> t.version",
+            differs(
+                "version",
+                "t.version",
+                "coalesce(s.n, 0) || ' versions, from ' || coalesce(s.oldest, 0) || ' to ' || coalesce(s.newest, 0)",
+            ),
+        ),
+        check(
+            "C14",
+            "a template's columns are those of its current definition",
+            "v.version IS NOT NULL AND (t.type IS DISTINCT FROM v.benefit \
+             OR t.distribution_starts_at IS DISTINCT FROM v.distribution_starts_at \
+             OR t.distribution_ends_at IS DISTINCT FROM v.distribution_ends_at)",
+            differs(
+                "it",
+                "t.type || ', ' || coalesce(t.distribution_starts_at, 0) || ' to ' || coalesce(t.distribution_ends_at, 0)",
+                "v.benefit || ', ' || coalesce(v.distribution_starts_at, 0) || ' to ' \
+                 || coalesce(v.distribution_ends_at, 0)",
+            ),
+        ),
+        check(
+            "C16",
+            "a template began with its first version and was changed by its current one",
+            "t.created_at IS DISTINCT FROM s.began_at OR t.updated_at IS DISTINCT FROM v.created_at",
+            differs("its time", "t.created_at || ' to ' || t.updated_at", "s.began_at || ' to ' || v.created_at"),
+        ),
+        equal("E17", "every version of a template is told by one event", "version", "t.version", "coalesce(e.n, 0)"),
+        check(
+            "E18",
+            "a template is enabled or disabled as its events say",
+            "coalesce(e.disabled, 0) <> CASE WHEN t.enabled THEN 0 ELSE 1 END",
+            says("enabled is wrong"),
+        ),
+        check(
+            "E19",
+            "a template's stock is what its events say, where they tell the first stock",
+            "e.first_stock IS NOT NULL AND t.total_stock IS DISTINCT FROM e.stock",
+            differs("total_stock", "t.total_stock", "e.stock"),
+        ),
+    ];
+    Group { with: dialect.versions(), rows, owner: Some("t"), key: dialect.id("tpl_", "t.id"), checks }
+}
+
+/// Each version beside the one before it and the event that tells of it: the n-th event of a template made its version n.
+fn versions(dialect: Dialect) -> Group {
+    let rows = "mkt_coupon_template_version v \
+        LEFT JOIN mkt_coupon_template t ON t.tenant_id = v.tenant_id AND t.id = v.template_id \
+        LEFT JOIN mkt_coupon_template_version p \
+        ON p.tenant_id = v.tenant_id AND p.template_id = v.template_id AND p.version = v.version - 1 \
+        LEFT JOIN (SELECT tenant_id, subject_id, type, occurred_at, \
+         row_number() OVER (PARTITION BY tenant_id, subject_id ORDER BY tx, ordinal) AS n FROM event \
+         WHERE type LIKE 'coupon_template.%') e \
+        ON e.tenant_id = v.tenant_id AND e.subject_id = v.template_id AND e.n = v.version";
+    let checks = vec![
+        orphan("C17", "a version belongs to a template"),
+        check(
+            "C18",
+            "only an update changes a definition",
+            "e.type NOT IN ('coupon_template.created', 'coupon_template.updated') AND v.definition <> p.definition",
+            "'the definition differs from the version before, after ' || e.type",
+        ),
+        check(
+            "E20",
+            "a version's event tells its time, and that it was created or changed",
+            "e.type IS NULL OR e.occurred_at <> v.created_at OR (e.type = 'coupon_template.created') <> (v.version = 1)",
+            differs("it", "v.created_at", "e.type || ' at ' || e.occurred_at"),
+        ),
+    ];
+    let key = version_key(dialect);
+    Group { with: String::new(), rows: rows.into(), owner: Some("v"), key, checks }
+}
+
+fn uses(dialect: Dialect) -> Group {
+    let rows = "mkt_coupon_template_use v LEFT JOIN mkt_coupon_template t \
+                ON t.tenant_id = v.tenant_id AND t.id = v.template_id";
+    let checks = vec![orphan("C19", "a count of uses belongs to a template")];
+    let key = dialect.id("tpl_", "v.template_id");
+    Group { with: String::new(), rows: rows.into(), owner: Some("v"), key, checks }
+}
+
+fn orphan(id: &'static str, title: &'static str) -> Check {
+    check(id, title, "t.id IS NULL", says("the template does not exist"))
+}
+
+fn version_key(dialect: Dialect) -> String {
+    format!("{} || ' version ' || v.version", dialect.id("tpl_", "v.template_id"))
+}
+
+/// C9. Checks that look into definitions cannot judge what this one names.
+pub fn reading(dialect: Dialect) -> Reading {
+    let key = version_key(dialect);
+    Reading {
+        id: "C9",
+        title: "definitions can be read",
+        sql: format!("SELECT v.tenant_id, {key} AS key, v.definition FROM mkt_coupon_template_version v"),
+        judge: |row| Ok(row.json::<Definition>(2).err().map(|error| error.to_string())),
+    }
+}

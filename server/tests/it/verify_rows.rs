@@ -1,0 +1,339 @@
+//! Single rows, each spoilt in one place: the check that is there for it must find it, and something must name the row.
+
+use crate::harness::Kind;
+use crate::verify::{Patient, check};
+
+/// One row spoilt.
+struct Corruption {
+    /// The check that must notice.
+    check: &'static str,
+    table: &'static str,
+    /// Which rows may be spoilt; the first one is.
+    pick: &'static str,
+    /// `SET ...`, or `DELETE`.
+    change: &'static str,
+    /// The prefix and the column of the id by which a violation must name it.
+    names: (&'static str, &'static str),
+}
+
+const fn row(
+    check: &'static str,
+    table: &'static str,
+    pick: &'static str,
+    change: &'static str,
+    names: (&'static str, &'static str),
+) -> Corruption {
+    Corruption { check, table, pick, change, names }
+}
+
+const ACCOUNT: &str = "mkt_points_account";
+const LOT: &str = "mkt_points_lot";
+const LINE: &str = "mkt_points_transaction";
+const HOLD: &str = "mkt_points_hold";
+const REVERSAL: &str = "mkt_points_reversal";
+const TEMPLATE: &str = "mkt_coupon_template";
+const VERSION: &str = "mkt_coupon_template_version";
+const USES: &str = "mkt_coupon_template_use";
+const COUPON: &str = "mkt_user_coupon";
+const EVENT: &str = "event";
+const ANY: &str = "1 = 1";
+const MEMBER: (&str, &str) = ("", "member_id");
+const OWN_LOT: (&str, &str) = ("lot_", "id");
+const OWN_LINE: (&str, &str) = ("ptx_", "id");
+const OWN_HOLD: (&str, &str) = ("hold_", "id");
+const OWN_TEMPLATE: (&str, &str) = ("tpl_", "id");
+const OWN_COUPON: (&str, &str) = ("cpn_", "id");
+const OWN_EVENT: (&str, &str) = ("evt_", "id");
+/// The line that made a lot.
+const MADE_BY: (&str, &str) = ("ptx_", "transaction_id");
+const OF_TEMPLATE: (&str, &str) = ("tpl_", "template_id");
+const OF_COUPON: (&str, &str) = ("cpn_", "subject_id");
+const OF_LINE: (&str, &str) = ("ptx_", "subject_id");
+const OF_HOLD: (&str, &str) = ("hold_", "subject_id");
+const ABOUT_TEMPLATE: (&str, &str) = ("tpl_", "subject_id");
+
+/// The statements mean the same in both stores.
+const CORRUPTIONS: &[Corruption] = &[
+    row("P1", ACCOUNT, ANY, "SET total_points = total_points + 1", MEMBER),
+    row("P2", ACCOUNT, ANY, "SET debt = -1", MEMBER),
+    row("P3", ACCOUNT, ANY, "SET available = available + 1, total_points = total_points + 1", MEMBER),
+    row("P4", ACCOUNT, "used > 0", "SET frozen = frozen + 1, used = used - 1", MEMBER),
+    row("P5", ACCOUNT, "expired > 0", "SET used = used + 1, expired = expired - 1", MEMBER),
+    row("P6", ACCOUNT, "used > 0", "SET expired = expired + 1, used = used - 1", MEMBER),
+    row("P7", ACCOUNT, "used > 0", "SET revoked = revoked + 1, used = used - 1", MEMBER),
+    row("P9", ACCOUNT, ANY, "SET sequence = sequence + 1", MEMBER),
+    row("P15", ACCOUNT, ANY, "SET created_at = created_at - 1", MEMBER),
+    row("P16", ACCOUNT, ANY, "SET updated_at = updated_at + 1", MEMBER),
+    row("T3", ACCOUNT, ANY, "SET debt = debt + 1", MEMBER),
+    row("T11", ACCOUNT, ANY, "DELETE", MEMBER),
+    row("L5", LOT, "used > 0", "SET used = used - 1, revoked = revoked + 1", OWN_LOT),
+    row("L10", LOT, "revoked > 0", "SET revoked = revoked - 1, moved = moved + 1", OWN_LOT),
+    row("L11", LOT, "moved > 0", "SET moved = moved - 1, used = used + 1", OWN_LOT),
+    row("L6", LOT, "expired > 0", "SET expired = expired - 1, used = used + 1", OWN_LOT),
+    row("L7", LOT, "held > 0", "SET held = held - 1, remaining = remaining + 1", OWN_LOT),
+    row("L8", LOT, "held > 0", "SET held = held + 1, points = points + 1", OWN_LOT),
+    row("L1", LOT, ANY, "SET points = points + 1", OWN_LOT),
+    row("L2", LOT, ANY, "SET open = NOT open", OWN_LOT),
+    row("L3", LOT, ANY, "SET member_id = 'nobody'", OWN_LOT),
+    row("L4", LOT, ANY, "SET transaction_id = id", OWN_LOT),
+    row("L9", LOT, ANY, "SET available_from = available_from - 1", OWN_LOT),
+    row("L9", LOT, ANY, "SET created_at = created_at + 1", OWN_LOT),
+    row("L12", LOT, IS_GRACE, "SET expires_at = expires_at + 1", OWN_LOT),
+    row("L12", LOT, IS_GRACE, "SET points = points + 1, remaining = remaining + 1", OWN_LOT),
+    row(
+        "T15",
+        LOT,
+        "NOT (transaction_id IN (SELECT id FROM mkt_points_transaction WHERE type = 'REFUND'))",
+        "SET expires_at = expires_at - 1",
+        MADE_BY,
+    ),
+    row("T15", LOT, "remaining > 0", "SET points = points + 1, remaining = remaining + 1", MADE_BY),
+    row("T10", LOT, "used > 0", "DELETE", OWN_LOT),
+    row(
+        "T4",
+        LINE,
+        "sequence = 3",
+        "SET balance_before = balance_before + 1, balance_after = balance_after + 1",
+        OWN_LINE,
+    ),
+    row("T5", LINE, "sequence > 1", "SET sequence = sequence + 100000", OWN_LINE),
+    row("T6", LINE, "type = 'EARN_ORDER'", "SET points = points + 1", OWN_LINE),
+    row("T6", LINE, IS_CAPTURE, "SET hold_id = NULL", OWN_LINE),
+    row("T7", LINE, "type = 'EXPIRE'", "SET points = -points", OWN_LINE),
+    row("T8", LINE, "type = 'USE_ORDER'", "SET allocations = '[]'", OWN_LINE),
+    row("T9", LINE, "type = 'USE_PRODUCT'", "SET occurred_at = 1", OWN_LINE),
+    row("T10", LINE, OTHERS_ALLOCATIONS, TAKE_OTHERS_ALLOCATIONS, OWN_LINE),
+    row("T11", LINE, ANY, "SET member_id = 'nobody'", OWN_LINE),
+    row("T12", LINE, "type = 'REFUND'", "SET reverses_id = id", OWN_LINE),
+    row("T15", LINE, "type = 'EARN_TASK' AND expires_at IS NOT NULL", "SET expires_at = expires_at + 1", OWN_LINE),
+    row("T16", LINE, ANY, "SET frozen_after = frozen_after + 1", OWN_LINE),
+    row("T17", LINE, "type = 'EARN_ORDER'", "SET debt_after = debt_after + 1", OWN_LINE),
+    row(
+        "T17",
+        LINE,
+        "type = 'CLAWBACK' AND reverses_id IS NOT NULL AND points < 0",
+        "SET reverses_id = NULL",
+        OWN_LINE,
+    ),
+    row("T18", LINE, "type = 'HOLD'", "SET hold_id = NULL", OWN_LINE),
+    row("T18", LINE, "type = 'RELEASE'", "SET hold_id = NULL", OWN_LINE),
+    row("T18", LINE, "type = 'REFUND'", "SET reverses_id = NULL", OWN_LINE),
+    row("T18", LINE, "type = 'EARN_CHECKIN'", "SET lot_id = NULL", OWN_LINE),
+    row("T18", LINE, "type = 'USE_COUPON'", "SET expires_at = 1", OWN_LINE),
+    row("T18", LINE, "type = 'EXPIRE'", "SET reverses_id = id", OWN_LINE),
+    row("T19", LINE, "type = 'HOLD'", "SET recorded_at = occurred_at - 1", OWN_LINE),
+    row("T20", LINE, "type = 'REFUND' AND lot_id IS NOT NULL", "SET lot_id = id", OWN_LINE),
+    row("T21", LINE, "type = 'REFUND'", "SET reference = 'another'", OWN_LINE),
+    row("T21", LINE, "type = 'HOLD'", "SET remark = 'another'", OWN_LINE),
+    row("T22", LINE, "type = 'EARN_ORDER'", "SET allocations = ''", OWN_LINE),
+    row("T23", LINE, "type = 'EXPIRE'", "SET occurred_at = 1", OWN_LINE),
+    row("E9", LINE, "type = 'EARN_ORDER'", "SET type = 'EARN_TASK'", OWN_LINE),
+    row("E9", LINE, "type = 'USE_ORDER' AND hold_id IS NULL", "SET type = 'DEDUCT_ADMIN'", OWN_LINE),
+    row("E9", LINE, "type = 'EARN_ORDER'", "SET occurred_at = occurred_at - 1", OWN_LINE),
+    row("E9", LINE, "type = 'USE_ORDER' AND hold_id IS NULL", "SET recorded_at = recorded_at + 1", OWN_LINE),
+    row("L4", LINE, "type = 'REFUND' AND lot_id IS NOT NULL", "SET lot_id = NULL", ("lot_", "lot_id")),
+    row("P9", LINE, "type = 'USE_ORDER' AND sequence > 1", "DELETE", MEMBER),
+    row("H3", LINE, "type = 'HOLD'", "DELETE", ("hold_", "hold_id")),
+    row("H5", LINE, "type = 'RELEASE'", "DELETE", ("hold_", "hold_id")),
+    row("H4", LINE, IS_CAPTURE, "DELETE", ("hold_", "hold_id")),
+    row("H1", HOLD, "status <> 'OPEN'", "SET released = released + 1", OWN_HOLD),
+    row("H2", HOLD, ANY, "SET allocations = '[]'", OWN_HOLD),
+    row("H3", HOLD, ANY, "SET points = points + 1", OWN_HOLD),
+    row("H4", HOLD, "captured > 1", "SET captured = captured - 1, released = released + 1", OWN_HOLD),
+    row("H6", HOLD, ANY, "DELETE", OWN_HOLD),
+    row("H7", HOLD, ANY, "SET created_at = created_at - 1", OWN_HOLD),
+    row("H8", LINE, "type = 'RELEASE'", "SET allocations = '[]'", ("hold_", "hold_id")),
+    row("H9", HOLD, "status = 'RELEASED'", "SET status = 'EXPIRED'", OWN_HOLD),
+    row("H9", HOLD, "status = 'EXPIRED'", "SET status = 'RELEASED'", OWN_HOLD),
+    row("H9", HOLD, "status = 'CAPTURED'", "SET closed_at = closed_at - 1", OWN_HOLD),
+    row("H9", HOLD, "status = 'CAPTURED'", "SET expires_at = created_at", OWN_HOLD),
+    row("H10", HOLD, ANY, "SET allocations = '[{}'", OWN_HOLD),
+    row("T13", REVERSAL, ANY, "SET reversed = reversed + 1", MADE_BY),
+    row("T24", REVERSAL, ANY, "SET points = points + 1", MADE_BY),
+    row("T14", REVERSAL, ANY, "DELETE", MADE_BY),
+    row("C1", TEMPLATE, "total_stock > 0", "SET remaining_stock = remaining_stock + 1", OWN_TEMPLATE),
+    row(
+        "C2",
+        TEMPLATE,
+        "remaining_stock > 0",
+        "SET remaining_stock = remaining_stock - 1, claimed_count = claimed_count + 1",
+        OWN_TEMPLATE,
+    ),
+    row("C7", TEMPLATE, ANY, "SET version = version + 1", OWN_TEMPLATE),
+    row("C14", TEMPLATE, ANY, "SET type = 'EXCHANGE'", OWN_TEMPLATE),
+    row("C14", TEMPLATE, ANY, "SET distribution_ends_at = 1", OWN_TEMPLATE),
+    row("C14", TEMPLATE, "distribution_starts_at IS NOT NULL", "SET distribution_starts_at = NULL", OWN_TEMPLATE),
+    row("C16", TEMPLATE, ANY, "SET created_at = created_at - 1", OWN_TEMPLATE),
+    row("C16", TEMPLATE, ANY, "SET updated_at = updated_at + 1", OWN_TEMPLATE),
+    row("C17", TEMPLATE, "claimed_count > 0", "DELETE", OWN_TEMPLATE),
+    row("E18", TEMPLATE, ANY, "SET enabled = NOT enabled", OWN_TEMPLATE),
+    row("C7", VERSION, "version = 1", "DELETE", OF_TEMPLATE),
+    row("C9", VERSION, ANY, "SET definition = '{}'", OF_TEMPLATE),
+    row(
+        "C18",
+        VERSION,
+        UNCHANGED,
+        "SET definition = replace(definition, '\"limit_per_member\":', '\"limit_per_member\":1')",
+        OF_TEMPLATE,
+    ),
+    row("E20", VERSION, "version > 1", "SET created_at = created_at + 1", OF_TEMPLATE),
+    row("C3", USES, ANY, "SET used_count = used_count - 1", OF_TEMPLATE),
+    row("C19", USES, ANY, "SET template_id = tenant_id", ("tpl_", "tenant_id")),
+    row("C4", COUPON, ANY, "SET sequence = sequence + 7", MEMBER),
+    row("C6", COUPON, ANY, "SET template_version = 999", OWN_COUPON),
+    row("C10", COUPON, ANY, "SET template_version = 999", OWN_COUPON),
+    row("C11", COUPON, ANY, "SET sequence = 1000", OWN_COUPON),
+    row("C12", COUPON, ANY, "SET valid_from = valid_from - 1", OWN_COUPON),
+    row("C12", COUPON, ANY, "SET valid_until = valid_until + 1", OWN_COUPON),
+    row("C12", COUPON, "valid_from = claimed_at", "SET claimed_at = claimed_at - 1", OWN_COUPON),
+    row("C13", COUPON, "valid_from <> claimed_at", "SET claimed_at = valid_until", OWN_COUPON),
+    row("C8", COUPON, "status = 'AVAILABLE'", "SET locked_until = 5", OWN_COUPON),
+    row("C8", COUPON, "status = 'AVAILABLE'", "SET discount_amount = 5", OWN_COUPON),
+    row("C2", COUPON, ANY, "DELETE", OF_TEMPLATE),
+    row("E2", COUPON, "status = 'AVAILABLE'", "SET status = 'EXPIRED'", OWN_COUPON),
+    row("E5", COUPON, ANY, "SET member_id = 'nobody'", OWN_COUPON),
+    row("E14", COUPON, "status = 'LOCKED'", "SET order_id = 'o-x'", OWN_COUPON),
+    row("E14", COUPON, "status = 'USED'", "SET order_id = 'o-x'", OWN_COUPON),
+    row("E14", COUPON, "status = 'USED'", "SET discount_amount = 7", OWN_COUPON),
+    row("E14", COUPON, "status = 'USED'", "SET used_at = used_at + 1", OWN_COUPON),
+    row("E1", EVENT, "type = 'coupon.claimed'", "DELETE", OF_COUPON),
+    row("E12", EVENT, "type = 'coupon.locked'", "DELETE", OF_COUPON),
+    row("E12", EVENT, "type = 'coupon.locked'", "SET tx = tx + 100000", OF_COUPON),
+    row("E2", EVENT, "type = 'coupon.expired'", "DELETE", OF_COUPON),
+    row("E3", EVENT, "type = 'points.granted'", "DELETE", OF_LINE),
+    row("E3", EVENT, "type = 'points.debt_settled'", "DELETE", OF_LINE),
+    row("E4", EVENT, "type = 'points.held'", "DELETE", OF_HOLD),
+    row("E4", EVENT, "type = 'points.captured'", "DELETE", OF_HOLD),
+    row("E4", EVENT, "type = 'points.released'", "SET type = 'points.captured'", OF_HOLD),
+    row("E17", EVENT, "type = 'coupon_template.stock_changed'", "DELETE", ABOUT_TEMPLATE),
+    row("E18", EVENT, "type = 'coupon_template.disabled'", "SET type = 'coupon_template.updated'", ABOUT_TEMPLATE),
+    row("E19", EVENT, FIRST_OF_TEMPLATE, "SET data = '{\"total_stock\":1000000}'", ABOUT_TEMPLATE),
+    row("E5", EVENT, "type = 'coupon.claimed'", "SET member_id = 'nobody'", OWN_EVENT),
+    row("E6", EVENT, "type = 'points.debited'", "SET subject_id = id", OWN_EVENT),
+    row("E7", EVENT, "type = 'points.held'", "SET member_id = NULL", OWN_EVENT),
+    row("E8", EVENT, "type = 'coupon.revoked'", "SET data = '{'", OWN_EVENT),
+    row("E9", EVENT, "type = 'points.granted'", "SET type = 'points.debited'", OWN_EVENT),
+    row("E9", EVENT, "type = 'points.granted'", "SET data = replace(data, '\"points\":', '\"points\":9')", OWN_EVENT),
+    row("E9", EVENT, "type = 'points.expired'", "SET occurred_at = occurred_at - 1", OWN_EVENT),
+    row("E10", EVENT, "type = 'points.held'", "SET data = replace(data, '\"points\":', '\"points\":9')", OWN_EVENT),
+    row("E10", EVENT, "type = 'points.released'", "SET occurred_at = occurred_at - 1", OWN_EVENT),
+    row("E11", EVENT, "type = 'coupon.claimed'", "SET occurred_at = occurred_at - 1", OWN_EVENT),
+    row(
+        "E11",
+        EVENT,
+        "type = 'coupon.claimed'",
+        "SET data = replace(data, '\"sequence\":', '\"sequence\":9')",
+        OWN_EVENT,
+    ),
+    row("E13", EVENT, "type = 'coupon.unlocked'", "SET data = '{\"order_id\":\"o-x\"}'", OWN_EVENT),
+    row("E13", EVENT, "type = 'coupon.returned'", "SET data = '{\"order_id\":\"o-x\"}'", OWN_EVENT),
+    row("E15", EVENT, "type = 'coupon.claimed'", "SET type = 'coupon.lost'", OWN_EVENT),
+    row("E16", EVENT, ANY, "SET actor_id = id", OWN_EVENT),
+    row("E21", EVENT, ANY, "SET tx = -tx", OWN_EVENT),
+    row("E21", EVENT, "type = 'coupon.locked'", "SET occurred_at = recorded_at + 1", OWN_EVENT),
+    row("E22", EVENT, ANY, TAKE_LAST_ID, LAST_EVENT),
+    row("E23", EVENT, "type = 'coupon_template.created'", "SET subject_id = id", OWN_EVENT),
+    row("X4", "idempotency", ANY, "SET outcome = '{\"Deleted\":'", ("", "key")),
+    row(
+        "X4",
+        "idempotency",
+        "outcome LIKE '{\"Transaction\":{\"i\":\"ptx_0%'",
+        "SET outcome = replace(outcome, '\"i\":\"ptx_0', '\"i\":\"ptx_f')",
+        ("", "key"),
+    ),
+    row("X6", "api_key", ANY, "SET scope = 'MEMBER'", ("key_", "id")),
+];
+
+const IS_GRACE: &str = "transaction_id IN (SELECT id FROM mkt_points_transaction WHERE type = 'REFUND')";
+const IS_CAPTURE: &str = "type = 'USE_ORDER' AND hold_id IS NOT NULL";
+/// A debit of as many points as a debit of another member.
+const OTHERS_ALLOCATIONS: &str = "EXISTS (SELECT 1 FROM mkt_points_transaction x WHERE x.type = 'USE_ORDER' \
+    AND r.type = 'USE_ORDER' AND x.points = r.points AND x.member_id <> r.member_id AND x.tenant_id = r.tenant_id)";
+const TAKE_OTHERS_ALLOCATIONS: &str = "SET allocations = (SELECT x.allocations FROM mkt_points_transaction x \
+    WHERE x.type = 'USE_ORDER' AND x.points = mkt_points_transaction.points \
+    AND x.member_id <> mkt_points_transaction.member_id AND x.tenant_id = mkt_points_transaction.tenant_id LIMIT 1)";
+/// A version whose definition is the one before: its template was enabled or disabled, or its stock changed.
+const UNCHANGED: &str = "EXISTS (SELECT 1 FROM mkt_coupon_template_version x WHERE x.tenant_id = r.tenant_id \
+    AND x.template_id = r.template_id AND x.version = r.version - 1 AND x.definition = r.definition)";
+/// An event that made a template which still exists.
+const FIRST_OF_TEMPLATE: &str =
+    "type = 'coupon_template.created' AND subject_id IN (SELECT id FROM mkt_coupon_template)";
+const LAST_EVENT: (&str, &str) = (
+    "evt_",
+    "(SELECT x.id FROM event x WHERE x.tenant_id = event.tenant_id \
+    ORDER BY x.tx DESC, x.ordinal DESC LIMIT 1)",
+);
+const TAKE_LAST_ID: &str = "SET id = (SELECT x.id FROM event x WHERE x.tenant_id = event.tenant_id \
+    ORDER BY x.tx DESC, x.ordinal DESC LIMIT 1)";
+
+impl Corruption {
+    fn primary_key(&self) -> &'static str {
+        match self.table {
+            ACCOUNT => "tenant_id, member_id",
+            REVERSAL => "tenant_id, transaction_id",
+            VERSION => "tenant_id, template_id, version",
+            USES => "tenant_id, template_id, stripe",
+            EVENT => "tenant_id, tx, ordinal",
+            "idempotency" => "tenant_id, key",
+            _ => "tenant_id, id",
+        }
+    }
+
+    /// The end of a statement on the one row.
+    fn the_row(&self) -> String {
+        let key = self.primary_key();
+        format!("WHERE ({key}) IN (SELECT {key} FROM {} r WHERE {} ORDER BY {key} LIMIT 1)", self.table, self.pick)
+    }
+
+    fn statement(&self) -> String {
+        match self.change {
+            "DELETE" => format!("DELETE FROM {} {}", self.table, self.the_row()),
+            change => format!("UPDATE {} {change} {}", self.table, self.the_row()),
+        }
+    }
+
+    /// Asks for the name a violation must bear.
+    fn name(&self, kind: Kind) -> String {
+        let (prefix, column) = self.names;
+        let text = match (column, kind) {
+            ("member_id", _) => column.into(),
+            ("key", Kind::Postgres) => "encode(key, 'hex')".into(),
+            (_, Kind::Sqlite) => format!("'{prefix}' || lower(hex({column}))"),
+            (_, Kind::Postgres) => format!("'{prefix}' || replace({column}::text, '-', '')"),
+        };
+        format!("SELECT {text} FROM {} {}", self.table, self.the_row())
+    }
+}
+
+async fn every_row_is_found(kind: Kind) {
+    let patient = Patient::new(kind).await;
+    let mut missed = Vec::new();
+    for corruption in CORRUPTIONS {
+        let statement = corruption.statement();
+        let Some(name) = patient.text(&corruption.name(kind)).await else {
+            missed.push(format!("nothing to spoil: {statement}"));
+            continue;
+        };
+        assert_eq!(patient.execute(&statement).await, 1, "one row is spoilt: {statement}");
+        let report = patient.verify().await;
+        let mut violations = report.checks.iter().flat_map(|check| &check.violations);
+        if check(&report, corruption.check).violations.is_empty() {
+            missed.push(format!("{} does not notice: {statement}", corruption.check));
+        } else if !violations.any(|found| found.key.contains(&name) || found.detail.contains(&name)) {
+            missed.push(format!("{name} is not named: {statement}"));
+        }
+        patient.mend(&statement).await;
+    }
+    assert!(missed.is_empty(), "{kind:?}:\n{}", missed.join("\n"));
+    patient.expect_mended().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_spoilt_row_of_a_sqlite_store_is_found() {
+    every_row_is_found(Kind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_spoilt_row_of_a_postgres_store_is_found() {
+    every_row_is_found(Kind::Postgres).await;
+}
