@@ -29,8 +29,8 @@ use checks::{Check, Dialect, Group, Reading, TABLES, groups, readings};
 
 /// Violations listed for each check; those beyond are counted.
 const LISTED: usize = 100;
-/// More connections than this would only wait for the same disk.
-const MAX_CONNECTIONS: usize = 8;
+/// Each may sort and hash beside the others, so this bounds memory as well.
+const MAX_CONNECTIONS: usize = 4;
 
 /// A row that breaks an invariant.
 #[derive(Debug, Clone, Serialize)]
@@ -145,6 +145,10 @@ pub async fn verify(
             }
             Done::Counted(counted) => rows = counted,
         }
+    }
+    // A check that panicked has sent nothing; silence must not pass for cleanliness.
+    if results.len() < work.statements.len() {
+        return Err(StoreError::Fault("a check has ended without a result".into()));
     }
     results.sort_by_key(|(place, _)| *place);
     let checks = results.into_iter().flat_map(|(_, found)| found).collect();

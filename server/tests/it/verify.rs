@@ -232,7 +232,7 @@ async fn history(kind: Kind) -> Fixture {
     fixture
 }
 
-/// What the random history may not leave: a key, and a coupon that is used.
+/// What the random history may not leave: a key, a coupon that is used and one that is locked.
 async fn finish(writer: &mut Writer, tenant: TenantId) {
     let key = ApiKey {
         id: KeyId(uuid::Uuid::now_v7()),
@@ -245,13 +245,19 @@ async fn finish(writer: &mut Writer, tenant: TenantId) {
         created_at: Timestamp(0),
     };
     run(writer, tenant, Command::CreateApiKey { key, secret_digest: [7; 32] }).await;
-    let create = Command::CreateTemplate { definition: Box::new(definition()), total_stock: Some(1) };
+    let create = Command::CreateTemplate { definition: Box::new(definition()), total_stock: Some(2) };
     let Outcome::Template(template) = run(writer, tenant, create).await else { unreachable!("a template is made") };
-    let claim = Command::Claim { template_id: template.id, member_id: member("m-1"), member_level: None };
-    let Outcome::Coupon(coupon) = run(writer, tenant, claim).await else { unreachable!("a coupon is claimed") };
-    let (coupon_id, order_id) = (coupon.id, "a-\"quoted\"-order".parse::<OrderId>().expect("an order"));
-    run(writer, tenant, Command::LockCoupon { coupon_id, order_id: order_id.clone(), expires_at: None }).await;
-    run(writer, tenant, Command::UseCoupon { coupon_id, order_id, discount_amount: Some(500) }).await;
+    let order: OrderId = "a-\"quoted\"-order".parse().expect("an order");
+    for name in ["m-1", "m-2"] {
+        let claim = Command::Claim { template_id: template.id, member_id: member(name), member_level: None };
+        let Outcome::Coupon(coupon) = run(writer, tenant, claim).await else { unreachable!("a coupon is claimed") };
+        let (coupon_id, order_id) = (coupon.id, order.clone());
+        run(writer, tenant, Command::LockCoupon { coupon_id, order_id, expires_at: None }).await;
+        if name == "m-1" {
+            let (order_id, discount_amount) = (order.clone(), Some(500));
+            run(writer, tenant, Command::UseCoupon { coupon_id, order_id, discount_amount }).await;
+        }
+    }
 }
 
 async fn run(writer: &mut Writer, tenant: TenantId, command: Command) -> Outcome {
@@ -336,12 +342,17 @@ async fn what_cannot_be_read_is_named_and_the_other_checks_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn violations_beyond_the_first_hundred_are_counted() {
+async fn violations_are_counted_beyond_the_first_hundred_and_told_by_tenant() {
     for kind in KINDS {
         let patient = Patient::new(kind).await;
         let spoilt = patient.execute("UPDATE event SET recorded_at = occurred_at - 1").await;
         let report = patient.verify().await;
         let found = check(&report, "E21");
         assert_eq!((found.count, found.violations.len()), (spoilt, 100), "{kind:?}");
+        let tenant = &found.violations[0].tenant_id;
+        let only = verify(&patient.fixture.store, tenant.parse().ok(), |_, _, _| {}).await.expect("verify runs");
+        let own = check(&only, "E21");
+        assert!(own.count > 0 && own.count < spoilt, "{kind:?}: {} of {spoilt}", own.count);
+        assert!(own.violations.iter().all(|found| found.tenant_id == *tenant), "{kind:?}");
     }
 }

@@ -274,3 +274,22 @@ impl Dialect {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_check_has_an_id_of_its_own_and_both_stores_have_the_same() {
+        let ids = |dialect| {
+            let groups = groups(dialect).expect("the schema is sound");
+            let of_groups = groups.iter().flat_map(|group| &group.checks).map(|check| check.id);
+            of_groups.chain(readings(dialect).iter().map(|reading| reading.id)).collect::<Vec<_>>()
+        };
+        let ids = [ids(Dialect::Sqlite), ids(Dialect::Postgres)];
+        assert_eq!(ids[0], ids[1]);
+        assert_eq!(ids[0].iter().collect::<HashSet<_>>().len(), ids[0].len(), "{:?}", ids[0]);
+    }
+}
