@@ -67,7 +67,7 @@ pub fn group(dialect: Dialect) -> Group {
             "a hold began with one transaction, of the same lots and time",
             "coalesce(s.began, 0) <> 1 OR s.allocations <> h.allocations OR s.began_at <> h.created_at",
             differs(
-                "the hold of ",
+                "it",
                 "h.created_at || ' ' || h.allocations",
                 "coalesce(s.began, 0) || ' of ' || s.began_at || ' ' || s.allocations",
             ),
