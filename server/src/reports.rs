@@ -34,12 +34,12 @@ impl Liability {
     /// When the store cannot be read.
     pub async fn read(store: &Store, tenant: TenantId, zone: &TimeZone, now: Timestamp) -> Result<Self, StoreError> {
         // One statement, and so one instant: the sums of the accounts, then the lots by quarter of an hour.
-        let sql = "SELECT 0 AS part, CAST(coalesce(sum(total_points), 0) AS BIGINT), CAST(coalesce(sum(used), 0) AS BIGINT), \
+        let sql = "SELECT CAST(0 AS BIGINT), CAST(coalesce(sum(total_points), 0) AS BIGINT), CAST(coalesce(sum(used), 0) AS BIGINT), \
                    CAST(coalesce(sum(expired), 0) AS BIGINT), CAST(coalesce(sum(revoked), 0) AS BIGINT), \
                    CAST(coalesce(sum(frozen), 0) AS BIGINT), CAST(coalesce(sum(debt), 0) AS BIGINT) \
                    FROM mkt_points_account WHERE tenant_id = $1 UNION ALL \
-                   SELECT 1, expires_at / 900000000, CAST(sum(remaining) AS BIGINT), CAST(sum(held) AS BIGINT), \
-                   CAST(sum(CASE WHEN expires_at <= $2 THEN remaining ELSE 0 END) AS BIGINT), 0, 0 \
+                   SELECT CAST(1 AS BIGINT), expires_at / 900000000, CAST(sum(remaining) AS BIGINT), CAST(sum(held) AS BIGINT), \
+                   CAST(sum(CASE WHEN expires_at <= $2 THEN remaining ELSE 0 END) AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
                    FROM mkt_points_lot WHERE tenant_id = $3 AND open GROUP BY expires_at / 900000000";
         let decode = |row: &Row| {
             let mut numbers = [0; 7];

@@ -377,6 +377,9 @@ impl Checked for StockRequest {
 
     fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
         let change = errors.integer("change", self.change, -MAX_STOCK..=MAX_STOCK);
+        if change == Some(0) {
+            errors.add("change", "is 0", "Send how many to add, or less than 0 to take away.");
+        }
         let effective_at = errors.effective_at(self.effective_at, now);
         Some((change?, effective_at))
     }

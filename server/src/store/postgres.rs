@@ -295,8 +295,10 @@ fn tls() -> Result<MakeRustlsConnect, StoreError> {
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(fault) = error.as_db_error() else {
-            let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-            return StoreError::Unavailable(format!("{error}{cause}"));
+            let cause = StdError::source(&error);
+            let lost = error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>());
+            let text = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+            return if lost { StoreError::Unavailable(text) } else { StoreError::Fault(text) };
         };
         let text = format!("{} ({})", fault.message(), fault.code().code());
         let code = fault.code();
@@ -330,11 +332,12 @@ const EVENTS_PER_BATCH_BITS: u32 = 24;
 /// Where a batch's events stand in the log, told when all of its rows are locked.
 ///
 /// Two things must hold. *What happened to an object stands in the order in which it happened*: a batch that waited for
-/// another's lock asks after the other has committed, so its `tx` (one past the newest transaction that has ended by then)
-/// is no smaller, and where the two are equal its `batch`, drawn from a sequence, is larger. A transaction's own number alone
-/// would not do: it is drawn at the first lock, perhaps long before the last one is gained. *Nothing appears behind a
-/// reader*: `tx` is never below the transaction's own number, and readers only see what is below the oldest transaction
-/// still running.
+/// another's lock asks after the other has committed, so its `tx` (the newest transaction that has ended by then, or its own
+/// number when that is larger) is no smaller, and where the two are equal its `batch`, drawn from a sequence, is larger. A
+/// transaction's own number alone would not do: it is drawn at the first lock, perhaps long before the last one is gained.
+/// *Nothing appears behind a reader*: `tx` is never below the transaction's own number, and readers only see what is below
+/// the oldest transaction still running. *Nothing stays hidden*: `tx` is the number of a transaction that has ended, so the
+/// last event shows without waiting for the next one.
 #[derive(Debug, Default, Clone, Copy)]
 struct Place {
     /// The transaction's own number: what to ask about when the connection breaks at COMMIT.
@@ -459,7 +462,8 @@ impl Lookup {
                 "r.tenant_id = k.tenant_id AND r.template_id = k.template_id AND r.version = k.version",
             ),
             Lookup::Place => "SELECT pg_current_xact_id()::text::bigint, \
-                              greatest(pg_current_xact_id(), pg_snapshot_xmax(pg_current_snapshot()))::text::bigint, \
+                              greatest(pg_current_xact_id()::text::bigint, \
+                              pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1), \
                               nextval('event_batch')"
                 .to_owned(),
         }

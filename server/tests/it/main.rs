@@ -4,6 +4,7 @@ mod backup;
 mod contract;
 mod doctor;
 mod harness;
+mod http;
 mod kill;
 mod model;
 mod plans;

@@ -1,0 +1,118 @@
+//! Nobody reaches what belongs to another tenant or member. The routes come from the served description, so none is forgotten.
+
+use axum::body::Bytes;
+use serde_json::{Value, json};
+
+use super::{Client, JSON, Server, Shop, start, template, text};
+use crate::harness::{KINDS, Kind};
+
+/// Ids of real objects of one tenant, by the name of the path parameter that takes them.
+async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
+    let mut client = server.client(&shop.operator).await;
+    let made = client.post("/v1/coupon-templates", template()).await.json(201);
+    let id = text(&made, "id").to_owned();
+    let coupon =
+        client.post(&format!("/v1/coupon-templates/{id}/claims"), json!({ "member_id": "m-1" })).await.json(201);
+    let grant = client.post("/v1/members/m-1/points/grants", json!({ "points": 100 })).await.json(201);
+    let hold = client.post("/v1/members/m-1/points/holds", json!({ "points": 10 })).await.json(201);
+    vec![
+        ("template_id", id),
+        ("coupon_id", text(&coupon, "id").to_owned()),
+        ("transaction_id", text(&grant, "id").to_owned()),
+        ("hold_id", text(&hold, "id").to_owned()),
+        ("member_id", "m-1".to_owned()),
+        ("tenant_id", shop.id.clone()),
+        ("key_id", format!("key_{}", "0".repeat(32))),
+    ]
+}
+
+/// A body that an operation accepts, as far as its form goes.
+fn body(path: &str) -> Value {
+    match path.rsplit('/').next().unwrap_or_default() {
+        "claims" => json!({ "member_id": "m-1" }),
+        "lock" | "use" | "unlock" | "return" => json!({ "order_id": "o-1" }),
+        "revoke" => json!({ "reason": "r" }),
+        "stock" => json!({ "change": 1 }),
+        "grants" | "debits" | "holds" => json!({ "points": 1 }),
+        "coupon-templates" => template(),
+        _ => json!({}),
+    }
+}
+
+fn operations(document: &Value) -> Vec<(String, String)> {
+    let paths = document["paths"].as_object().expect("paths");
+    let of_path = |(path, item): (&String, &Value)| {
+        let methods = item
+            .as_object()
+            .expect("an item")
+            .keys()
+            .filter(|key| ["get", "post", "put", "patch", "delete"].contains(&key.as_str()));
+        methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+    };
+    paths.iter().flat_map(of_path).collect()
+}
+
+async fn ask(client: &mut Client, method: &str, path: &str, template: &str) -> (u16, Value) {
+    let headers: &[(&str, &str)] = if method == "GET" { &[] } else { &[JSON, ("if-match", "\"1\"")] };
+    let body = if method == "GET" { Bytes::new() } else { body(template).to_string().into() };
+    let answer = client.send(method, path, headers, body).await;
+    (answer.status.as_u16(), answer.value())
+}
+
+async fn check(kind: Kind) {
+    let (_fixture, server) = start(kind).await;
+    let (own, stranger) = (server.shop().await, server.shop().await);
+    let objects = objects(&server, &own).await;
+    let mut nobody = server.client("").await;
+    let mut unknown = server.client(&format!("scrip_{}", "0".repeat(72))).await;
+    let mut other = server.client(&stranger.operator).await;
+    let mut member = server.client(&stranger.member).await;
+    let document = other.get("/openapi.json").await.json(200);
+    let before = books(&server, &own).await;
+    let mut tried = 0;
+    for (method, path) in operations(&document) {
+        let filled = objects.iter().fold(path.clone(), |path, (name, id)| path.replace(&format!("{{{name}}}"), id));
+        assert!(!filled.contains('{'), "{path}: a parameter that this test does not know");
+        if document["paths"][&path][method.to_lowercase()]["security"].is_null() {
+            continue;
+        }
+        for client in [&mut nobody, &mut unknown] {
+            assert_eq!(ask(client, &method, &filled, &path).await.0, 401, "{method} {path}");
+        }
+        let named = objects.iter().filter(|(name, _)| path.contains(&format!("{{{name}}}"))).map(|(name, _)| *name);
+        let names_object = named.clone().any(|name| !["member_id"].contains(&name));
+        for client in [&mut other, &mut member] {
+            let (status, answer) = ask(client, &method, &filled, &path).await;
+            assert!(status < 500, "{method} {path}: {answer}");
+            if names_object {
+                assert!([403, 404].contains(&status), "{method} {path} reached another tenant's object: {answer}");
+            }
+            let shown = answer.to_string();
+            for (name, id) in objects.iter().filter(|(name, _)| *name != "member_id") {
+                let echoed = answer["detail"].as_str().is_some_and(|detail| detail.contains(id.as_str()));
+                assert!(!shown.contains(id.as_str()) || echoed, "{method} {path} shows another tenant's {name}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 60, "{tried} attempts");
+    assert_eq!(books(&server, &own).await, before, "{kind:?}: nothing of the tenant was changed");
+    server.assert_sound().await;
+}
+
+/// What the tenant's own operator sees.
+async fn books(server: &Server, shop: &Shop) -> Vec<Value> {
+    let mut client = server.client(&shop.operator).await;
+    let mut seen = Vec::new();
+    for path in ["/v1/coupon-templates", "/v1/members/m-1/coupons", "/v1/members/m-1/points/transactions"] {
+        seen.push(client.get(path).await.json(200));
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_route_reaches_another_tenant() {
+    for kind in KINDS {
+        check(kind).await;
+    }
+}
