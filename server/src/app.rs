@@ -56,6 +56,7 @@ impl App {
         }
         store.ping().await.context("the schema is missing; run `scrip migrate`")?;
         let metrics = Metrics::new();
+        metrics.show_traffic(store.traffic());
         let engine = Engine::start_with(&store, settings.engine.options(), metrics.clone(), decider).await?;
         let (platform_digest, new_platform_key) = platform_key_of(&store, platform_key).await?;
         let limits = HttpLimits {

@@ -7,6 +7,8 @@ use prometheus::{
     exponential_buckets,
 };
 
+use crate::store::Traffic;
+
 /// Every metric of the process.
 pub struct Metrics {
     registry: Registry,
@@ -54,6 +56,13 @@ impl Metrics {
             jobs_run: counters("scrip_jobs_total", "Background passes", &["job", "result"]),
             registry,
         })
+    }
+
+    /// Shows what is asked of a store. Once for each store.
+    pub fn show_traffic(&self, traffic: &Traffic) {
+        for counter in [&traffic.reads, &traffic.writes, &traffic.round_trips] {
+            keep(&self.registry, Ok(counter.clone()));
+        }
     }
 
     pub fn observe_request(&self, route: &'static str, status: u16, seconds: f64) {

@@ -13,6 +13,7 @@ pub mod migrate;
 mod postgres;
 pub mod read;
 mod sqlite;
+mod traffic;
 mod value;
 
 use std::path::PathBuf;
@@ -24,7 +25,8 @@ use scrip_domain::{Answer, Envelope, State, decide};
 
 pub use definitions::Definitions;
 pub use postgres::{PostgresStore, PostgresWriter, lane_statements};
-pub use sqlite::{SqliteStore, SqliteWriter};
+pub use sqlite::{SqliteStore, SqliteWriter, batch_look_ups};
+pub use traffic::Traffic;
 pub use value::{Param, Row};
 
 /// A store's fault, as opposed to a rejection: the caller did nothing wrong.
@@ -172,6 +174,14 @@ impl Store {
         match self {
             Store::Sqlite(_) => "sqlite",
             Store::Postgres(_) => "postgres",
+        }
+    }
+
+    /// How much this process has asked of the store.
+    pub fn traffic(&self) -> &Traffic {
+        match self {
+            Store::Sqlite(store) => &store.traffic,
+            Store::Postgres(store) => &store.traffic,
         }
     }
 

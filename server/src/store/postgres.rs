@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 use super::migrate::{self, Migration};
 use super::sqlite::to_json;
+use super::traffic::{Pipeline, Traffic};
 use super::value::{Param, Row};
 use super::{BatchFailure, Definitions, StoreError, StoreOptions, decide_all, decode};
 
@@ -44,6 +45,7 @@ pub struct PostgresStore {
     pool: Pool,
     options: StoreOptions,
     pub(super) definitions: Definitions,
+    pub(super) traffic: Traffic,
 }
 
 impl PostgresStore {
@@ -71,7 +73,14 @@ impl PostgresStore {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Fault(error.to_string()))?;
-        let store = PostgresStore { config, tls, pool, options: options.clone(), definitions: Definitions::default() };
+        let store = PostgresStore {
+            config,
+            tls,
+            pool,
+            options: options.clone(),
+            definitions: Definitions::default(),
+            traffic: Traffic::new("postgres"),
+        };
         store.connect().await?;
         Ok(store)
     }
@@ -118,13 +127,21 @@ impl PostgresStore {
         Ok(pending.iter().map(|migration| migration.name).collect())
     }
 
+    /// A connection for one SELECT.
+    async fn reader(&self) -> Result<deadpool_postgres::Object, StoreError> {
+        let client = self.pool.get().await?;
+        self.traffic.reads.inc();
+        self.traffic.round_trips.inc();
+        Ok(client)
+    }
+
     pub(super) async fn query<T>(
         &self,
         sql: &str,
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.pool.get().await?;
+        let client = self.reader().await?;
         let statement = client.prepare_cached(sql).await?;
         let rows = client.query(&statement, &borrowed(parameters)).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
@@ -138,7 +155,7 @@ impl PostgresStore {
         ids: &[Uuid],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.pool.get().await?;
+        let client = self.reader().await?;
         let statement = client.prepare_cached(sql).await?;
         let rows = client.query(&statement, &[&tenant.0, &ids]).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
@@ -153,7 +170,7 @@ impl PostgresStore {
         let sql = "SELECT r.template_id, r.version, r.definition FROM unnest($2::uuid[], $3::bigint[]) \
                    AS k(template_id, version) CROSS JOIN LATERAL (SELECT * FROM mkt_coupon_template_version v \
                    WHERE v.tenant_id = $1 AND v.template_id = k.template_id AND v.version = k.version) r";
-        let client = self.pool.get().await?;
+        let client = self.reader().await?;
         let statement = client.prepare_cached(sql).await?;
         let (ids, numbers): (Vec<Uuid>, Vec<i64>) = versions.iter().map(|(id, version)| (id.0, *version)).unzip();
         let rows = client.query(&statement, &[&tenant.0, &ids, &numbers]).await?;
@@ -164,6 +181,8 @@ impl PostgresStore {
     pub(super) async fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
         let client = self.pool.get().await?;
         let statement = client.prepare_cached(sql).await?;
+        self.traffic.writes.inc();
+        self.traffic.round_trips.inc();
         Ok(client.execute(&statement, &borrowed(parameters)).await?)
     }
 
@@ -263,8 +282,47 @@ pub struct PostgresWriter {
 }
 
 struct Lane {
-    client: Client,
+    client: Counted,
     statements: Statements,
+}
+
+/// A connection whose statements and round trips are counted.
+struct Counted {
+    client: Client,
+    traffic: Traffic,
+    pipeline: Pipeline,
+}
+
+impl Counted {
+    fn new(client: Client, traffic: &Traffic) -> Counted {
+        Counted { client, traffic: traffic.clone(), pipeline: Pipeline::new(traffic.clone()) }
+    }
+
+    async fn query(&self, statement: &Statement, parameters: &[&(dyn ToSql + Sync)]) -> Rows {
+        let _under_way = self.pipeline.send();
+        self.traffic.reads.inc();
+        self.client.query(statement, parameters).await
+    }
+
+    async fn execute(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, tokio_postgres::Error> {
+        let _under_way = self.pipeline.send();
+        self.traffic.writes.inc();
+        self.client.execute(statement, parameters).await
+    }
+
+    /// BEGIN, COMMIT and ROLLBACK: they count as no statement.
+    async fn batch_execute(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        let _under_way = self.pipeline.send();
+        self.client.batch_execute(sql).await
+    }
+
+    fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
 }
 
 /// Everything a lane ever asks, prepared once. The text is in [`Statements::prepare`].
@@ -640,7 +698,7 @@ impl Lane {
         let client = store.connect().await?;
         client.batch_execute(LANE_SETTINGS).await?;
         let statements = Statements::prepare(&client).await?;
-        Ok(Lane { client, statements })
+        Ok(Lane { client: Counted::new(client, &store.traffic), statements })
     }
 }
 

@@ -3,10 +3,12 @@
 //! What it guarantees: an acknowledged commit has been synced to the disk. What bounds it: one commit at a time, which
 //! batching amortises. Checkpoints run on a connection of their own, off the commit path; the writer's own automatic
 //! checkpoint is only a backstop that keeps the log below [`WAL_BACKSTOP_PAGES`].
+//!
+//! Statements name one row each: there are no round trips to save, and a prepared look-up by its key costs microseconds.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -20,6 +22,7 @@ use uuid::Uuid;
 
 use super::decode;
 use super::migrate::{self, Migration};
+use super::traffic::Traffic;
 use super::value::{Param, Row};
 use super::{Definitions, StoreError, StoreOptions, decide_all};
 
@@ -39,6 +42,7 @@ pub struct SqliteStore {
     readers: Vec<Mutex<Connection>>,
     next_reader: AtomicUsize,
     pub(super) definitions: Definitions,
+    pub(super) traffic: Traffic,
 }
 
 impl SqliteStore {
@@ -62,6 +66,7 @@ impl SqliteStore {
             readers,
             next_reader: AtomicUsize::new(0),
             definitions: Definitions::default(),
+            traffic: Traffic::new("sqlite"),
         })
     }
 
@@ -102,7 +107,7 @@ impl SqliteStore {
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        query(&self.reader(), sql, parameters, decode)
+        Session { connection: &self.reader(), traffic: &self.traffic }.query(sql, parameters, decode)
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -116,6 +121,7 @@ impl SqliteStore {
     /// Writes one statement outside any batch: definitions that no command touches.
     pub(super) fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
         let connection = open_writer(&self.path)?;
+        self.traffic.writes.inc();
         Ok(connection.execute(&numbered(sql), rusqlite::params_from_iter(parameters.iter()))? as u64)
     }
 
@@ -193,11 +199,30 @@ fn numbered(sql: &str) -> String {
     sql.replace('$', "?")
 }
 
-/// Writes one row. Anything else means that the statement has missed the row it was meant for.
-fn write_row(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<(), StoreError> {
-    match connection.prepare_cached(sql)?.execute(parameters)? {
-        1 => Ok(()),
-        rows => Err(StoreError::corrupt(format!("{rows} rows instead of one were written by: {sql}"))),
+/// A connection whose statements are counted.
+struct Session<'a> {
+    connection: &'a Connection,
+    traffic: &'a Traffic,
+}
+
+impl Session<'_> {
+    fn query<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.traffic.reads.inc();
+        query(self.connection, sql, parameters, decode)
+    }
+
+    /// Writes one row. Anything else means that the statement has missed the row it was meant for.
+    fn write_row(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<(), StoreError> {
+        self.traffic.writes.inc();
+        match self.connection.prepare_cached(sql)?.execute(parameters)? {
+            1 => Ok(()),
+            rows => Err(StoreError::corrupt(format!("{rows} rows instead of one were written by: {sql}"))),
+        }
     }
 }
 
@@ -244,7 +269,7 @@ impl SqliteWriter {
             Some(connection) => connection,
             none => none.insert(open_writer(&self.store.path)?),
         };
-        let result = run(connection, &self.store.definitions, batch);
+        let result = run(connection, &self.store, batch);
         if matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
             self.connection = None;
         }
@@ -252,157 +277,197 @@ impl SqliteWriter {
     }
 }
 
-fn run(connection: &mut Connection, known: &Definitions, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
+fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
     let keys = Keys::of(batch);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut state = load(&transaction, &keys, known)?;
+    let session = Session { connection: &transaction, traffic: &store.traffic };
+    let mut state = load(&session, &keys, &store.definitions)?;
     let mut answers = Vec::with_capacity(batch.len());
     while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
-        load_lots(&transaction, &mut state, batch[answers.len()].tenant, &needed.0, i64::MAX)?;
+        load_lots(&session, &mut state, batch[answers.len()].tenant, &needed.0, i64::MAX)?;
     }
     if state.is_unchanged() {
         return Ok(answers);
     }
+    store.traffic.writes.inc();
     let tx = transaction
         .prepare_cached("UPDATE commit_sequence SET tx = tx + 1 WHERE id = 1 RETURNING tx")?
         .query_row([], |row| row.get(0))?;
-    write(&transaction, &state.writes(), tx)?;
+    write(&session, &state.writes(), tx)?;
     transaction.commit()?;
     Ok(answers)
 }
 
-fn load(connection: &Connection, keys: &Keys, known: &Definitions) -> Result<State, StoreError> {
+/// The texts by which a batch finds its rows.
+struct LookUps {
+    tenant: String,
+    api_key: String,
+    template: String,
+    template_uses: String,
+    definition: String,
+    claimed: String,
+    coupon: String,
+    account: String,
+    open_lots: String,
+    due_holds: String,
+    hold: String,
+    original: String,
+    lot: String,
+    idempotency: String,
+}
+
+static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
+    let by_id = |columns: &str, table: &str| format!("SELECT {columns} FROM {table} WHERE tenant_id = ?1 AND id = ?2");
+    let by_member =
+        |columns: &str, table: &str| format!("SELECT {columns} FROM {table} WHERE tenant_id = ?1 AND member_id = ?2");
+    let reversed = "(SELECT r.reversed FROM mkt_points_reversal r \
+                    WHERE r.tenant_id = t.tenant_id AND r.transaction_id = t.id)";
+    LookUps {
+        tenant: format!("SELECT {} FROM tenant WHERE tenant_id = ?1", decode::TENANT),
+        api_key: by_id(&format!("{}, secret_digest", decode::API_KEY), "api_key"),
+        template: by_id(decode::TEMPLATE, "mkt_coupon_template t"),
+        template_uses: "SELECT coalesce(sum(used_count), 0) FROM mkt_coupon_template_use \
+                        WHERE tenant_id = ?1 AND template_id = ?2"
+            .to_owned(),
+        definition: "SELECT definition FROM mkt_coupon_template_version \
+                     WHERE tenant_id = ?1 AND template_id = ?2 AND version = ?3"
+            .to_owned(),
+        claimed: "SELECT sequence FROM mkt_user_coupon WHERE tenant_id = ?1 AND template_id = ?2 AND member_id = ?3 \
+                  ORDER BY sequence DESC LIMIT 1"
+            .to_owned(),
+        coupon: by_id(decode::COUPON, "mkt_user_coupon"),
+        account: by_member(decode::ACCOUNT, "mkt_points_account"),
+        open_lots: by_member(decode::LOT, "mkt_points_lot") + " AND open ORDER BY expires_at, created_at, id LIMIT ?3",
+        due_holds: by_member(decode::HOLD, "mkt_points_hold") + " AND status = 'OPEN' AND expires_at <= ?3",
+        hold: by_id(decode::HOLD, "mkt_points_hold"),
+        original: by_id(&format!("{}, {reversed}", decode::TRANSACTION), "mkt_points_transaction t"),
+        lot: by_id(decode::LOT, "mkt_points_lot"),
+        idempotency: "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = ?1 AND key = ?2".to_owned(),
+    }
+});
+
+/// How a batch finds its rows, by name: for the test of the plans.
+pub fn batch_look_ups() -> [(&'static str, &'static str); 14] {
+    let texts = &*LOOK_UPS;
+    [
+        ("tenant", &texts.tenant),
+        ("api_key", &texts.api_key),
+        ("template", &texts.template),
+        ("template_uses", &texts.template_uses),
+        ("definition", &texts.definition),
+        ("claimed", &texts.claimed),
+        ("coupon", &texts.coupon),
+        ("account", &texts.account),
+        ("open_lots", &texts.open_lots),
+        ("due_holds", &texts.due_holds),
+        ("hold", &texts.hold),
+        ("original", &texts.original),
+        ("lot", &texts.lot),
+        ("idempotency", &texts.idempotency),
+    ]
+}
+
+fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State, StoreError> {
+    let texts = &*LOOK_UPS;
     let mut state = State::empty(keys);
     for tenant in &keys.tenants {
-        let sql = ["SELECT ", decode::TENANT, " FROM tenant WHERE tenant_id = $1"].concat();
-        for row in query(connection, &sql, &[(*tenant).into()], decode::tenant)? {
+        for row in session.query(&texts.tenant, &[(*tenant).into()], decode::tenant)? {
             state.load_tenant(row);
         }
     }
     for (tenant, id) in &keys.api_keys {
-        let columns = decode::API_KEY;
-        let sql = format!("SELECT {columns}, secret_digest FROM api_key WHERE tenant_id = $1 AND id = $2");
         let decode = |row: &Row| Ok((decode::api_key(row)?, row.bytes(8)?));
-        for (key, digest) in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode)? {
+        for (key, digest) in session.query(&texts.api_key, &[(*tenant).into(), id.0.into()], decode)? {
             state.load_api_key(key, digest);
         }
     }
     for (tenant, id) in keys.templates.iter().chain(&keys.template_reads) {
-        let columns = decode::TEMPLATE;
-        let sql = format!("SELECT {columns} FROM mkt_coupon_template t WHERE t.tenant_id = $1 AND t.id = $2");
         let wants_uses = keys.template_uses.contains(&(*tenant, *id));
-        let used = if wants_uses { used_count(connection, *tenant, id.0)? } else { 0 };
+        let used = if wants_uses { used_count(session, *tenant, id.0)? } else { 0 };
         let decode = |row: &Row| {
             let version = row.int(2)?;
             let definition = match known.get(*tenant, *id, version) {
                 Some(definition) => definition,
                 None => {
-                    let definition = Arc::new(definition(connection, *tenant, id.0, version)?);
+                    let definition = Arc::new(definition(session, *tenant, id.0, version)?);
                     known.insert(*tenant, *id, version, definition.clone());
                     definition
                 }
             };
             decode::template(row, definition, used)
         };
-        for template in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode)? {
+        for template in session.query(&texts.template, &[(*tenant).into(), id.0.into()], decode)? {
             state.load_template(*tenant, template);
         }
     }
     for (tenant, template, member) in &keys.claimants {
-        let sql = "SELECT sequence FROM mkt_user_coupon WHERE tenant_id = $1 AND template_id = $2 AND member_id = $3 \
-                   ORDER BY sequence DESC LIMIT 1";
         let parameters = [(*tenant).into(), template.0.into(), member.into()];
-        for count in query(connection, sql, &parameters, |row| row.int(0))? {
+        for count in session.query(&texts.claimed, &parameters, |row| row.int(0))? {
             state.load_claimed(*tenant, *template, member.clone(), count);
         }
     }
     for (tenant, id) in &keys.coupons {
-        let sql = ["SELECT ", decode::COUPON, " FROM mkt_user_coupon WHERE tenant_id = $1 AND id = $2"].concat();
-        for coupon in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode::coupon)? {
+        for coupon in session.query(&texts.coupon, &[(*tenant).into(), id.0.into()], decode::coupon)? {
             state.load_coupon(*tenant, coupon);
         }
     }
     for (tenant, member) in &keys.accounts {
-        let columns = decode::ACCOUNT;
-        let sql = format!("SELECT {columns} FROM mkt_points_account WHERE tenant_id = $1 AND member_id = $2");
-        let found = query(connection, &sql, &[(*tenant).into(), member.into()], decode::account)?;
-        for account in found {
+        for account in session.query(&texts.account, &[(*tenant).into(), member.into()], decode::account)? {
             state.load_account(*tenant, account);
-            load_lots(connection, &mut state, *tenant, member, LOT_PAGE)?;
-            let columns = decode::HOLD;
-            let sql = format!(
-                "SELECT {columns} FROM mkt_points_hold \
-                 WHERE tenant_id = $1 AND member_id = $2 AND status = 'OPEN' AND expires_at <= $3"
-            );
+            load_lots(session, &mut state, *tenant, member, LOT_PAGE)?;
             let latest = keys.latest.map_or(0, |time| time.0);
             let parameters = [(*tenant).into(), member.into(), latest.into()];
-            for hold in query(connection, &sql, &parameters, decode::hold)? {
+            for hold in session.query(&texts.due_holds, &parameters, decode::hold)? {
                 state.load_hold(*tenant, hold);
             }
         }
     }
     for (tenant, id) in &keys.holds {
-        let sql = ["SELECT ", decode::HOLD, " FROM mkt_points_hold WHERE tenant_id = $1 AND id = $2"].concat();
-        for hold in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode::hold)? {
+        for hold in session.query(&texts.hold, &[(*tenant).into(), id.0.into()], decode::hold)? {
             state.load_hold(*tenant, hold);
         }
     }
     for (tenant, id) in &keys.originals {
-        let columns = decode::TRANSACTION;
-        let sql = format!(
-            "SELECT {columns}, (SELECT r.reversed FROM mkt_points_reversal r \
-                                WHERE r.tenant_id = t.tenant_id AND r.transaction_id = t.id) \
-             FROM mkt_points_transaction t WHERE tenant_id = $1 AND id = $2"
-        );
         let decode =
             |row: &Row| Ok((decode::transaction(row)?, row.opt_int(decode::TRANSACTION_COLUMNS)?.unwrap_or(0)));
-        for (original, reversed) in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode)? {
+        for (original, reversed) in session.query(&texts.original, &[(*tenant).into(), id.0.into()], decode)? {
             state.load_original(*tenant, original, reversed);
         }
     }
     for (tenant, member, id) in state.missing_lots() {
-        let sql = ["SELECT ", decode::LOT, " FROM mkt_points_lot WHERE tenant_id = $1 AND id = $2"].concat();
-        for lot in query(connection, &sql, &[tenant.into(), id.0.into()], decode::lot)? {
+        for lot in session.query(&texts.lot, &[tenant.into(), id.0.into()], decode::lot)? {
             state.load_lot(tenant, &member, lot);
         }
     }
     for (tenant, key) in &keys.idempotency {
-        let sql = "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = $1 AND key = $2";
         let decode = |row: &Row| Ok(IdempotencyRecord { fingerprint: row.bytes(0)?, outcome: row.text(1)? });
-        for record in query(connection, sql, &[(*tenant).into(), Param::Bytes(key)], decode)? {
+        for record in session.query(&texts.idempotency, &[(*tenant).into(), Param::Bytes(key)], decode)? {
             state.load_idempotency(*tenant, *key, record);
         }
     }
     Ok(state)
 }
 
-fn definition(connection: &Connection, tenant: TenantId, id: Uuid, version: i64) -> Result<Definition, StoreError> {
-    let sql = "SELECT definition FROM mkt_coupon_template_version \
-               WHERE tenant_id = $1 AND template_id = $2 AND version = $3";
-    let found = query(connection, sql, &[tenant.into(), id.into(), version.into()], |row| row.json(0))?;
+fn definition(session: &Session<'_>, tenant: TenantId, id: Uuid, version: i64) -> Result<Definition, StoreError> {
+    let parameters = [tenant.into(), id.into(), version.into()];
+    let found = session.query(&LOOK_UPS.definition, &parameters, |row| row.json(0))?;
     found.into_iter().next().ok_or_else(|| StoreError::corrupt("a template lacks the definition of its version"))
 }
 
-fn used_count(connection: &Connection, tenant: TenantId, id: Uuid) -> Result<i64, StoreError> {
-    let sql = "SELECT coalesce(sum(used_count), 0) FROM mkt_coupon_template_use \
-               WHERE tenant_id = $1 AND template_id = $2";
-    let found = query(connection, sql, &[tenant.into(), id.into()], |row| row.int(0))?;
+fn used_count(session: &Session<'_>, tenant: TenantId, id: Uuid) -> Result<i64, StoreError> {
+    let found = session.query(&LOOK_UPS.template_uses, &[tenant.into(), id.into()], |row| row.int(0))?;
     Ok(found.into_iter().next().unwrap_or(0))
 }
 
 fn load_lots(
-    connection: &Connection,
+    session: &Session<'_>,
     state: &mut State,
     tenant: TenantId,
     member: &MemberId,
     limit: i64,
 ) -> Result<(), StoreError> {
-    let columns = decode::LOT;
-    let sql = format!(
-        "SELECT {columns} FROM mkt_points_lot WHERE tenant_id = $1 AND member_id = $2 AND open \
-         ORDER BY expires_at, created_at, id LIMIT $3"
-    );
-    let lots = query(connection, &sql, &[tenant.into(), member.into(), limit.into()], decode::lot)?;
+    let parameters = [tenant.into(), member.into(), limit.into()];
+    let lots = session.query(&LOOK_UPS.open_lots, &parameters, decode::lot)?;
     let complete = (lots.len() as i64) < limit;
     for lot in lots {
         state.load_lot(tenant, member, lot);
@@ -411,11 +476,10 @@ fn load_lots(
     Ok(())
 }
 
-fn write(connection: &Connection, writes: &Writes<'_>, tx: i64) -> Result<(), StoreError> {
+fn write(session: &Session<'_>, writes: &Writes<'_>, tx: i64) -> Result<(), StoreError> {
     for tenant in &writes.tenant_inserts {
         let sql = ["INSERT INTO tenant (", decode::TENANT, ") VALUES (?1, ?2, ?3, ?4, ?5, ?6)"].concat();
-        write_row(
-            connection,
+        session.write_row(
             &sql,
             params![
                 id(tenant.id.0),
@@ -430,8 +494,7 @@ fn write(connection: &Connection, writes: &Writes<'_>, tx: i64) -> Result<(), St
     for (key, digest) in &writes.api_key_inserts {
         let columns = decode::API_KEY;
         let sql = format!("INSERT INTO api_key ({columns}, secret_digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
-        write_row(
-            connection,
+        session.write_row(
             &sql,
             params![
                 id(key.tenant_id.0),
@@ -449,17 +512,16 @@ fn write(connection: &Connection, writes: &Writes<'_>, tx: i64) -> Result<(), St
     for key in &writes.api_key_updates {
         let sql = "UPDATE api_key SET revoked_at = ?3 WHERE tenant_id = ?1 AND id = ?2";
         let revoked_at = key.revoked_at.map(|time| time.0);
-        write_row(connection, sql, params![id(key.tenant_id.0), id(key.id.0), revoked_at])?;
+        session.write_row(sql, params![id(key.tenant_id.0), id(key.id.0), revoked_at])?;
     }
-    write_templates(connection, writes)?;
-    write_coupons(connection, writes)?;
-    write_accounts(connection, writes)?;
+    write_templates(session, writes)?;
+    write_coupons(session, writes)?;
+    write_accounts(session, writes)?;
     for (ordinal, (tenant, event)) in writes.event_inserts.iter().enumerate() {
         let columns = decode::EVENT;
         let sql =
             format!("INSERT INTO event (tenant_id, {columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)");
-        write_row(
-            connection,
+        session.write_row(
             &sql,
             params![
                 id(tenant.0),
@@ -480,18 +542,17 @@ fn write(connection: &Connection, writes: &Writes<'_>, tx: i64) -> Result<(), St
     for (tenant, key, record) in &writes.idempotency_inserts {
         let sql = "INSERT INTO idempotency (tenant_id, key, fingerprint, outcome, created_at) \
                    VALUES (?1, ?2, ?3, ?4, ?5)";
-        write_row(connection, sql, params![id(tenant.0), key, record.fingerprint, record.outcome, created_at])?;
+        session.write_row(sql, params![id(tenant.0), key, record.fingerprint, record.outcome, created_at])?;
     }
     Ok(())
 }
 
-fn write_templates(connection: &Connection, writes: &Writes<'_>) -> Result<(), StoreError> {
+fn write_templates(session: &Session<'_>, writes: &Writes<'_>) -> Result<(), StoreError> {
     for (tenant, template) in &writes.template_inserts {
         let sql = "INSERT INTO mkt_coupon_template (tenant_id, id, version, enabled, type, distribution_starts_at, \
                    distribution_ends_at, total_stock, remaining_stock, claimed_count, created_at, updated_at) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-        write_row(
-            connection,
+        session.write_row(
             sql,
             params![
                 id(tenant.0),
@@ -513,8 +574,7 @@ fn write_templates(connection: &Connection, writes: &Writes<'_>) -> Result<(), S
         let sql = "UPDATE mkt_coupon_template SET version = ?3, enabled = ?4, type = ?5, distribution_starts_at = ?6, \
                    distribution_ends_at = ?7, total_stock = ?8, remaining_stock = ?9, claimed_count = ?10, \
                    updated_at = ?11 WHERE tenant_id = ?1 AND id = ?2";
-        write_row(
-            connection,
+        session.write_row(
             sql,
             params![
                 id(tenant.0),
@@ -533,13 +593,12 @@ fn write_templates(connection: &Connection, writes: &Writes<'_>) -> Result<(), S
     }
     for (tenant, template_id) in &writes.template_deletes {
         let sql = "DELETE FROM mkt_coupon_template WHERE tenant_id = ?1 AND id = ?2";
-        write_row(connection, sql, params![id(tenant.0), id(template_id.0)])?;
+        session.write_row(sql, params![id(tenant.0), id(template_id.0)])?;
     }
     for (tenant, template) in &writes.template_versions {
         let sql = "INSERT INTO mkt_coupon_template_version (tenant_id, template_id, version, definition, created_at) \
                    VALUES (?1, ?2, ?3, ?4, ?5)";
-        write_row(
-            connection,
+        session.write_row(
             sql,
             params![
                 id(tenant.0),
@@ -554,20 +613,19 @@ fn write_templates(connection: &Connection, writes: &Writes<'_>) -> Result<(), S
         let sql = "INSERT INTO mkt_coupon_template_use (tenant_id, template_id, stripe, used_count) \
                    VALUES (?1, ?2, 0, ?3) ON CONFLICT (tenant_id, template_id, stripe) \
                    DO UPDATE SET used_count = used_count + excluded.used_count";
-        write_row(connection, sql, params![id(tenant.0), id(template_id.0), change])?;
+        session.write_row(sql, params![id(tenant.0), id(template_id.0), change])?;
     }
     Ok(())
 }
 
-fn write_coupons(connection: &Connection, writes: &Writes<'_>) -> Result<(), StoreError> {
+fn write_coupons(session: &Session<'_>, writes: &Writes<'_>) -> Result<(), StoreError> {
     let columns = decode::COUPON;
     let insert = format!(
         "INSERT INTO mkt_user_coupon ({columns}) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
     );
     for (tenant, coupon) in &writes.coupon_inserts {
-        write_row(
-            connection,
+        session.write_row(
             &insert,
             params![
                 id(tenant.0),
@@ -591,8 +649,7 @@ fn write_coupons(connection: &Connection, writes: &Writes<'_>) -> Result<(), Sto
     for (tenant, coupon) in &writes.coupon_updates {
         let sql = "UPDATE mkt_user_coupon SET status = ?3, valid_until = ?4, order_id = ?5, locked_until = ?6, \
                    discount_amount = ?7, used_at = ?8 WHERE tenant_id = ?1 AND id = ?2";
-        write_row(
-            connection,
+        session.write_row(
             sql,
             params![
                 id(tenant.0),
@@ -609,7 +666,7 @@ fn write_coupons(connection: &Connection, writes: &Writes<'_>) -> Result<(), Sto
     Ok(())
 }
 
-fn write_accounts(connection: &Connection, writes: &Writes<'_>) -> Result<(), StoreError> {
+fn write_accounts(session: &Session<'_>, writes: &Writes<'_>) -> Result<(), StoreError> {
     let columns = decode::ACCOUNT;
     let insert = format!(
         "INSERT INTO mkt_points_account ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
@@ -619,8 +676,7 @@ fn write_accounts(connection: &Connection, writes: &Writes<'_>) -> Result<(), St
                   WHERE tenant_id = ?1 AND member_id = ?2";
     for (sql, rows) in [(insert.as_str(), &writes.account_inserts), (update, &writes.account_updates)] {
         for (tenant, account) in rows {
-            write_row(
-                connection,
+            session.write_row(
                 sql,
                 params![
                     id(tenant.0),
@@ -645,8 +701,7 @@ fn write_accounts(connection: &Connection, writes: &Writes<'_>) -> Result<(), St
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
     );
     for (tenant, member, lot) in &writes.lot_inserts {
-        write_row(
-            connection,
+        session.write_row(
             &insert,
             params![
                 id(tenant.0),
@@ -670,8 +725,7 @@ fn write_accounts(connection: &Connection, writes: &Writes<'_>) -> Result<(), St
     for (tenant, _, lot) in &writes.lot_updates {
         let sql = "UPDATE mkt_points_lot SET remaining = ?3, held = ?4, used = ?5, expired = ?6, revoked = ?7, \
                    moved = ?8, open = ?9 WHERE tenant_id = ?1 AND id = ?2";
-        write_row(
-            connection,
+        session.write_row(
             sql,
             params![
                 id(tenant.0),
@@ -692,8 +746,7 @@ fn write_accounts(connection: &Connection, writes: &Writes<'_>) -> Result<(), St
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)"
     );
     for (tenant, row) in &writes.transaction_inserts {
-        write_row(
-            connection,
+        session.write_row(
             &insert,
             params![
                 id(tenant.0),
@@ -718,17 +771,16 @@ fn write_accounts(connection: &Connection, writes: &Writes<'_>) -> Result<(), St
             ],
         )?;
     }
-    write_holds(connection, writes)
+    write_holds(session, writes)
 }
 
-fn write_holds(connection: &Connection, writes: &Writes<'_>) -> Result<(), StoreError> {
+fn write_holds(session: &Session<'_>, writes: &Writes<'_>) -> Result<(), StoreError> {
     let columns = decode::HOLD;
     let insert = format!(
         "INSERT INTO mkt_points_hold ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
     );
     for (tenant, hold) in &writes.hold_inserts {
-        write_row(
-            connection,
+        session.write_row(
             &insert,
             params![
                 id(tenant.0),
@@ -750,8 +802,7 @@ fn write_holds(connection: &Connection, writes: &Writes<'_>) -> Result<(), Store
     for (tenant, hold) in &writes.hold_updates {
         let sql = "UPDATE mkt_points_hold SET captured = ?3, released = ?4, status = ?5, closed_at = ?6 \
                    WHERE tenant_id = ?1 AND id = ?2";
-        write_row(
-            connection,
+        session.write_row(
             sql,
             params![
                 id(tenant.0),
@@ -767,7 +818,7 @@ fn write_holds(connection: &Connection, writes: &Writes<'_>) -> Result<(), Store
         let sql = "INSERT INTO mkt_points_reversal (tenant_id, transaction_id, points, reversed) \
                    VALUES (?1, ?2, ?3, ?4) ON CONFLICT (tenant_id, transaction_id) \
                    DO UPDATE SET reversed = excluded.reversed";
-        write_row(connection, sql, params![id(tenant.0), id(transaction_id.0), points, reversed])?;
+        session.write_row(sql, params![id(tenant.0), id(transaction_id.0), points, reversed])?;
     }
     Ok(())
 }
