@@ -26,6 +26,8 @@ pub struct App {
     state: AppState,
     limits: HttpLimits,
     housekeeping: JoinHandle<()>,
+    /// Keeps a second server off a SQLite file.
+    _lock: Option<std::fs::File>,
 }
 
 impl App {
@@ -48,6 +50,7 @@ impl App {
     ) -> anyhow::Result<App> {
         let options = settings.store.options()?;
         let store = Store::open(&options).await.context("store.url (--store) cannot be used")?;
+        let lock = store.lock().context("store.url (--store) cannot be used")?;
         if settings.store.migrate {
             let applied = store.migrate().await.context("the schema cannot be brought up to date")?;
             if !applied.is_empty() {
@@ -67,7 +70,7 @@ impl App {
         };
         let state = AppState::new(store.clone(), engine.clone(), metrics.clone(), limits.clone(), platform_digest);
         let job = housekeeping::run(store.clone(), engine.clone(), metrics, settings.housekeeping.options());
-        Ok(App { store, engine, new_platform_key, state, limits, housekeeping: tokio::spawn(job) })
+        Ok(App { store, engine, new_platform_key, state, limits, housekeeping: tokio::spawn(job), _lock: lock })
     }
 
     /// Serves until `stop` ends, then finishes what is under way.

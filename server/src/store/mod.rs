@@ -115,7 +115,12 @@ impl std::str::FromStr for StoreUrl {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return match text.parse::<tokio_postgres::Config>() {
                 Ok(_) => Ok(StoreUrl::Postgres(text.into())),
-                Err(error) => Err(format!("not a PostgreSQL URL: {error}")),
+                // The cause names the part that is wrong, not its value.
+                Err(error) => {
+                    let cause =
+                        std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+                    Err(format!("not a PostgreSQL URL: {error}{cause}"))
+                }
             };
         }
         Err("expected sqlite:PATH or postgres://USER@HOST/DATABASE".into())
@@ -128,8 +133,10 @@ impl std::fmt::Display for StoreUrl {
             StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             StoreUrl::Postgres(url) => {
                 let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
-                let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+                // A password may itself have an @ or a ?, and may stand among the options as well.
+                let place = rest.split_once('@').map_or(rest, |(_, place)| place);
                 let place = place.split('?').next().unwrap_or(place);
+                let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
                 write!(f, "{scheme}://{place}")
             }
         }
@@ -166,6 +173,17 @@ impl Store {
         match self {
             Store::Sqlite(store) => Ok(Writer::Sqlite(Box::new(store.writer()?))),
             Store::Postgres(store) => Ok(Writer::Postgres(Box::new(store.writer().await?))),
+        }
+    }
+
+    /// Makes sure of being the only server on a SQLite file until the result is dropped. PostgreSQL takes any number.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when another server works on the file.
+    pub fn lock(&self) -> Result<Option<std::fs::File>, StoreError> {
+        match self {
+            Store::Sqlite(store) => store.lock().map(Some),
+            Store::Postgres(_) => Ok(None),
         }
     }
 

@@ -6,6 +6,7 @@
 //!
 //! Statements name one row each: there are no round trips to save, and a prepared look-up by its key costs microseconds.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
@@ -47,6 +48,9 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        if path.is_dir() {
+            return Err(StoreError::Unavailable(format!("{} is a folder; name a file", path.display())));
+        }
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)
                 .map_err(|error| StoreError::Unavailable(format!("cannot create {}: {error}", folder.display())))?;
@@ -100,6 +104,21 @@ impl SqliteStore {
         Ok(pending.iter().map(|migration| migration.name).collect())
     }
 
+    /// Makes sure of being the only server on the file until the result is dropped, or the process is gone.
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
+        let unavailable = |problem: String| StoreError::Unavailable(format!("{}: {problem}", self.path.display()));
+        // Not on the file itself: closing it would give up SQLite's own locks.
+        let file = File::create(beside(&self.path, ".lock"))
+            .map_err(|error| unavailable(format!("its lock file cannot be made: {error}")))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                Err(unavailable("another server works on it; stop that one, or use PostgreSQL for many nodes".into()))
+            }
+            Err(TryLockError::Error(error)) => Err(unavailable(format!("it cannot be locked: {error}"))),
+        }
+    }
+
     /// Runs a query on the calling thread: it answers in microseconds from memory, a thread hop would cost more.
     pub(super) fn query<T>(
         &self,
@@ -148,8 +167,12 @@ fn sql_of(migration: &Migration) -> &'static str {
 }
 
 fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path)
-        .map_err(|error| StoreError::Unavailable(format!("cannot open {}: {error}", path.display())))?;
+    let connection = Connection::open(path).map_err(|error| {
+        StoreError::Unavailable(format!(
+            "cannot open {} for writing; may its folder be written? {error}",
+            path.display()
+        ))
+    })?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -180,8 +203,7 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
 
 /// Moves the log into the database file in passive steps, which never block the writer, until the store is dropped.
 fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
+    let log = beside(path, "-wal");
     let Ok(connection) = open_writer(path) else { return };
     while store.strong_count() > 0 {
         std::thread::sleep(CHECKPOINT_INTERVAL);
@@ -192,6 +214,13 @@ fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
             tracing::debug!(%error, "a background checkpoint did not run");
         }
     }
+}
+
+/// The file of the same name with this ending.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// SQLite numbers `$1` by where it first appears, but `?1` by its number, which is what is meant.
