@@ -242,6 +242,9 @@ fn tls() -> Result<MakeRustlsConnect, StoreError> {
     Ok(MakeRustlsConnect::new(config))
 }
 
+/// A stand-by that has not been promoted yet; a transaction that stood still for so long that the server ended it.
+const GOES_BY: [SqlState; 2] = [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT];
+
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(fault) = error.as_db_error() else {
@@ -256,7 +259,7 @@ impl From<tokio_postgres::Error> for StoreError {
             "08" | "57" => StoreError::Unavailable(text),
             "53" if *code == SqlState::DISK_FULL => StoreError::DiskFull(text),
             "53" => StoreError::Unavailable(text),
-            "25" if *code == SqlState::READ_ONLY_SQL_TRANSACTION => StoreError::Unavailable(text),
+            "25" if GOES_BY.contains(code) => StoreError::Unavailable(text),
             _ => StoreError::Fault(text),
         }
     }
