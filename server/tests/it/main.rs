@@ -1,6 +1,7 @@
 //! The integration tests: one binary, real stores.
 
 mod contract;
+mod faults;
 mod harness;
 mod kill;
 mod model;
