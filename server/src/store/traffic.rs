@@ -22,7 +22,8 @@ pub struct Traffic {
 impl Traffic {
     pub(super) fn new(store: &'static str) -> Traffic {
         let statements = |kind| {
-            let opts = Opts::new("scrip_store_statements_total", "Statements the store was asked").const_label("kind", kind);
+            let opts =
+                Opts::new("scrip_store_statements_total", "Statements the store was asked").const_label("kind", kind);
             counter(opts.const_label("store", store))
         };
         let round_trips = Opts::new("scrip_store_round_trips_total", "Waits for the database's answer");
