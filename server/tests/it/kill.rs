@@ -7,11 +7,10 @@ use std::time::Duration;
 use scrip_server::bench::Target;
 use scrip_server::bench::client::{Answer, Api};
 use scrip_server::bench::server::ServerProcess;
-use scrip_server::store::StoreUrl;
 use scrip_server::verify::verify;
 use serde_json::{Value, json};
 
-use crate::harness::{Fixture, Kind};
+use crate::harness::{Fixture, Kind, address_of};
 
 /// Batches of one client in one life of the server; the server is killed long before they are all answered.
 const REQUESTS: u32 = 2_000;
@@ -110,11 +109,4 @@ async fn load(target: Target, template: String, name: String) -> Vec<Asked> {
 fn answers(answer: &Answer) -> Vec<Value> {
     let lines = answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).expect("a line")).collect()
-}
-
-fn address_of(url: &StoreUrl) -> String {
-    match url {
-        StoreUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
-        StoreUrl::Postgres(url) => url.clone(),
-    }
 }

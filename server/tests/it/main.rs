@@ -8,6 +8,7 @@ mod model;
 mod plans;
 mod postgres;
 mod processes;
+mod statements;
 mod verify;
 
 // The reference model and the command generator are those of the domain's own tests.

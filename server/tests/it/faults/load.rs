@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::harness::address_of;
+
 /// Longer than any fault of these tests; whoever waits this long waits in vain.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts at the same request.
@@ -35,14 +37,6 @@ pub fn fixed_address() -> SocketAddr {
     let mut candidates =
         std::iter::repeat_with(|| SocketAddr::from(([127, 0, 0, 1], rand::random_range(15_000..30_000))));
     candidates.find(|address| std::net::TcpListener::bind(address).is_ok()).expect("a free port")
-}
-
-/// `--store` for a store.
-pub fn address_of(url: &StoreUrl) -> String {
-    match url {
-        StoreUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
-        StoreUrl::Postgres(url) => url.clone(),
-    }
 }
 
 /// Waits until `condition` holds.
