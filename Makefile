@@ -1,7 +1,7 @@
 # Everything a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test model-test deploy-test openapi clean deps
+.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test restart-test model-test deploy-test openapi clean deps
 
 LISTEN ?= 127.0.0.1:8080
 STORE ?= sqlite:data/scrip.db
@@ -49,6 +49,9 @@ journey: deps ## Replay the whole retail year on SQLite and on PostgreSQL
 
 kill-test: deps ## 200 kill -9 cycles under load on each store (CI runs a short form)
 	SCRIP_KILL_CYCLES=200 cargo test --release -p scrip-server --test it -- --nocapture kill
+
+restart-test: deps ## Restart two nodes in turn under load, 100 times: no request may fail (CI runs a short form)
+	SCRIP_RESTARTS=100 cargo test --release -p scrip-server --test it -- --nocapture restarted
 
 model-test: deps ## A million random commands against the reference model on each store (CI runs a tenth)
 	SCRIP_MODEL_COMMANDS=1000000 cargo test --release -p scrip-server --test it -- --nocapture model

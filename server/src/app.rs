@@ -27,6 +27,8 @@ pub struct App {
     state: AppState,
     limits: HttpLimits,
     background: [JoinHandle<()>; 2],
+    /// Keeps a second server off a SQLite file.
+    _lock: Option<std::fs::File>,
 }
 
 impl App {
@@ -49,6 +51,7 @@ impl App {
     ) -> anyhow::Result<App> {
         let options = settings.store.options()?;
         let store = Store::open(&options).await.context("store.url (--store) cannot be used")?;
+        let lock = store.lock().context("store.url (--store) cannot be used")?;
         if settings.store.migrate {
             let applied = store.migrate().await.context("the schema cannot be brought up to date")?;
             if !applied.is_empty() {
@@ -57,6 +60,7 @@ impl App {
         }
         store.ping().await.context("the schema is missing; run `scrip migrate`")?;
         let metrics = Metrics::new();
+        metrics.show_traffic(store.traffic());
         let engine = Engine::start_with(&store, settings.engine.options(), metrics.clone(), decider).await?;
         let (platform_digest, new_platform_key) = platform_key_of(&store, platform_key).await?;
         let limits = HttpLimits {
@@ -71,7 +75,7 @@ impl App {
             housekeeping::run(store.clone(), engine.clone(), metrics.clone(), settings.housekeeping.options());
         let projection = projection::run(store.clone(), metrics, settings.projection.options());
         let background = [tokio::spawn(housekeeping), tokio::spawn(projection)];
-        Ok(App { store, engine, new_platform_key, state, limits, background })
+        Ok(App { store, engine, new_platform_key, state, limits, background, _lock: lock })
     }
 
     /// Serves until `stop` ends, then finishes what is under way.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use config::{Config, Environment, File, FileFormat};
+use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use crate::engine::EngineOptions;
@@ -107,7 +107,8 @@ impl Settings {
         // Only SCRIP_SECTION__SETTING are settings; SCRIP_PLATFORM_KEY and the like are not.
         let own = std::env::vars().filter(|(name, _)| name.starts_with("SCRIP_") && name.contains("__")).collect();
         builder = builder.add_source(environment.source(Some(own)));
-        let settings: Settings = builder.build().and_then(Config::try_deserialize).with_context(|| match file {
+        let read = builder.build().and_then(Config::try_deserialize);
+        let settings: Settings = read.map_err(|error| explain(&error)).with_context(|| match file {
             Some(path) => format!("the configuration ({}, environment) cannot be used", path.display()),
             None => "the configuration (environment) cannot be used".to_owned(),
         })?;
@@ -116,29 +117,43 @@ impl Settings {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let mut problems = Vec::new();
-        let mut at_least = |name: &str, value: u64, least: u64| {
-            if value < least {
-                problems.push(format!("{name} is {value}; it must be at least {least}"));
-            }
-        };
-        at_least("server.max_connections", self.server.max_connections as u64, 1);
-        at_least("server.max_body_bytes", self.server.max_body_bytes as u64, 1_024);
-        at_least("server.max_batch_bytes", self.server.max_batch_bytes as u64, 1_024);
-        at_least("store.read_connections", self.store.read_connections as u64, 1);
-        at_least("store.acquire_seconds", self.store.acquire_seconds, 1);
-        at_least("store.statement_seconds", self.store.statement_seconds, 1);
-        at_least("engine.lanes", self.engine.lanes as u64, 1);
-        at_least("engine.queue_max", self.engine.queue_max as u64, 1);
-        at_least("engine.batch_max", self.engine.batch_max as u64, 1);
-        at_least("engine.deadline_seconds", self.engine.deadline_seconds, 1);
-        at_least("housekeeping.idempotency_days", self.housekeeping.idempotency_days, 1);
-        if let Err(error) = self.quota.options() {
+        let Settings { server, store, engine, quota, housekeeping, projection, log: _ } = self;
+        let ranges = [
+            ("server.max_connections", server.max_connections as u64, 1..=1_000_000),
+            ("server.drain_seconds", server.drain_seconds, 0..=3_600),
+            ("server.max_body_bytes", server.max_body_bytes as u64, 1_024..=1 << 30),
+            ("server.max_batch_bytes", server.max_batch_bytes as u64, 1_024..=1 << 30),
+            ("store.read_connections", store.read_connections as u64, 1..=10_000),
+            ("store.acquire_seconds", store.acquire_seconds, 1..=3_600),
+            ("store.statement_seconds", store.statement_seconds, 1..=86_400),
+            ("engine.lanes", engine.lanes as u64, 1..=1_000),
+            ("engine.queue_max", engine.queue_max as u64, 1..=1_000_000),
+            ("engine.batch_max", engine.batch_max as u64, 1..=100_000),
+            ("engine.deadline_seconds", engine.deadline_seconds, 1..=3_600),
+            ("housekeeping.interval_seconds", housekeeping.interval_seconds, 0..=86_400),
+            ("projection.interval_ms", projection.interval_ms, 0..=3_600_000),
+            ("housekeeping.idempotency_days", housekeeping.idempotency_days, 1..=3_650),
+        ];
+        let outside = ranges.into_iter().filter(|(_, value, range)| !range.contains(value));
+        let mut problems: Vec<String> = outside
+            .map(|(name, value, range)| {
+                format!("{name} is {value}; it must be from {} to {}", range.start(), range.end())
+            })
+            .collect();
+        if let Err(error) = quota.options() {
             problems.push(error.to_string());
         }
         anyhow::ensure!(problems.is_empty(), "the configuration cannot be used:\n  {}", problems.join("\n  "));
         Ok(())
     }
+}
+
+/// What is wrong, without the line of the file that a parser quotes: there may be a password in it.
+fn explain(error: &ConfigError) -> anyhow::Error {
+    let text = error.to_string();
+    let is_quoted = |line: &str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    let said: Vec<&str> = text.lines().filter(|line| !is_quoted(line)).map(str::trim).collect();
+    anyhow::Error::msg(said.join(" "))
 }
 
 impl StoreSettings {

@@ -7,6 +7,8 @@ use prometheus::{
     TextEncoder, exponential_buckets,
 };
 
+use crate::store::Traffic;
+
 /// Every metric of the process.
 pub struct Metrics {
     registry: Registry,
@@ -60,6 +62,13 @@ impl Metrics {
             ),
             registry,
         })
+    }
+
+    /// Shows what is asked of a store. Once for each store.
+    pub fn show_traffic(&self, traffic: &Traffic) {
+        for counter in [&traffic.reads, &traffic.writes, &traffic.round_trips] {
+            keep(&self.registry, Ok(counter.clone()));
+        }
     }
 
     pub fn observe_request(&self, route: &'static str, status: u16, seconds: f64) {

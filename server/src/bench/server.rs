@@ -29,6 +29,14 @@ impl ServerProcess {
     pub async fn start(program: PathBuf, arguments: &[String]) -> Result<ServerProcess> {
         let addr =
             TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).context("a free port")?;
+        ServerProcess::start_at(addr, program, arguments).await
+    }
+
+    /// The same at an address that is free.
+    ///
+    /// # Errors
+    /// As [`ServerProcess::start`].
+    pub async fn start_at(addr: SocketAddr, program: PathBuf, arguments: &[String]) -> Result<ServerProcess> {
         let platform_key = format!("{:032x}", rand::random::<u128>());
         let child = Command::new(&program)
             .args(arguments)

@@ -46,9 +46,7 @@ impl ServeArgs {
         }
         start_logging(&settings.log)?;
         let listen = settings.server.listen.clone();
-        let listener = TcpListener::bind(&listen).await.with_context(|| {
-            format!("cannot listen on {listen}; is another server there? choose another address with --listen")
-        })?;
+        let listener = TcpListener::bind(&listen).await.map_err(|error| cannot_listen(&listen, &error))?;
         let address = listener.local_addr()?;
         let url = settings.store.options()?.url;
         let app = App::start(&settings, self.platform_key.as_deref()).await?;
@@ -71,6 +69,14 @@ impl ServeArgs {
         println!("\nReference: http://{address}/docs   Stop: Ctrl-C");
         app.serve(listener, stopped()).await
     }
+}
+
+fn cannot_listen(address: &str, error: &std::io::Error) -> anyhow::Error {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::AddrInUse => "another server is there; stop it or choose another address with --listen",
+        _ => "choose an address of this machine with --listen, for instance 0.0.0.0:8080",
+    };
+    anyhow::anyhow!("cannot listen on {address} (server.listen): {error}; {remedy}")
 }
 
 /// Ends when the process is told to stop.

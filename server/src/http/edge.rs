@@ -1,4 +1,5 @@
-//! What happens around every request, in one layer: its id, its time, its metrics, a caught panic, and the body of a problem.
+//! What happens around every request, in one layer: its id, its time, its metrics, a caught panic, the body of a problem, and
+//! word to the client when this server is about to stop.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -6,12 +7,13 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tower::{Layer, Service};
@@ -57,6 +59,7 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let started = Instant::now();
         let route = route_of(&request);
+        let version = request.version();
         let id = request_id(request.headers_mut());
         let allowance = self.app.quotas.are_set().then(AllowanceSlot::default);
         if let Some(slot) = &allowance {
@@ -80,7 +83,12 @@ where
             let elapsed = started.elapsed();
             app.metrics.observe_request(route, status, elapsed.as_secs_f64());
             tracing::debug!(request_id = id.to_str().unwrap_or_default(), route, status, ?elapsed, "answered");
-            response.headers_mut().insert(REQUEST_ID.clone(), id);
+            let headers = response.headers_mut();
+            headers.insert(REQUEST_ID.clone(), id);
+            // A client must not send its next request on a connection that is about to be closed. HTTP/2 says so itself.
+            if version < Version::HTTP_2 && app.draining.load(Ordering::Relaxed) {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(response)
         })
     }

@@ -12,8 +12,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 
 use super::HttpLimits;
@@ -27,13 +27,15 @@ const MAX_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const MAX_STREAMS: u32 = 256;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// For the first requests of the connections accepted last: they are on their way when the listener closes.
+const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown` ends; then takes no new connections and finishes the requests under way.
 ///
 /// # Errors
-/// None at present: a failed accept is logged and tried again.
+/// When the listener cannot be read one last time. A failed accept is logged and tried again.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -51,26 +53,7 @@ pub async fn serve(
         .keep_alive_timeout(KEEP_ALIVE);
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let mut shutdown = pin!(shutdown);
-    loop {
-        // A connection is accepted only when there is a slot for it; until then it waits in the kernel's queue.
-        let next = async {
-            let slot = slots.clone().acquire_owned().await.ok();
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            next = next => next,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+    let serve_one = |stream: TcpStream, slot: OwnedSemaphorePermit| {
         // Small answers must not wait for the acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
@@ -96,8 +79,39 @@ pub async fn serve(
                 tracing::debug!(%error, "a connection broke");
             }
         });
+    };
+    let mut shutdown = pin!(shutdown);
+    loop {
+        // A connection is accepted only when there is a slot for it; until then it waits in the kernel's queue.
+        let next = async {
+            let slot = slots.clone().acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let next = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            next = next => next,
+        };
+        match next {
+            (Ok(slot), Ok((stream, _))) => serve_one(stream, slot),
+            (Ok(_), Err(error)) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            // Nobody closes the semaphore.
+            (Err(_), _) => break,
+        }
+    }
+    // What waits in the kernel's queue would be reset with the listener, request and all.
+    let listener = listener.into_std()?;
+    while let Ok(slot) = slots.clone().try_acquire_owned()
+        && let Ok((stream, _)) = listener.accept()
+    {
+        stream.set_nonblocking(true)?;
+        serve_one(TcpStream::from_std(stream)?, slot);
     }
     drop(listener);
+    tokio::time::sleep(LAST_REQUESTS).await;
     if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
         tracing::warn!(after = ?limits.drain, "some requests were not finished in time");
     }

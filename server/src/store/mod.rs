@@ -15,6 +15,7 @@ mod projection;
 pub mod read;
 mod sqlite;
 mod table;
+mod traffic;
 mod value;
 
 use std::path::PathBuf;
@@ -27,7 +28,8 @@ use scrip_domain::{Answer, Envelope, State, decide};
 pub use definitions::Definitions;
 pub use postgres::{PostgresStore, PostgresWriter, lane_statements};
 pub use projection::{Folded, Progress, Statistic};
-pub use sqlite::{SqliteStore, SqliteWriter};
+pub use sqlite::{SqliteStore, SqliteWriter, batch_look_ups};
+pub use traffic::Traffic;
 pub use value::{Param, Row};
 
 /// A store's fault, as opposed to a rejection: the caller did nothing wrong.
@@ -116,7 +118,12 @@ impl std::str::FromStr for StoreUrl {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return match text.parse::<tokio_postgres::Config>() {
                 Ok(_) => Ok(StoreUrl::Postgres(text.into())),
-                Err(error) => Err(format!("not a PostgreSQL URL: {error}")),
+                // The cause names the part that is wrong, not its value.
+                Err(error) => {
+                    let cause =
+                        std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+                    Err(format!("not a PostgreSQL URL: {error}{cause}"))
+                }
             };
         }
         Err("expected sqlite:PATH or postgres://USER@HOST/DATABASE".into())
@@ -129,8 +136,10 @@ impl std::fmt::Display for StoreUrl {
             StoreUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             StoreUrl::Postgres(url) => {
                 let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
-                let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+                // A password may itself have an @ or a ?, and may stand among the options as well.
+                let place = rest.split_once('@').map_or(rest, |(_, place)| place);
                 let place = place.split('?').next().unwrap_or(place);
+                let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
                 write!(f, "{scheme}://{place}")
             }
         }
@@ -170,11 +179,30 @@ impl Store {
         }
     }
 
+    /// Makes sure of being the only server on a SQLite file until the result is dropped. PostgreSQL takes any number.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when another server works on the file.
+    pub fn lock(&self) -> Result<Option<std::fs::File>, StoreError> {
+        match self {
+            Store::Sqlite(store) => store.lock().map(Some),
+            Store::Postgres(_) => Ok(None),
+        }
+    }
+
     /// Which kind of store this is, for logs and metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Store::Sqlite(_) => "sqlite",
             Store::Postgres(_) => "postgres",
+        }
+    }
+
+    /// How much this process has asked of the store.
+    pub fn traffic(&self) -> &Traffic {
+        match self {
+            Store::Sqlite(store) => &store.traffic,
+            Store::Postgres(store) => &store.traffic,
         }
     }
 

@@ -33,6 +33,7 @@ use uuid::Uuid;
 
 use super::migrate::{self, Migration};
 use super::table::{Change, Placement, TABLES, Table, Type, Verb, changes};
+use super::traffic::{Pipeline, Traffic};
 use super::value::{Param, Row};
 use super::{BatchFailure, Definitions, StoreError, StoreOptions, decide_all, decode};
 
@@ -46,6 +47,7 @@ pub struct PostgresStore {
     pool: Pool,
     options: StoreOptions,
     pub(super) definitions: Definitions,
+    pub(super) traffic: Traffic,
 }
 
 impl PostgresStore {
@@ -73,7 +75,14 @@ impl PostgresStore {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Fault(error.to_string()))?;
-        let store = PostgresStore { config, tls, pool, options: options.clone(), definitions: Definitions::default() };
+        let store = PostgresStore {
+            config,
+            tls,
+            pool,
+            options: options.clone(),
+            definitions: Definitions::default(),
+            traffic: Traffic::new("postgres"),
+        };
         store.connect().await?;
         Ok(store)
     }
@@ -120,13 +129,21 @@ impl PostgresStore {
         Ok(pending.iter().map(|migration| migration.name).collect())
     }
 
+    /// A connection for one SELECT.
+    async fn reader(&self) -> Result<deadpool_postgres::Object, StoreError> {
+        let client = self.pool.get().await?;
+        self.traffic.reads.inc();
+        self.traffic.round_trips.inc();
+        Ok(client)
+    }
+
     pub(super) async fn query<T>(
         &self,
         sql: &str,
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.pool.get().await?;
+        let client = self.reader().await?;
         let statement = client.prepare_cached(sql).await?;
         let rows = client.query(&statement, &borrowed(parameters)).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
@@ -140,7 +157,7 @@ impl PostgresStore {
         ids: &[Uuid],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.pool.get().await?;
+        let client = self.reader().await?;
         let statement = client.prepare_cached(sql).await?;
         let rows = client.query(&statement, &[&tenant.0, &ids]).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
@@ -155,7 +172,7 @@ impl PostgresStore {
         let sql = "SELECT r.template_id, r.version, r.definition FROM unnest($2::uuid[], $3::bigint[]) \
                    AS k(template_id, version) CROSS JOIN LATERAL (SELECT * FROM mkt_coupon_template_version v \
                    WHERE v.tenant_id = $1 AND v.template_id = k.template_id AND v.version = k.version) r";
-        let client = self.pool.get().await?;
+        let client = self.reader().await?;
         let statement = client.prepare_cached(sql).await?;
         let (ids, numbers): (Vec<Uuid>, Vec<i64>) = versions.iter().map(|(id, version)| (id.0, *version)).unzip();
         let rows = client.query(&statement, &[&tenant.0, &ids, &numbers]).await?;
@@ -166,6 +183,8 @@ impl PostgresStore {
     pub(super) async fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
         let client = self.pool.get().await?;
         let statement = client.prepare_cached(sql).await?;
+        self.traffic.writes.inc();
+        self.traffic.round_trips.inc();
         Ok(client.execute(&statement, &borrowed(parameters)).await?)
     }
 
@@ -292,6 +311,9 @@ fn tls() -> Result<MakeRustlsConnect, StoreError> {
     Ok(MakeRustlsConnect::new(config))
 }
 
+/// A stand-by that has not been promoted yet; a transaction that stood still for so long that the server ended it.
+const GOES_BY: [SqlState; 2] = [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT];
+
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(fault) = error.as_db_error() else {
@@ -308,7 +330,7 @@ impl From<tokio_postgres::Error> for StoreError {
             "08" | "57" => StoreError::Unavailable(text),
             "53" if *code == SqlState::DISK_FULL => StoreError::DiskFull(text),
             "53" => StoreError::Unavailable(text),
-            "25" if *code == SqlState::READ_ONLY_SQL_TRANSACTION => StoreError::Unavailable(text),
+            "25" if GOES_BY.contains(code) => StoreError::Unavailable(text),
             _ => StoreError::Fault(text),
         }
     }
@@ -354,9 +376,48 @@ pub struct PostgresWriter {
 }
 
 struct Lane {
-    client: Client,
+    client: Counted,
     lookups: HashMap<Lookup, Statement>,
     changes: HashMap<(&'static str, Verb), Statement>,
+}
+
+/// A connection whose statements and round trips are counted.
+struct Counted {
+    client: Client,
+    traffic: Traffic,
+    pipeline: Pipeline,
+}
+
+impl Counted {
+    fn new(client: Client, traffic: &Traffic) -> Counted {
+        Counted { client, traffic: traffic.clone(), pipeline: Pipeline::new(traffic.clone()) }
+    }
+
+    async fn query(&self, statement: &Statement, parameters: &[&(dyn ToSql + Sync)]) -> Rows {
+        let _under_way = self.pipeline.send();
+        self.traffic.reads.inc();
+        self.client.query(statement, parameters).await
+    }
+
+    async fn execute(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, tokio_postgres::Error> {
+        let _under_way = self.pipeline.send();
+        self.traffic.writes.inc();
+        self.client.execute(statement, parameters).await
+    }
+
+    /// BEGIN, COMMIT and ROLLBACK: they count as no statement.
+    async fn batch_execute(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        let _under_way = self.pipeline.send();
+        self.client.batch_execute(sql).await
+    }
+
+    fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
 }
 
 /// What a lane asks, each for all keys of a batch at once.
@@ -552,7 +613,7 @@ impl Lane {
         let (lookups, changes) = tokio::join!(lookups, changes);
         let (lookups, changes) =
             (lookups.into_iter().collect::<Result<_, _>>()?, changes.into_iter().collect::<Result<_, _>>()?);
-        Ok(Lane { client, lookups, changes })
+        Ok(Lane { client: Counted::new(client, &store.traffic), lookups, changes })
     }
 }
 

@@ -3,10 +3,13 @@
 //! What it guarantees: an acknowledged commit has been synced to the disk. What bounds it: one commit at a time, which
 //! batching amortises. Checkpoints run on a connection of their own, off the commit path; the writer's own automatic
 //! checkpoint is only a backstop that keeps the log below [`WAL_BACKSTOP_PAGES`].
+//!
+//! Statements name one row each: there are no round trips to save, and a prepared look-up by its key costs microseconds.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -21,6 +24,7 @@ use uuid::Uuid;
 use super::decode;
 use super::migrate::{self, Migration};
 use super::table::{Change, Placement, Table, Type, Verb, changes};
+use super::traffic::Traffic;
 use super::value::{Param, Row};
 use super::{Definitions, StoreError, StoreOptions, decide_all};
 
@@ -40,10 +44,14 @@ pub struct SqliteStore {
     readers: Vec<Mutex<Connection>>,
     next_reader: AtomicUsize,
     pub(super) definitions: Definitions,
+    pub(super) traffic: Traffic,
 }
 
 impl SqliteStore {
     pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        if path.is_dir() {
+            return Err(StoreError::Unavailable(format!("{} is a folder; name a file", path.display())));
+        }
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)
                 .map_err(|error| StoreError::Unavailable(format!("cannot create {}: {error}", folder.display())))?;
@@ -63,6 +71,7 @@ impl SqliteStore {
             readers,
             next_reader: AtomicUsize::new(0),
             definitions: Definitions::default(),
+            traffic: Traffic::new("sqlite"),
         })
     }
 
@@ -96,6 +105,21 @@ impl SqliteStore {
         Ok(pending.iter().map(|migration| migration.name).collect())
     }
 
+    /// Makes sure of being the only server on the file until the result is dropped, or the process is gone.
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
+        let unavailable = |problem: String| StoreError::Unavailable(format!("{}: {problem}", self.path.display()));
+        // Not on the file itself: closing it would give up SQLite's own locks.
+        let file = File::create(beside(&self.path, ".lock"))
+            .map_err(|error| unavailable(format!("its lock file cannot be made: {error}")))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                Err(unavailable("another server works on it; stop that one, or use PostgreSQL for many nodes".into()))
+            }
+            Err(TryLockError::Error(error)) => Err(unavailable(format!("it cannot be locked: {error}"))),
+        }
+    }
+
     /// Runs a query on the calling thread: it answers in microseconds from memory, a thread hop would cost more.
     pub(super) fn query<T>(
         &self,
@@ -103,7 +127,7 @@ impl SqliteStore {
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        query(&self.reader(), sql, parameters, decode)
+        Session { connection: &self.reader(), traffic: &self.traffic }.query(sql, parameters, decode)
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -117,6 +141,7 @@ impl SqliteStore {
     /// Writes one statement outside any batch: definitions that no command touches.
     pub(super) fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
         let connection = open_writer(&self.path)?;
+        self.traffic.writes.inc();
         Ok(connection.execute(&numbered(sql), rusqlite::params_from_iter(parameters.iter()))? as u64)
     }
 
@@ -132,8 +157,9 @@ impl SqliteStore {
         if transaction.execute(&numbered(guard), rusqlite::params_from_iter(parameters.iter()))? == 0 {
             return Ok(false);
         }
+        let session = Session { connection: &transaction, traffic: &self.traffic };
         for change in changes {
-            write(&transaction, change)?;
+            session.write(change)?;
         }
         transaction.commit()?;
         Ok(true)
@@ -172,8 +198,12 @@ fn sql_of(migration: &Migration) -> &'static str {
 }
 
 fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path)
-        .map_err(|error| StoreError::Unavailable(format!("cannot open {}: {error}", path.display())))?;
+    let connection = Connection::open(path).map_err(|error| {
+        StoreError::Unavailable(format!(
+            "cannot open {} for writing; may its folder be written? {error}",
+            path.display()
+        ))
+    })?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -204,8 +234,7 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
 
 /// Moves the log into the database file in passive steps, which never block the writer, until the store is dropped.
 fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
+    let log = beside(path, "-wal");
     let Ok(connection) = open_writer(path) else { return };
     while store.strong_count() > 0 {
         std::thread::sleep(CHECKPOINT_INTERVAL);
@@ -218,9 +247,49 @@ fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
     }
 }
 
+/// The file of the same name with this ending.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
 /// SQLite numbers `$1` by where it first appears, but `?1` by its number, which is what is meant.
 fn numbered(sql: &str) -> String {
     sql.replace('$', "?")
+}
+
+/// A connection whose statements are counted.
+struct Session<'a> {
+    connection: &'a Connection,
+    traffic: &'a Traffic,
+}
+
+impl Session<'_> {
+    fn query<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.traffic.reads.inc();
+        query(self.connection, sql, parameters, decode)
+    }
+
+    /// Writes the rows one by one: SQLite has no round trips to save.
+    fn write(&self, change: &Change<'_>) -> Result<(), StoreError> {
+        let sql = sql(change.table, change.verb);
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        for row in &change.rows {
+            self.traffic.writes.inc();
+            let rows = statement.execute(rusqlite::params_from_iter(row))?;
+            // Anything else means that the statement has missed the row it was meant for.
+            if rows != 1 {
+                return Err(StoreError::corrupt(format!("{rows} rows instead of one were written by: {sql}")));
+            }
+        }
+        Ok(())
+    }
 }
 
 pub(super) fn query<T>(
@@ -280,7 +349,7 @@ impl SqliteWriter {
             Some(connection) => connection,
             none => none.insert(open_writer(&self.store.path)?),
         };
-        let result = run(connection, &self.store.definitions, batch);
+        let result = run(connection, &self.store, batch);
         if matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
             self.connection = None;
         }
@@ -288,178 +357,205 @@ impl SqliteWriter {
     }
 }
 
-fn run(connection: &mut Connection, known: &Definitions, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
+fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
     let keys = Keys::of(batch);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut state = load(&transaction, &keys, known)?;
+    let session = Session { connection: &transaction, traffic: &store.traffic };
+    let mut state = load(&session, &keys, &store.definitions)?;
     let mut answers = Vec::with_capacity(batch.len());
     while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
-        load_lots(&transaction, &mut state, batch[answers.len()].tenant, &needed.0, i64::MAX)?;
+        load_lots(&session, &mut state, batch[answers.len()].tenant, &needed.0, i64::MAX)?;
     }
     if state.is_unchanged() {
         return Ok(answers);
     }
+    store.traffic.writes.inc();
     let tx = transaction
         .prepare_cached("UPDATE commit_sequence SET tx = tx + 1 WHERE id = 1 RETURNING tx")?
         .query_row([], |row| row.get(0))?;
     let placement = Placement { tx, first_ordinal: 0, stripe: 0, now: crate::clock::now() };
     for change in changes(&state.writes(), placement) {
-        write(&transaction, &change)?;
+        session.write(&change)?;
     }
     transaction.commit()?;
     Ok(answers)
 }
 
-fn load(connection: &Connection, keys: &Keys, known: &Definitions) -> Result<State, StoreError> {
+/// The texts by which a batch finds its rows.
+struct LookUps {
+    tenant: String,
+    api_key: String,
+    template: String,
+    template_uses: String,
+    definition: String,
+    claimed: String,
+    coupon: String,
+    account: String,
+    open_lots: String,
+    due_holds: String,
+    hold: String,
+    original: String,
+    lot: String,
+    idempotency: String,
+}
+
+static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
+    let by_id = |columns: &str, table: &str| format!("SELECT {columns} FROM {table} WHERE tenant_id = ?1 AND id = ?2");
+    let by_member =
+        |columns: &str, table: &str| format!("SELECT {columns} FROM {table} WHERE tenant_id = ?1 AND member_id = ?2");
+    let reversed = "(SELECT r.reversed FROM mkt_points_reversal r \
+                    WHERE r.tenant_id = t.tenant_id AND r.transaction_id = t.id)";
+    LookUps {
+        tenant: format!("SELECT {} FROM tenant WHERE tenant_id = ?1", decode::TENANT),
+        api_key: by_id(&format!("{}, secret_digest", decode::API_KEY), "api_key"),
+        template: by_id(decode::TEMPLATE, "mkt_coupon_template t"),
+        template_uses: "SELECT coalesce(sum(used_count), 0) FROM mkt_coupon_template_use \
+                        WHERE tenant_id = ?1 AND template_id = ?2"
+            .to_owned(),
+        definition: "SELECT definition FROM mkt_coupon_template_version \
+                     WHERE tenant_id = ?1 AND template_id = ?2 AND version = ?3"
+            .to_owned(),
+        claimed: "SELECT sequence FROM mkt_user_coupon WHERE tenant_id = ?1 AND template_id = ?2 AND member_id = ?3 \
+                  ORDER BY sequence DESC LIMIT 1"
+            .to_owned(),
+        coupon: by_id(decode::COUPON, "mkt_user_coupon"),
+        account: by_member(decode::ACCOUNT, "mkt_points_account"),
+        open_lots: by_member(decode::LOT, "mkt_points_lot") + " AND open ORDER BY expires_at, created_at, id LIMIT ?3",
+        due_holds: by_member(decode::HOLD, "mkt_points_hold") + " AND status = 'OPEN' AND expires_at <= ?3",
+        hold: by_id(decode::HOLD, "mkt_points_hold"),
+        original: by_id(&format!("{}, {reversed}", decode::TRANSACTION), "mkt_points_transaction t"),
+        lot: by_id(decode::LOT, "mkt_points_lot"),
+        idempotency: "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = ?1 AND key = ?2".to_owned(),
+    }
+});
+
+/// How a batch finds its rows, by name: for the test of the plans.
+pub fn batch_look_ups() -> [(&'static str, &'static str); 14] {
+    let texts = &*LOOK_UPS;
+    [
+        ("tenant", &texts.tenant),
+        ("api_key", &texts.api_key),
+        ("template", &texts.template),
+        ("template_uses", &texts.template_uses),
+        ("definition", &texts.definition),
+        ("claimed", &texts.claimed),
+        ("coupon", &texts.coupon),
+        ("account", &texts.account),
+        ("open_lots", &texts.open_lots),
+        ("due_holds", &texts.due_holds),
+        ("hold", &texts.hold),
+        ("original", &texts.original),
+        ("lot", &texts.lot),
+        ("idempotency", &texts.idempotency),
+    ]
+}
+
+fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State, StoreError> {
+    let texts = &*LOOK_UPS;
     let mut state = State::empty(keys);
     for tenant in &keys.tenants {
-        let sql = ["SELECT ", decode::TENANT, " FROM tenant WHERE tenant_id = $1"].concat();
-        for row in query(connection, &sql, &[(*tenant).into()], decode::tenant)? {
+        for row in session.query(&texts.tenant, &[(*tenant).into()], decode::tenant)? {
             state.load_tenant(row);
         }
     }
     for (tenant, id) in &keys.api_keys {
-        let columns = decode::API_KEY;
-        let sql = format!("SELECT {columns}, secret_digest FROM api_key WHERE tenant_id = $1 AND id = $2");
         let decode = |row: &Row| Ok((decode::api_key(row)?, row.bytes(8)?));
-        for (key, digest) in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode)? {
+        for (key, digest) in session.query(&texts.api_key, &[(*tenant).into(), id.0.into()], decode)? {
             state.load_api_key(key, digest);
         }
     }
     for (tenant, id) in keys.templates.iter().chain(&keys.template_reads) {
-        let columns = decode::TEMPLATE;
-        let sql = format!("SELECT {columns} FROM mkt_coupon_template t WHERE t.tenant_id = $1 AND t.id = $2");
         let wants_uses = keys.template_uses.contains(&(*tenant, *id));
-        let used = if wants_uses { used_count(connection, *tenant, id.0)? } else { 0 };
+        let used = if wants_uses { used_count(session, *tenant, id.0)? } else { 0 };
         let decode = |row: &Row| {
             let version = row.int(2)?;
             let definition = match known.get(*tenant, *id, version) {
                 Some(definition) => definition,
                 None => {
-                    let definition = Arc::new(definition(connection, *tenant, id.0, version)?);
+                    let definition = Arc::new(definition(session, *tenant, id.0, version)?);
                     known.insert(*tenant, *id, version, definition.clone());
                     definition
                 }
             };
             decode::template(row, definition, used)
         };
-        for template in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode)? {
+        for template in session.query(&texts.template, &[(*tenant).into(), id.0.into()], decode)? {
             state.load_template(*tenant, template);
         }
     }
     for (tenant, template, member) in &keys.claimants {
-        let sql = "SELECT sequence FROM mkt_user_coupon WHERE tenant_id = $1 AND template_id = $2 AND member_id = $3 \
-                   ORDER BY sequence DESC LIMIT 1";
         let parameters = [(*tenant).into(), template.0.into(), member.into()];
-        for count in query(connection, sql, &parameters, |row| row.int(0))? {
+        for count in session.query(&texts.claimed, &parameters, |row| row.int(0))? {
             state.load_claimed(*tenant, *template, member.clone(), count);
         }
     }
     for (tenant, id) in &keys.coupons {
-        let sql = ["SELECT ", decode::COUPON, " FROM mkt_user_coupon WHERE tenant_id = $1 AND id = $2"].concat();
-        for coupon in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode::coupon)? {
+        for coupon in session.query(&texts.coupon, &[(*tenant).into(), id.0.into()], decode::coupon)? {
             state.load_coupon(*tenant, coupon);
         }
     }
     for (tenant, member) in &keys.accounts {
-        let columns = decode::ACCOUNT;
-        let sql = format!("SELECT {columns} FROM mkt_points_account WHERE tenant_id = $1 AND member_id = $2");
-        let found = query(connection, &sql, &[(*tenant).into(), member.into()], decode::account)?;
-        for account in found {
+        for account in session.query(&texts.account, &[(*tenant).into(), member.into()], decode::account)? {
             state.load_account(*tenant, account);
-            load_lots(connection, &mut state, *tenant, member, LOT_PAGE)?;
-            let columns = decode::HOLD;
-            let sql = format!(
-                "SELECT {columns} FROM mkt_points_hold \
-                 WHERE tenant_id = $1 AND member_id = $2 AND status = 'OPEN' AND expires_at <= $3"
-            );
+            load_lots(session, &mut state, *tenant, member, LOT_PAGE)?;
             let latest = keys.latest.map_or(0, |time| time.0);
             let parameters = [(*tenant).into(), member.into(), latest.into()];
-            for hold in query(connection, &sql, &parameters, decode::hold)? {
+            for hold in session.query(&texts.due_holds, &parameters, decode::hold)? {
                 state.load_hold(*tenant, hold);
             }
         }
     }
     for (tenant, id) in &keys.holds {
-        let sql = ["SELECT ", decode::HOLD, " FROM mkt_points_hold WHERE tenant_id = $1 AND id = $2"].concat();
-        for hold in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode::hold)? {
+        for hold in session.query(&texts.hold, &[(*tenant).into(), id.0.into()], decode::hold)? {
             state.load_hold(*tenant, hold);
         }
     }
     for (tenant, id) in &keys.originals {
-        let columns = decode::TRANSACTION;
-        let sql = format!(
-            "SELECT {columns}, (SELECT r.reversed FROM mkt_points_reversal r \
-                                WHERE r.tenant_id = t.tenant_id AND r.transaction_id = t.id) \
-             FROM mkt_points_transaction t WHERE tenant_id = $1 AND id = $2"
-        );
         let decode =
             |row: &Row| Ok((decode::transaction(row)?, row.opt_int(decode::TRANSACTION_COLUMNS)?.unwrap_or(0)));
-        for (original, reversed) in query(connection, &sql, &[(*tenant).into(), id.0.into()], decode)? {
+        for (original, reversed) in session.query(&texts.original, &[(*tenant).into(), id.0.into()], decode)? {
             state.load_original(*tenant, original, reversed);
         }
     }
     for (tenant, member, id) in state.missing_lots() {
-        let sql = ["SELECT ", decode::LOT, " FROM mkt_points_lot WHERE tenant_id = $1 AND id = $2"].concat();
-        for lot in query(connection, &sql, &[tenant.into(), id.0.into()], decode::lot)? {
+        for lot in session.query(&texts.lot, &[tenant.into(), id.0.into()], decode::lot)? {
             state.load_lot(tenant, &member, lot);
         }
     }
     for (tenant, key) in &keys.idempotency {
-        let sql = "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = $1 AND key = $2";
         let decode = |row: &Row| Ok(IdempotencyRecord { fingerprint: row.bytes(0)?, outcome: row.text(1)? });
-        for record in query(connection, sql, &[(*tenant).into(), Param::Bytes(key)], decode)? {
+        for record in session.query(&texts.idempotency, &[(*tenant).into(), Param::Bytes(key)], decode)? {
             state.load_idempotency(*tenant, *key, record);
         }
     }
     Ok(state)
 }
 
-fn definition(connection: &Connection, tenant: TenantId, id: Uuid, version: i64) -> Result<Definition, StoreError> {
-    let sql = "SELECT definition FROM mkt_coupon_template_version \
-               WHERE tenant_id = $1 AND template_id = $2 AND version = $3";
-    let found = query(connection, sql, &[tenant.into(), id.into(), version.into()], |row| row.json(0))?;
+fn definition(session: &Session<'_>, tenant: TenantId, id: Uuid, version: i64) -> Result<Definition, StoreError> {
+    let parameters = [tenant.into(), id.into(), version.into()];
+    let found = session.query(&LOOK_UPS.definition, &parameters, |row| row.json(0))?;
     found.into_iter().next().ok_or_else(|| StoreError::corrupt("a template lacks the definition of its version"))
 }
 
-fn used_count(connection: &Connection, tenant: TenantId, id: Uuid) -> Result<i64, StoreError> {
-    let sql = "SELECT coalesce(sum(used_count), 0) FROM mkt_coupon_template_use \
-               WHERE tenant_id = $1 AND template_id = $2";
-    let found = query(connection, sql, &[tenant.into(), id.into()], |row| row.int(0))?;
+fn used_count(session: &Session<'_>, tenant: TenantId, id: Uuid) -> Result<i64, StoreError> {
+    let found = session.query(&LOOK_UPS.template_uses, &[tenant.into(), id.into()], |row| row.int(0))?;
     Ok(found.into_iter().next().unwrap_or(0))
 }
 
 fn load_lots(
-    connection: &Connection,
+    session: &Session<'_>,
     state: &mut State,
     tenant: TenantId,
     member: &MemberId,
     limit: i64,
 ) -> Result<(), StoreError> {
-    let columns = decode::LOT;
-    let sql = format!(
-        "SELECT {columns} FROM mkt_points_lot WHERE tenant_id = $1 AND member_id = $2 AND open \
-         ORDER BY expires_at, created_at, id LIMIT $3"
-    );
-    let lots = query(connection, &sql, &[tenant.into(), member.into(), limit.into()], decode::lot)?;
+    let parameters = [tenant.into(), member.into(), limit.into()];
+    let lots = session.query(&LOOK_UPS.open_lots, &parameters, decode::lot)?;
     let complete = (lots.len() as i64) < limit;
     for lot in lots {
         state.load_lot(tenant, member, lot);
     }
     state.set_lots_complete(tenant, member, complete);
-    Ok(())
-}
-
-fn write(connection: &Connection, change: &Change<'_>) -> Result<(), StoreError> {
-    let sql = sql(change.table, change.verb);
-    let mut statement = connection.prepare_cached(&sql)?;
-    for row in &change.rows {
-        let rows = statement.execute(rusqlite::params_from_iter(row))?;
-        // Anything else means that the statement has missed the row it was meant for.
-        if rows != 1 {
-            return Err(StoreError::corrupt(format!("{rows} rows instead of one were written by: {sql}")));
-        }
-    }
     Ok(())
 }
 

@@ -45,6 +45,14 @@ impl Fixture {
     }
 }
 
+/// The store as `--store` takes it.
+pub fn address_of(url: &StoreUrl) -> String {
+    match url {
+        StoreUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+        StoreUrl::Postgres(url) => url.clone(),
+    }
+}
+
 /// A command as of now, without an idempotency key.
 pub fn envelope(tenant: TenantId, command: Command) -> Envelope {
     let now = scrip_server::clock::now();

@@ -5,15 +5,14 @@
 use std::time::Duration;
 
 use scrip_server::bench::Target;
-use scrip_server::bench::client::Api;
+use scrip_server::bench::client::{Answer, Api};
 use scrip_server::bench::server::ServerProcess;
-use scrip_server::store::StoreUrl;
 use scrip_server::verify::verify;
 use serde_json::{Value, json};
 
-use crate::harness::{Fixture, Kind};
+use crate::harness::{Fixture, Kind, address_of};
 
-/// Requests of one client in one life of the server; the server is killed long before they are all answered.
+/// Batches of one client in one life of the server; the server is killed long before they are all answered.
 const REQUESTS: u32 = 2_000;
 const CLIENTS: u32 = 4;
 
@@ -27,8 +26,8 @@ async fn kill_nine_loses_and_doubles_nothing_on_postgres() {
     survive(Kind::Postgres).await;
 }
 
-/// A request and, when it came, its answer: the body without what differs by request.
-type Line = (String, Option<Value>);
+/// A batch of lines and, when it came, the answer to each.
+type Asked = (String, Option<Vec<Value>>);
 
 async fn survive(kind: Kind) {
     let cycles = std::env::var("SCRIP_KILL_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
@@ -42,7 +41,7 @@ async fn survive(kind: Kind) {
                            "validity": { "type": "RELATIVE", "days": 30 }, "total_stock": 1_000_000 });
     let template = api.post("/v1/coupon-templates", &template).await.and_then(|answer| answer.json(201));
     let template = template.expect("a template")["id"].as_str().expect("an id").to_owned();
-    let mut granted = 0;
+    let mut sent = 0;
     for cycle in 0..cycles {
         let target = Target { addr: server.addr, ..first.clone() };
         let clients: Vec<_> = (0..CLIENTS)
@@ -51,59 +50,63 @@ async fn survive(kind: Kind) {
         // Not for synchronisation: the moment of the kill is meant to be arbitrary.
         tokio::time::sleep(Duration::from_millis(rand::random_range(50..250))).await;
         drop(server);
-        let mut lines: Vec<Line> = Vec::new();
+        let mut batches: Vec<Asked> = Vec::new();
         for client in clients {
-            lines.extend(client.await.expect("the client ends"));
+            batches.extend(client.await.expect("the client ends"));
         }
         server = ServerProcess::start(program(), &arguments).await.expect("the server starts again");
         let target = Target { addr: server.addr, ..first.clone() };
         let mut api = Api::connect(&target).await.expect("a connection");
-        for (line, answered) in &lines {
-            let answer = api.post_lines("/v1/batch", line).await.expect("an answer");
-            let answer: Value = serde_json::from_slice(&answer.body).expect("a line");
-            assert_eq!(answer["status"], 201, "{kind:?}: {line}: {answer}");
-            if let Some(first) = answered {
-                assert_eq!(answer["replayed"], true, "{kind:?}: an acknowledged effect was lost: {line}");
-                assert_eq!(answer["body"], first["body"], "{kind:?}: another answer than the first");
+        for (lines, answered) in &batches {
+            let answers = answers(&api.post_lines("/v1/batch", lines).await.expect("an answer"));
+            for (number, answer) in answers.iter().enumerate() {
+                assert_eq!(answer["status"], 201, "{kind:?}: {lines}: {answer}");
+                let Some(first) = answered else { continue };
+                assert_eq!(answer["replayed"], true, "{kind:?}: an acknowledged effect was lost: {lines}");
+                assert_eq!(answer["body"], first[number]["body"], "{kind:?}: another answer than the first");
             }
         }
-        granted += lines.iter().filter(|(line, _)| line.contains("\"grant\"")).count();
+        sent += batches.len();
     }
     let mut api = Api::connect(&Target { addr: server.addr, ..first.clone() }).await.expect("a connection");
     let balance = api.get("/v1/members/hot/points").await.and_then(|answer| answer.json(200)).expect("a balance");
-    assert_eq!(balance["total_points"], granted, "{kind:?}: every grant counts once");
+    let (total, used) = (&balance["total_points"], &balance["used"]);
+    assert_eq!((total, used), (&json!(3 * sent), &json!(2 * sent)), "{kind:?}: every grant and debit counts once");
+    let found = api.get(&format!("/v1/coupon-templates/{template}")).await.and_then(|answer| answer.json(200));
+    assert_eq!(found.expect("the template")["claimed_count"], sent, "{kind:?}: every claim counts once");
     drop(server);
     let report = verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
     assert!(report.is_clean(), "{kind:?}: {}", report.summary());
 }
 
-/// Sends one command after the other until the server is gone. The last one has no answer: it may or may not have happened.
-async fn load(target: Target, template: String, name: String) -> Vec<Line> {
-    let mut lines = Vec::new();
-    let Ok(mut api) = Api::connect(&target).await else { return lines };
+/// Sends one batch after the other until the server is gone. The last one has no answer: any of its lines may or may not have
+/// happened.
+async fn load(target: Target, template: String, name: String) -> Vec<Asked> {
+    let mut batches = Vec::new();
+    let Ok(mut api) = Api::connect(&target).await else { return batches };
     for number in 0..REQUESTS {
         let key = format!("{name}-{number}");
-        let line = if number % 2 == 0 {
-            json!({ "op": "claim", "template_id": template, "member_id": key, "idempotency_key": key })
-        } else {
-            json!({ "op": "grant", "member_id": "hot", "points": 1, "idempotency_key": key })
+        let lines = [
+            json!({ "op": "claim", "template_id": template, "member_id": key, "idempotency_key": format!("c-{key}") }),
+            json!({ "op": "grant", "member_id": "hot", "points": 3, "idempotency_key": format!("g-{key}") }),
+            json!({ "op": "debit", "member_id": "hot", "points": 2, "idempotency_key": format!("d-{key}") }),
+        ];
+        let lines = lines.map(|line| line.to_string()).join("\n");
+        let Ok(answer) = api.post_lines("/v1/batch", &lines).await else {
+            batches.push((lines, None));
+            return batches;
         };
-        let line = line.to_string();
-        let answer = api.post_lines("/v1/batch", &line).await;
-        let Ok(answer) = answer else {
-            lines.push((line, None));
-            return lines;
-        };
-        let answer: Value = serde_json::from_slice(&answer.body).expect("a line");
-        assert_eq!(answer["status"], 201, "{answer}");
-        lines.push((line, Some(answer)));
+        let answers = answers(&answer);
+        for answer in &answers {
+            assert_eq!(answer["status"], 201, "{answer}");
+        }
+        batches.push((lines, Some(answers)));
     }
-    lines
+    batches
 }
 
-fn address_of(url: &StoreUrl) -> String {
-    match url {
-        StoreUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
-        StoreUrl::Postgres(url) => url.clone(),
-    }
+/// The lines of an answer.
+fn answers(answer: &Answer) -> Vec<Value> {
+    let lines = answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).expect("a line")).collect()
 }

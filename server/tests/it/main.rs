@@ -3,6 +3,7 @@
 mod backup;
 mod contract;
 mod doctor;
+mod faults;
 mod harness;
 mod http;
 mod kill;
@@ -11,6 +12,7 @@ mod plans;
 mod postgres;
 mod processes;
 mod projection;
+mod statements;
 mod verify;
 mod verify_rows;
 

@@ -1,7 +1,7 @@
 //! Every hot query is served by an index, on tables of 100,000 rows, in both stores.
 
 use scrip_server::store::read::hot_queries;
-use scrip_server::store::{StoreUrl, lane_statements};
+use scrip_server::store::{StoreUrl, batch_look_ups, lane_statements};
 
 use crate::harness::{Fixture, Kind};
 use crate::postgres;
@@ -41,7 +41,7 @@ fn parameters(sql: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_serves_every_hot_query_from_an_index() {
+async fn sqlite_serves_every_hot_query_and_batch_look_up_from_an_index() {
     let fixture = Fixture::new(Kind::Sqlite).await;
     let StoreUrl::Sqlite(path) = &fixture.url else { unreachable!("a SQLite fixture") };
     let connection = rusqlite::Connection::open(path).expect("the store opens");
@@ -60,7 +60,8 @@ async fn sqlite_serves_every_hot_query_from_an_index() {
     }
     connection.execute_batch("COMMIT").expect("a commit");
     let mut scans = Vec::new();
-    for (name, sql) in hot_queries() {
+    let look_ups = batch_look_ups().map(|(name, sql)| (name.to_owned(), sql.to_owned()));
+    for (name, sql) in hot_queries().into_iter().chain(look_ups) {
         let sql = format!("EXPLAIN QUERY PLAN {}", sql.replace('$', "?"));
         let mut statement = connection.prepare(&sql).unwrap_or_else(|error| panic!("{name}: {error}"));
         let nothing = vec![rusqlite::types::Null; statement.parameter_count()];

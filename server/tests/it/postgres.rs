@@ -1,26 +1,83 @@
 //! A real PostgreSQL for the tests: `SCRIP_TEST_POSTGRES` when it is set, else a server of our own in a temporary folder.
 //!
 //! The own server is watched by a shell that holds a pipe from this process: when the tests end, however they end, the pipe
-//! closes and the shell stops the server and removes its folder.
+//! closes and the shell stops the server and removes its folder. A test that stops and starts its server has one to itself.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A role that needs a password, on servers of our own; it is made by the test that wants it.
+pub const GUARDED: &str = "guarded";
 
 /// A server to make databases on.
 pub struct Server {
     /// Without a database, for instance `postgres://postgres@127.0.0.1:5432`.
     pub base_url: String,
-    /// Keeps the pipe open.
-    _watcher: Option<Child>,
+    watcher: Option<Watcher>,
+}
+
+/// The shell that started the server. It takes orders by the line, and stops the server when the pipe closes.
+struct Watcher {
+    shell: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Watcher {
+    fn wait_for(&mut self, expected: &str) {
+        let mut said = String::new();
+        self.answers.read_line(&mut said).expect("the shell answers");
+        assert_eq!(said.trim(), expected, "PostgreSQL did not do as told");
+    }
+
+    fn order(&mut self, order: &str) {
+        let mut orders = self.shell.stdin.as_ref().expect("a pipe was asked for");
+        writeln!(orders, "{order}").expect("the shell listens");
+        self.wait_for("done");
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // Closes the pipe first.
+        let _ = self.shell.wait();
+    }
+}
+
+impl Server {
+    /// A server of the caller's own, which it may stop.
+    pub fn own() -> Server {
+        start()
+    }
+
+    /// Stops the server without waiting for anybody; with a `mode` of pg_ctl: `fast`, or `immediate` as in a crash.
+    pub fn stop(&mut self, mode: &str) {
+        self.watcher.as_mut().expect("a server of one's own").order(mode);
+    }
+
+    /// Starts the stopped server again and waits until it answers.
+    pub fn start(&mut self) {
+        self.watcher.as_mut().expect("a server of one's own").order("start");
+    }
+
+    /// A new, empty database; its URL.
+    pub async fn database(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let base = &self.base_url;
+        let name = format!("scrip_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let client = connect(&format!("{base}/postgres")).await;
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database can be made");
+        format!("{base}/{name}")
+    }
 }
 
 /// The server all tests of this process share.
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| match std::env::var("SCRIP_TEST_POSTGRES") {
-        Ok(url) => Server { base_url: url.trim_end_matches('/').to_owned(), _watcher: None },
+        Ok(url) => Server { base_url: url.trim_end_matches('/').to_owned(), watcher: None },
         Err(_) => start(),
     })
 }
@@ -33,17 +90,9 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
     client
 }
 
-/// A new, empty database; its URL.
+/// A new, empty database on the shared server; its URL.
 pub async fn database() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let base = &server().base_url;
-    let name = format!("scrip_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let (client, connection) = tokio_postgres::connect(&format!("{base}/postgres"), tokio_postgres::NoTls)
-        .await
-        .expect("the test server answers");
-    tokio::spawn(connection);
-    client.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a database can be made");
-    format!("{base}/{name}")
+    server().database().await
 }
 
 fn start() -> Server {
@@ -55,27 +104,32 @@ fn start() -> Server {
     let script = format!(
         r#"set -e
         run() {{ if [ "{is_root}" = true ]; then runuser -u postgres -- "$@"; else "$@"; fi; }}
+        start() {{ run "{bin}/pg_ctl" -D "{dir}/data" -w -l "{dir}/server.log" -o "-p {port} -k {dir} -c listen_addresses=127.0.0.1 -c max_connections=400 -c shared_buffers=256MB" start >>"{dir}/log" 2>&1; }}
+        stop() {{ run "{bin}/pg_ctl" -D "{dir}/data" -m "$1" -w stop >>"{dir}/log" 2>&1; }}
         if [ "{is_root}" = true ]; then chown postgres "{dir}"; fi
         run "{bin}/initdb" -D "{dir}/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"{dir}/log" 2>&1
-        run "{bin}/pg_ctl" -D "{dir}/data" -w -l "{dir}/server.log" -o "-p {port} -k {dir} -c listen_addresses=127.0.0.1 -c max_connections=400 -c shared_buffers=256MB" start >>"{dir}/log" 2>&1
+        sed -i '1i host all {GUARDED} 127.0.0.1/32 scram-sha-256' "{dir}/data/pg_hba.conf"
+        start
         echo ready
-        cat >/dev/null || true
-        run "{bin}/pg_ctl" -D "{dir}/data" -m immediate stop >/dev/null 2>&1 || true
+        while read -r order; do
+            if [ "$order" = start ]; then start; else stop "$order"; fi
+            echo done
+        done
+        stop immediate || true
         rm -rf "{dir}""#,
         dir = folder.display(),
         bin = programs.display(),
     );
-    let mut watcher = Command::new("sh")
+    let mut shell = Command::new("sh")
         .args(["-c", &script])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("a shell to watch the server");
-    let mut said = String::new();
-    let out = watcher.stdout.take().expect("a pipe was asked for");
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut said).expect("the shell answers");
-    assert_eq!(said.trim(), "ready", "PostgreSQL did not start; see {}", folder.display());
-    Server { base_url: format!("postgres://postgres@127.0.0.1:{port}"), _watcher: Some(watcher) }
+    let answers = BufReader::new(shell.stdout.take().expect("a pipe was asked for"));
+    let mut watcher = Watcher { shell, answers };
+    watcher.wait_for("ready");
+    Server { base_url: format!("postgres://postgres@127.0.0.1:{port}"), watcher: Some(watcher) }
 }
 
 /// Where the server programs are: on the path, or where Debian keeps them.

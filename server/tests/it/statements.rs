@@ -1,0 +1,329 @@
+//! How many statements each path costs, counted by the store itself: a number that does not grow with the rows shown, nor, on
+//! PostgreSQL, with the size of a batch. A path that begins to ask once for each row fails here.
+//!
+//! `cargo test -p scrip-server --test it -- --nocapture statements` prints the tables of docs/PERFORMANCE.md.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use scrip_domain::command::Movement;
+use scrip_domain::points::TransactionType;
+use scrip_domain::{Answer, Command, CouponId, Envelope, HoldId, Idempotency, Outcome, TenantId, TransactionId};
+use scrip_server::app::App;
+use scrip_server::config::Settings;
+use scrip_server::engine::EngineOptions;
+use scrip_server::store::{Store, Traffic, Writer};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::harness::{Fixture, KINDS, Kind, address_of, definition, envelope, member, template, tenant};
+
+const PLATFORM_KEY: &str = "a-platform-key-for-tests";
+const ROWS: usize = 200;
+const BATCH: usize = 500;
+
+/// What was asked of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Asked {
+    reads: u64,
+    writes: u64,
+    round_trips: u64,
+}
+
+impl Asked {
+    fn so_far(traffic: &Traffic) -> Asked {
+        let Traffic { reads, writes, round_trips } = traffic;
+        Asked { reads: reads.get(), writes: writes.get(), round_trips: round_trips.get() }
+    }
+
+    fn since(self, traffic: &Traffic) -> Asked {
+        let now = Asked::so_far(traffic);
+        Asked {
+            reads: now.reads - self.reads,
+            writes: now.writes - self.writes,
+            round_trips: now.round_trips - self.round_trips,
+        }
+    }
+
+    fn statements(self) -> u64 {
+        self.reads + self.writes
+    }
+}
+
+/// A server without a network.
+struct Server {
+    app: App,
+    router: Router,
+}
+
+impl Server {
+    async fn start(fixture: &Fixture) -> Server {
+        let mut settings = Settings::load(None).expect("the defaults");
+        settings.store.url = address_of(&fixture.url);
+        settings.engine.lanes = 1;
+        let app = App::start(&settings, Some(PLATFORM_KEY)).await.expect("the server starts");
+        let router = scrip_server::http::router(app.state());
+        Server { app, router }
+    }
+
+    async fn ask(&self, key: &str, method: &str, path: &str, kind: &str, body: String) -> Vec<Value> {
+        let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {key}"));
+        let request = match body.as_str() {
+            "" => request.body(Body::empty()),
+            _ => request.header("content-type", kind).body(Body::from(body)),
+        };
+        let response = self.router.clone().oneshot(request.expect("a request")).await.expect("an answer");
+        let status = response.status();
+        let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        let text = String::from_utf8_lossy(&body);
+        assert!(status.is_success(), "{method} {path}: {status} {text}");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    async fn get(&self, key: &str, path: &str) -> Value {
+        self.ask(key, "GET", path, "", String::new()).await.remove(0)
+    }
+
+    async fn post(&self, key: &str, path: &str, body: &Value) -> Value {
+        self.ask(key, "POST", path, "application/json", body.to_string()).await.remove(0)
+    }
+
+    /// Every line must be accepted.
+    async fn batch(&self, key: &str, lines: impl IntoIterator<Item = Value>) -> Vec<Value> {
+        let text = lines.into_iter().map(|line| line.to_string()).collect::<Vec<_>>().join("\n");
+        let answers = self.ask(key, "POST", "/v1/batch", "application/x-ndjson", text).await;
+        assert!(answers.iter().all(|answer| answer["status"] == 201 || answer["status"] == 200), "{answers:?}");
+        answers
+    }
+
+    /// The least of a few attempts: the caller's key is looked up anew every few seconds.
+    async fn cost(&self, key: &str, path: &str) -> Asked {
+        let mut least = None;
+        for _ in 0..3 {
+            let before = Asked::so_far(self.app.store.traffic());
+            self.get(key, path).await;
+            let asked = before.since(self.app.store.traffic());
+            least = Some(least.map_or(asked, |least: Asked| least.min(asked)));
+        }
+        least.expect("an attempt")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_costs_the_same_for_one_row_and_for_two_hundred() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let server = Server::start(&fixture).await;
+        let tenant = server.post(PLATFORM_KEY, "/v1/tenants", &json!({ "name": "Shop" })).await;
+        let tenant = tenant["id"].as_str().expect("an id").to_owned();
+        let keys = format!("/v1/tenants/{tenant}/api-keys");
+        let operator = json!({ "name": "k", "scope": "OPERATOR" });
+        let key = server.post(PLATFORM_KEY, &keys, &operator).await["secret"].as_str().expect("a secret").to_owned();
+        for _ in 0..3 {
+            server.post(PLATFORM_KEY, &keys, &operator).await;
+            server.post(PLATFORM_KEY, "/v1/tenants", &json!({ "name": "Another" })).await;
+        }
+        // A coupon of each of many templates, so that a page of coupons needs as many definitions.
+        let body = json!({ "name": "t", "benefit": { "type": "AMOUNT_OFF", "amount": 1 },
+                           "validity": { "type": "RELATIVE", "days": 30 } });
+        let mut templates = Vec::new();
+        for _ in 0..ROWS {
+            let made = server.post(&key, "/v1/coupon-templates", &body).await;
+            templates.push(made["id"].as_str().expect("an id").to_owned());
+        }
+        let claim =
+            |member: &str, template: &String| json!({ "op": "claim", "member_id": member, "template_id": template });
+        let coupons = server.batch(&key, templates.iter().map(|template| claim("many", template))).await;
+        server.batch(&key, [claim("one", &templates[0])]).await;
+        let grant = |member| json!({ "op": "grant", "member_id": member, "points": 1 });
+        let grants = server.batch(&key, (0..ROWS).map(|_| grant("many"))).await;
+        server.batch(&key, [grant("one")]).await;
+        let hold = server.batch(&key, [json!({ "op": "hold", "member_id": "many", "points": 3 })]).await;
+        let id = |answer: &Value| answer["body"]["id"].as_str().expect("an id").to_owned();
+
+        let few_and_many = [
+            ("list coupon templates", key.as_str(), "/v1/coupon-templates?limit=1", "/v1/coupon-templates?limit=200"),
+            ("list a member's coupons", &key, "/v1/members/one/coupons", "/v1/members/many/coupons?limit=200"),
+            ("balance", &key, "/v1/members/one/points", "/v1/members/many/points"),
+            (
+                "list transactions",
+                &key,
+                "/v1/members/one/points/transactions",
+                "/v1/members/many/points/transactions?limit=200",
+            ),
+            ("list lots", &key, "/v1/members/one/points/lots", "/v1/members/many/points/lots?limit=200"),
+            ("list events", &key, "/v1/events?limit=1", "/v1/events?limit=200"),
+            ("list tenants", PLATFORM_KEY, "/v1/tenants?limit=1", "/v1/tenants?limit=200"),
+            ("list API keys", PLATFORM_KEY, &format!("{keys}?limit=1"), &format!("{keys}?limit=200")),
+        ];
+        for (name, key, few, many) in few_and_many {
+            let (few, many) = (server.cost(key, few).await, server.cost(key, many).await);
+            println!("{kind:?}: {name}: {few:?}");
+            assert_eq!((few.reads, few.writes), (1, 0), "{kind:?}: {name}");
+            assert_eq!(few, many, "{kind:?}: {name}");
+        }
+        let single = [
+            ("a coupon template", format!("/v1/coupon-templates/{}", templates[0])),
+            ("a coupon", format!("/v1/coupons/{}", id(&coupons[0]))),
+            ("a transaction", format!("/v1/points-transactions/{}", id(&grants[0]))),
+            ("a hold", format!("/v1/points-holds/{}", id(&hold[0]))),
+        ];
+        for (name, path) in single {
+            let asked = server.cost(&key, &path).await;
+            assert_eq!((asked.reads, asked.writes), (1, 0), "{kind:?}: {name}");
+        }
+
+        // Another process knows no definition yet, and no key.
+        if kind == Kind::Postgres {
+            let server = Server::start(&fixture).await;
+            let before = Asked::so_far(server.app.store.traffic());
+            server.get(&key, "/v1/members/many/coupons?limit=200").await;
+            let asked = before.since(server.app.store.traffic());
+            assert_eq!(asked.reads, 3, "the key, the page, and all its definitions at once");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_shows_in_the_metrics() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let server = Server::start(&fixture).await;
+        server.post(PLATFORM_KEY, "/v1/tenants", &json!({ "name": "Shop" })).await;
+        let request = Request::get("/metrics").body(Body::empty()).expect("a request");
+        let response = server.router.clone().oneshot(request).await.expect("an answer");
+        let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        let text = String::from_utf8_lossy(&body);
+        let asked = Asked::so_far(server.app.store.traffic());
+        let store = server.app.store.kind();
+        for (name, value) in [
+            (format!("scrip_store_statements_total{{kind=\"read\",store=\"{store}\"}}"), asked.reads),
+            (format!("scrip_store_statements_total{{kind=\"write\",store=\"{store}\"}}"), asked.writes),
+            (format!("scrip_store_round_trips_total{{store=\"{store}\"}}"), asked.round_trips),
+        ] {
+            assert!(text.contains(&format!("{name} {value}\n")), "{name} {value} is not in\n{text}");
+        }
+        assert!(asked.reads > 0 && asked.writes > 0, "{kind:?}: {asked:?}");
+    }
+}
+
+/// Runs batches and counts what they ask.
+struct Batches {
+    store: Store,
+    writer: Writer,
+    tenant: TenantId,
+    next_key: u128,
+}
+
+impl Batches {
+    /// Each command must be accepted.
+    async fn run(&mut self, commands: Vec<Command>) -> (Vec<Outcome>, Asked) {
+        let batch: Vec<Envelope> = commands.into_iter().map(|command| self.keyed(command)).collect();
+        let before = Asked::so_far(self.store.traffic());
+        let answers = self.writer.run(&batch).await.expect("a batch");
+        let asked = before.since(self.store.traffic());
+        let outcome = |answer| match answer {
+            Answer::Accepted { outcome, .. } => outcome,
+            Answer::Refused(rejection) => panic!("{rejection:?}"),
+        };
+        (answers.into_iter().map(outcome).collect(), asked)
+    }
+
+    fn keyed(&mut self, command: Command) -> Envelope {
+        self.next_key += 1;
+        let idempotency = Some(Idempotency { key: self.next_key.to_be_bytes(), fingerprint: [0; 16] });
+        Envelope { idempotency, ..envelope(self.tenant, command) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundred_times_that_at_most_on_sqlite() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let template_id = template(&engine, tenant, definition(), Some(10_000)).await;
+        drop(engine);
+        let (store, writer) = (fixture.store.clone(), fixture.store.writer().await.expect("a writer"));
+        let mut batches = Batches { store, writer, tenant, next_key: 0 };
+
+        let movement = |points, kind| Movement { points, kind, reference: None, remark: None };
+        let claim = |n: usize| Command::Claim { template_id, member_id: member(n), member_level: None };
+        let grant = |n: usize| Command::Grant {
+            member_id: member(n),
+            movement: movement(100, TransactionType::EarnOrder),
+            expires_at: None,
+        };
+        let debit =
+            |n: usize| Command::Debit { member_id: member(n), movement: movement(10, TransactionType::UseOrder) };
+        let hold = |n: usize| Command::Hold {
+            member_id: member(n),
+            movement: movement(10, TransactionType::Hold),
+            expires_at: None,
+        };
+        // The first batch of a process learns the definition; the first of a member makes its account.
+        batches.run(vec![claim(0)]).await;
+
+        let mut rows = Vec::new();
+        let mut compare = async |batches: &mut Batches, name, commands: Vec<Command>| {
+            assert_eq!(commands.len(), BATCH + 1);
+            let mut commands = commands.into_iter();
+            let (mut outcomes, one) = batches.run(commands.by_ref().take(1).collect()).await;
+            let (rest, all) = batches.run(commands.collect()).await;
+            outcomes.extend(rest);
+            rows.push((name, one, all));
+            outcomes
+        };
+        let members = || 1..=BATCH + 1;
+        let claimed = compare(&mut batches, "claim", members().map(claim).collect()).await;
+        let coupons: Vec<CouponId> = claimed.iter().map(coupon_of).collect();
+        let order = || "o-1".parse().expect("an order id");
+        let lock = |id: &CouponId| Command::LockCoupon { coupon_id: *id, order_id: order(), expires_at: None };
+        compare(&mut batches, "lock a coupon", coupons.iter().map(lock).collect()).await;
+        let usage = |id: &CouponId| Command::UseCoupon { coupon_id: *id, order_id: order(), discount_amount: None };
+        compare(&mut batches, "use a coupon", coupons.iter().map(usage).collect()).await;
+        let giving_back = |id: &CouponId| Command::ReturnCoupon { coupon_id: *id, template_id, order_id: order() };
+        compare(&mut batches, "return a coupon", coupons.iter().map(giving_back).collect()).await;
+        compare(&mut batches, "grant to a new member", members().map(grant).collect()).await;
+        compare(&mut batches, "grant", members().map(grant).collect()).await;
+        let debited = compare(&mut batches, "debit", members().map(debit).collect()).await;
+        compare(&mut batches, "grant, all to one account", members().map(|_| grant(1)).collect()).await;
+        let held = compare(&mut batches, "hold", members().map(hold).collect()).await;
+        let capture =
+            |n: usize| Command::CaptureHold { member_id: member(n), hold_id: hold_of(&held[n - 1]), points: None };
+        compare(&mut batches, "capture a hold", members().map(capture).collect()).await;
+        let reverse = |n: usize| Command::Reverse {
+            member_id: member(n),
+            transaction_id: transaction_of(&debited[n - 1]),
+            points: None,
+            remark: None,
+        };
+        compare(&mut batches, "reverse", members().map(reverse).collect()).await;
+
+        for (name, one, all) in rows {
+            println!("{kind:?}: {name}: {one:?} for one, {all:?} for {BATCH}");
+            match kind {
+                Kind::Postgres => {
+                    assert_eq!(one, all, "{name}");
+                    assert_eq!(one.round_trips, 2, "{name}");
+                }
+                Kind::Sqlite => assert!(all.statements() <= BATCH as u64 * one.statements(), "{name}: {one:?} {all:?}"),
+            }
+        }
+    }
+}
+
+fn coupon_of(outcome: &Outcome) -> CouponId {
+    let Outcome::Coupon(coupon) = outcome else { panic!("no coupon: {outcome:?}") };
+    coupon.id
+}
+
+fn hold_of(outcome: &Outcome) -> HoldId {
+    let Outcome::Hold { hold, .. } = outcome else { panic!("no hold: {outcome:?}") };
+    hold.id
+}
+
+fn transaction_of(outcome: &Outcome) -> TransactionId {
+    let Outcome::Transaction(transaction) = outcome else { panic!("no transaction: {outcome:?}") };
+    transaction.id
+}
