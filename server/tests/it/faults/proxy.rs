@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,17 +13,18 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
     /// The server never hears of the COMMIT.
-    BeforeCommit,
+    Before,
     /// The server gets the COMMIT; the connection breaks at once, while it may still be at it.
-    DuringCommit,
+    During,
     /// The server has committed and said so; the client never hears of it.
-    AfterCommit,
+    After,
 }
 
 pub struct Proxy {
     pub address: SocketAddr,
     /// For the next COMMIT.
     next_cut: Arc<Mutex<Option<Cut>>>,
+    closed: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -30,9 +32,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let next_cut = Arc::new(Mutex::new(None));
-        let cut = next_cut.clone();
+        let closed = Arc::new(AtomicBool::new(false));
+        let (cut, is_closed) = (next_cut.clone(), closed.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if is_closed.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let server = TcpStream::connect(&upstream).await.expect("the test server answers");
                 for stream in [&client, &server] {
                     stream.set_nodelay(true).expect("TCP_NODELAY");
@@ -40,7 +46,12 @@ impl Proxy {
                 tokio::spawn(relay(client, server, cut.clone()));
             }
         });
-        Proxy { address, next_cut }
+        Proxy { address, next_cut, closed }
+    }
+
+    /// Turns new connections away, or takes them again; those there are go on.
+    pub fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
     }
 
     pub fn cut_next_commit(&self, cut: Cut) {
@@ -68,14 +79,14 @@ async fn relay(client: TcpStream, server: TcpStream, next_cut: Arc<Mutex<Option<
         }
     };
     match cut {
-        Some((Cut::DuringCommit, commit)) => {
+        Some((Cut::During, commit)) => {
             let _ = to_server.write_all(&commit).await;
         }
-        Some((Cut::AfterCommit, commit)) => {
+        Some((Cut::After, commit)) => {
             to_server.write_all(&commit).await.expect("the server listens");
             wait_until_idle(&mut from_server).await;
         }
-        Some((Cut::BeforeCommit, _)) | None => {}
+        Some((Cut::Before, _)) | None => {}
     }
 }
 
