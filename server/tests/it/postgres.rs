@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,7 +21,7 @@ pub struct Server {
 
 /// The shell that started the server. It takes orders by the line, and stops the server when the pipe closes.
 struct Watcher {
-    orders: ChildStdin,
+    shell: Child,
     answers: BufReader<ChildStdout>,
 }
 
@@ -33,8 +33,16 @@ impl Watcher {
     }
 
     fn order(&mut self, order: &str) {
-        writeln!(self.orders, "{order}").expect("the shell listens");
+        let mut orders = self.shell.stdin.as_ref().expect("a pipe was asked for");
+        writeln!(orders, "{order}").expect("the shell listens");
         self.wait_for("done");
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // Closes the pipe first.
+        let _ = self.shell.wait();
     }
 }
 
@@ -118,9 +126,8 @@ fn start() -> Server {
         .stdout(Stdio::piped())
         .spawn()
         .expect("a shell to watch the server");
-    let orders = shell.stdin.take().expect("a pipe was asked for");
     let answers = BufReader::new(shell.stdout.take().expect("a pipe was asked for"));
-    let mut watcher = Watcher { orders, answers };
+    let mut watcher = Watcher { shell, answers };
     watcher.wait_for("ready");
     Server { base_url: format!("postgres://postgres@127.0.0.1:{port}"), watcher: Some(watcher) }
 }
