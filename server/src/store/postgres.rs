@@ -9,7 +9,8 @@
 //! primary keys whatever the planner believes about a fresh table.
 //!
 //! When the connection is lost at COMMIT, the database itself is asked what became of the transaction
-//! (`pg_xact_status`), so an outcome is never guessed.
+//! (`pg_xact_status`), and whether the transaction of that number is really ours (its first event is there), so an outcome
+//! is never guessed: a crash may forget that a transaction began and give its number to another.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error as StdError;
@@ -262,11 +263,39 @@ impl PostgresStore {
     }
 
     /// What became of a transaction whose connection was lost.
-    async fn transaction_status(&self, xid: i64) -> Result<Option<String>, StoreError> {
+    async fn fate_of(&self, lost: &LostCommit) -> Result<Fate, StoreError> {
         let client = self.connect().await?;
-        let row = client.query_one("SELECT pg_xact_status($1::text::xid8)", &[&xid.to_string()]).await?;
-        Ok(row.get(0))
+        let row = client.query_one("SELECT pg_xact_status($1::text::xid8)", &[&lost.place.xid.to_string()]).await?;
+        match row.get(0) {
+            Some("aborted") => return Ok(Fate::Aborted),
+            Some("committed") => {}
+            Some(_) => return Ok(Fate::InProgress),
+            None => return Ok(Fate::Forgotten),
+        }
+        let Some((tenant, event)) = lost.first_event else { return Ok(Fate::Committed) };
+        // A statement of its own, so that it sees what is committed by now.
+        let sql = "SELECT 1 FROM event WHERE tenant_id = $1 AND tx = $2 AND ordinal = $3 AND id = $4";
+        let Place { tx, .. } = lost.place;
+        let is_ours = client.query_opt(sql, &[&tenant.0, &tx, &lost.place.first_ordinal(), &event]).await?.is_some();
+        Ok(if is_ours { Fate::Committed } else { Fate::Aborted })
     }
+}
+
+/// A batch whose connection was lost at COMMIT.
+struct LostCommit {
+    place: Place,
+    /// Its tenant and id. Only the making of tenants and keys records none.
+    first_event: Option<(TenantId, Uuid)>,
+    answers: Vec<Answer>,
+    error: StoreError,
+}
+
+enum Fate {
+    Committed,
+    Aborted,
+    InProgress,
+    /// Too long ago for the database to know.
+    Forgotten,
 }
 
 fn sql_of(migration: &Migration) -> &'static str {
@@ -366,6 +395,13 @@ struct Place {
     xid: i64,
     tx: i64,
     batch: i64,
+}
+
+impl Place {
+    /// The ordinal of the batch's first event.
+    fn first_ordinal(self) -> i64 {
+        self.batch << EVENTS_PER_BATCH_BITS
+    }
 }
 
 /// A lane's connection with its statements prepared.
@@ -633,29 +669,28 @@ impl PostgresWriter {
                 }
                 Err(error.into())
             }
-            Err(Interrupted::AtCommit { xid, answers, error }) => {
+            Err(Interrupted::AtCommit(lost)) => {
                 self.lane = None;
+                let LostCommit { place: Place { xid, .. }, error, .. } = &*lost;
                 tracing::warn!(%error, xid, "the connection was lost at COMMIT; asking what became of it");
-                self.resolve(xid, answers).await
+                self.resolve(*lost).await
             }
         }
     }
 
     /// Finds out what became of a commit whose connection was lost.
-    async fn resolve(&self, xid: i64, answers: Vec<Answer>) -> Result<Vec<Answer>, BatchFailure> {
+    async fn resolve(&self, lost: LostCommit) -> Result<Vec<Answer>, BatchFailure> {
         let give_up_at = Instant::now() + self.store.options.resolve_timeout;
         loop {
-            match self.store.transaction_status(xid).await {
-                Ok(Some(status)) if status == "committed" => return Ok(answers),
-                Ok(Some(status)) if status == "aborted" => {
-                    return Err(StoreError::Conflict("the commit was aborted".into()).into());
-                }
-                Ok(None) => return Err(BatchFailure::Unknown),
-                // Still in progress, or the database is not back yet.
-                Ok(Some(_)) | Err(_) if Instant::now() < give_up_at => {
+            match self.store.fate_of(&lost).await {
+                Ok(Fate::Committed) => return Ok(lost.answers),
+                Ok(Fate::Aborted) => return Err(StoreError::Conflict("the commit was aborted".into()).into()),
+                Ok(Fate::Forgotten) => return Err(BatchFailure::Unknown),
+                // Or the database is not back yet.
+                Ok(Fate::InProgress) | Err(_) if Instant::now() < give_up_at => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                Ok(Some(_)) | Err(_) => return Err(BatchFailure::Unknown),
+                Ok(Fate::InProgress) | Err(_) => return Err(BatchFailure::Unknown),
             }
         }
     }
@@ -664,11 +699,7 @@ impl PostgresWriter {
 enum Interrupted {
     /// Nothing was committed.
     Refused(StoreError),
-    AtCommit {
-        xid: i64,
-        answers: Vec<Answer>,
-        error: StoreError,
-    },
+    AtCommit(Box<LostCommit>),
 }
 
 impl<E: Into<StoreError>> From<E> for Interrupted {
@@ -698,15 +729,21 @@ impl Lane {
             return Ok(answers);
         }
         let writes = state.writes();
-        let first_ordinal = place.batch << EVENTS_PER_BATCH_BITS;
-        let changes = changes(&writes, Placement { tx: place.tx, first_ordinal, stripe, now: crate::clock::now() });
+        let (tx, first_ordinal) = (place.tx, place.first_ordinal());
+        let changes = changes(&writes, Placement { tx, first_ordinal, stripe, now: crate::clock::now() });
         let written = changes.iter().map(|change| async {
             let columns: Vec<Column> = columns(change);
             let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
             self.client.execute(&self.changes[&(change.table.name, change.verb)], &parameters).await
         });
+        let round_trip = self.client.pipeline.send();
         // Polled in this order, so COMMIT leaves last; behind an error it rolls back.
         let (written, committed) = tokio::join!(biased; join_all(written), self.client.batch_execute("COMMIT"));
+        drop(round_trip);
+        let first_event = writes.event_inserts.first().map(|(tenant, event)| (*tenant, event.id.0));
+        let at_commit = |answers, error: tokio_postgres::Error| {
+            Interrupted::AtCommit(Box::new(LostCommit { place, first_event, answers, error: error.into() }))
+        };
         for (result, change) in written.into_iter().zip(&changes) {
             match result {
                 Ok(rows) if rows == change.rows.len() as u64 => {}
@@ -716,17 +753,13 @@ impl Lane {
                     return Err(Interrupted::Refused(StoreError::Corrupt(detail)));
                 }
                 // Whether COMMIT arrived before the connection broke cannot be told from here.
-                Err(error) if is_lost(&error) => {
-                    return Err(Interrupted::AtCommit { xid: place.xid, answers, error: error.into() });
-                }
+                Err(error) if is_lost(&error) => return Err(at_commit(answers, error)),
                 Err(error) => return Err(error.into()),
             }
         }
         match committed {
             Ok(()) => Ok(answers),
-            Err(error) if is_lost(&error) => {
-                Err(Interrupted::AtCommit { xid: place.xid, answers, error: error.into() })
-            }
+            Err(error) if is_lost(&error) => Err(at_commit(answers, error)),
             Err(error) => Err(error.into()),
         }
     }
@@ -756,10 +789,12 @@ impl Lane {
             (Lookup::Place, KeyColumns(Vec::new())),
         ];
         let asked: Vec<&(Lookup, KeyColumns<'_>)> = asked.iter().filter(|(_, keys)| !keys.is_empty()).collect();
+        let round_trip = self.client.pipeline.send();
         let begun = self.client.batch_execute("BEGIN");
         let answers = join_all(asked.iter().map(|(lookup, keys)| self.look_up(*lookup, keys)));
         // Polled in this order, so BEGIN leaves first and Place, which must see every lock gained, last.
         let (begun, answers) = tokio::join!(biased; begun, answers);
+        drop(round_trip);
         begun?;
         let mut state = State::empty(keys);
         let mut place = Place::default();

@@ -22,6 +22,7 @@ use scrip_server::verify::verify;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::harness::{Fixture, Kind};
 
@@ -31,7 +32,8 @@ pub const PLATFORM_KEY: &str = "platform-key-of-the-tests";
 pub struct Server {
     pub addr: SocketAddr,
     pub store: Store,
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Server {
@@ -52,10 +54,16 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("its address");
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(app.serve(listener, async move {
+        let task = tokio::spawn(app.serve(listener, async move {
             let _ = stopped.await;
         }));
-        Server { addr, store, _stop: stop }
+        Server { addr, store, stop, task }
+    }
+
+    /// Answers what is under way and ends.
+    pub async fn stop(self) {
+        drop(self.stop);
+        self.task.await.expect("the server ends").expect("it was served to the end");
     }
 
     pub async fn client(&self, key: &str) -> Client {
