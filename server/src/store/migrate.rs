@@ -23,10 +23,10 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("migrations/0001_initial.postgres.sql"),
     },
     Migration {
-        number: 5,
+        number: 2,
         name: "read_models",
-        sqlite: include_str!("migrations/0005_read_models.sqlite.sql"),
-        postgres: include_str!("migrations/0005_read_models.postgres.sql"),
+        sqlite: include_str!("migrations/0002_read_models.sqlite.sql"),
+        postgres: include_str!("migrations/0002_read_models.postgres.sql"),
     },
 ];
 

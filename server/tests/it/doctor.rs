@@ -34,7 +34,7 @@ async fn a_missing_index_and_a_missing_migration_are_failures() {
         let url = text_of(&fixture.url);
         let (content, findings) = examine(&url);
         assert!(content, "{kind:?}: {findings:?}");
-        let spoil = "DROP INDEX idx_user_coupon_expire; DELETE FROM schema_migration WHERE number = 5";
+        let spoil = "DROP INDEX idx_user_coupon_expire; DELETE FROM schema_migration WHERE number = 2";
         match &fixture.url {
             StoreUrl::Sqlite(path) => {
                 let connection = rusqlite::Connection::open(path).expect("the store opens");
