@@ -82,6 +82,41 @@ pub(super) const ADVANCE: &str = "INSERT INTO projection (tenant_id, tx, ordinal
 /// What a rebuild deletes.
 pub(super) const READ_MODELS: [&str; 4] = ["projection", "stat_day", "board_score", "board_bucket"];
 
+const TENANTS_TO_FOLD: &str = "SELECT t.tenant_id FROM tenant t LEFT JOIN projection p ON p.tenant_id = t.tenant_id \
+     WHERE EXISTS (SELECT 1 FROM event e WHERE e.tenant_id = t.tenant_id \
+     AND (e.tx, e.ordinal) > (coalesce(p.tx, 0), coalesce(p.ordinal, -1))) LIMIT $1";
+const PROGRESS: &str = "SELECT tx, ordinal, as_of FROM projection WHERE tenant_id = $1";
+const SCORE_OF: &str = "SELECT score FROM board_score WHERE tenant_id = $1 AND board = $2 AND member_id = $3";
+// The first condition on the score bounds the range of the index, the second cuts its edge.
+const BOARD_FROM: &str = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 \
+     AND score <= $3 AND (score < $4 OR member_id > $5) ORDER BY score DESC, member_id LIMIT $6";
+const BOARD_ABOVE: &str = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 \
+     AND score >= $3 AND (score > $4 OR member_id < $5) ORDER BY score, member_id DESC LIMIT $6";
+const BOARD_TIES: &str =
+    "SELECT count(*) FROM board_score WHERE tenant_id = $1 AND board = $2 AND score = $3 AND member_id < $4";
+const MEMBERS_ABOVE: &str = "SELECT CAST((SELECT coalesce(sum(members), 0) FROM board_bucket WHERE tenant_id = $1 \
+     AND board = $2 AND bucket > $3) + (SELECT count(*) FROM board_score WHERE tenant_id = $4 AND board = $5 \
+     AND score > $6 AND score < $7) AS BIGINT)";
+const BOARD_MEMBERS: &str =
+    "SELECT CAST(coalesce(sum(members), 0) AS BIGINT) FROM board_bucket WHERE tenant_id = $1 AND board = $2";
+const STATISTICS: &str = "SELECT day, name, events, amount FROM stat_day WHERE tenant_id = $1 AND subject = $2 \
+     AND day >= $3 AND day <= $4 ORDER BY day, name";
+const STATISTIC_TOTALS: &str = "SELECT name, CAST(sum(events) AS BIGINT), CAST(sum(amount) AS BIGINT) FROM stat_day \
+     WHERE tenant_id = $1 AND subject = $2 GROUP BY name ORDER BY name";
+
+/// The reads of the read models, by name: for the test of the plans.
+pub(super) const HOT_QUERIES: [(&str, &str); 9] = [
+    ("score", SCORE_OF),
+    ("board_from", BOARD_FROM),
+    ("board_above", BOARD_ABOVE),
+    ("board_ties", BOARD_TIES),
+    ("members_above", MEMBERS_ABOVE),
+    ("board_members", BOARD_MEMBERS),
+    ("statistics", STATISTICS),
+    ("statistic_totals", STATISTIC_TOTALS),
+    ("projection_progress", PROGRESS),
+];
+
 pub(super) fn changes(tenant: TenantId, folded: &Folded) -> Vec<Change<'_>> {
     let statistics = folded.statistics.iter().map(|((subject, day, name), (events, amount))| {
         vec![
@@ -112,19 +147,15 @@ pub(super) fn changes(tenant: TenantId, folded: &Folded) -> Vec<Change<'_>> {
 impl Store {
     /// Tenants that have events beyond what is folded, at most `limit`.
     pub async fn tenants_to_fold(&self, limit: i64) -> Found<Vec<TenantId>> {
-        let sql = "SELECT t.tenant_id FROM tenant t LEFT JOIN projection p ON p.tenant_id = t.tenant_id \
-                   WHERE EXISTS (SELECT 1 FROM event e WHERE e.tenant_id = t.tenant_id \
-                   AND (e.tx, e.ordinal) > (coalesce(p.tx, 0), coalesce(p.ordinal, -1))) LIMIT $1";
-        self.query(sql, &[limit.into()], |row| row.tenant(0)).await
+        self.query(TENANTS_TO_FOLD, &[limit.into()], |row| row.tenant(0)).await
     }
 
     pub async fn projection_progress(&self, tenant: TenantId) -> Found<Progress> {
-        let sql = "SELECT tx, ordinal, as_of FROM projection WHERE tenant_id = $1";
         let decode = |row: &Row| {
             let position = EventPosition { tx: row.int(0)?, ordinal: row.int(1)? };
             Ok(Progress { position, as_of: row.time(2)? })
         };
-        Ok(self.first(sql, &[tenant.into()], decode).await?.unwrap_or(Progress::START))
+        Ok(self.first(PROGRESS, &[tenant.into()], decode).await?.unwrap_or(Progress::START))
     }
 
     /// Writes a fold together with its progress. False when another node has folded these events.
@@ -181,8 +212,7 @@ impl Store {
     }
 
     pub async fn score(&self, tenant: TenantId, board: &str, member: &MemberId) -> Found<Option<i64>> {
-        let sql = "SELECT score FROM board_score WHERE tenant_id = $1 AND board = $2 AND member_id = $3";
-        self.first(sql, &[tenant.into(), board.into(), member.into()], |row| row.int(0)).await
+        self.first(SCORE_OF, &[tenant.into(), board.into(), member.into()], |row| row.int(0)).await
     }
 
     /// A board from the top, or from below a place on it.
@@ -194,10 +224,8 @@ impl Store {
         limit: i64,
     ) -> Found<Vec<(MemberId, i64)>> {
         let (score, member) = after.map_or((i64::MAX, ""), |(score, member)| (score, member.as_str()));
-        let sql = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 \
-                   AND (score < $3 OR (score = $4 AND member_id > $5)) ORDER BY score DESC, member_id LIMIT $6";
         let parameters = [tenant.into(), board.into(), score.into(), score.into(), member.into(), limit.into()];
-        self.query(sql, &parameters, |row| Ok((row.caller_id(0)?, row.int(1)?))).await
+        self.query(BOARD_FROM, &parameters, |row| Ok((row.caller_id(0)?, row.int(1)?))).await
     }
 
     /// Those just above a place on a board, nearest first.
@@ -208,10 +236,8 @@ impl Store {
         (score, member): (i64, &MemberId),
         limit: i64,
     ) -> Found<Vec<(MemberId, i64)>> {
-        let sql = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 \
-                   AND (score > $3 OR (score = $4 AND member_id < $5)) ORDER BY score, member_id DESC LIMIT $6";
         let parameters = [tenant.into(), board.into(), score.into(), score.into(), member.into(), limit.into()];
-        self.query(sql, &parameters, |row| Ok((row.caller_id(0)?, row.int(1)?))).await
+        self.query(BOARD_ABOVE, &parameters, |row| Ok((row.caller_id(0)?, row.int(1)?))).await
     }
 
     /// How many members of a board have a score above `score`: those in the buckets above its own, and those in its own,
@@ -224,46 +250,35 @@ impl Store {
         bucket: i64,
         bucket_end: i64,
     ) -> Found<i64> {
-        let sql = "SELECT CAST((SELECT coalesce(sum(members), 0) FROM board_bucket WHERE tenant_id = $1 AND board = $2 \
-                   AND bucket > $3) + (SELECT count(*) FROM board_score WHERE tenant_id = $4 AND board = $5 \
-                   AND score > $6 AND score < $7) AS BIGINT)";
         let parameters =
             [tenant.into(), board.into(), bucket.into(), tenant.into(), board.into(), score.into(), bucket_end.into()];
-        Ok(self.first(sql, &parameters, |row| row.int(0)).await?.unwrap_or(0))
+        Ok(self.first(MEMBERS_ABOVE, &parameters, |row| row.int(0)).await?.unwrap_or(0))
     }
 
     /// How many members share a score and stand before `member` on the board.
     pub async fn board_ties_before(&self, tenant: TenantId, board: &str, score: i64, member: &MemberId) -> Found<i64> {
-        let sql =
-            "SELECT count(*) FROM board_score WHERE tenant_id = $1 AND board = $2 AND score = $3 AND member_id < $4";
         let parameters = [tenant.into(), board.into(), score.into(), member.into()];
-        Ok(self.first(sql, &parameters, |row| row.int(0)).await?.unwrap_or(0))
+        Ok(self.first(BOARD_TIES, &parameters, |row| row.int(0)).await?.unwrap_or(0))
     }
 
     /// How many members a board has.
     pub async fn board_members(&self, tenant: TenantId, board: &str) -> Found<i64> {
-        let sql =
-            "SELECT CAST(coalesce(sum(members), 0) AS BIGINT) FROM board_bucket WHERE tenant_id = $1 AND board = $2";
-        Ok(self.first(sql, &[tenant.into(), board.into()], |row| row.int(0)).await?.unwrap_or(0))
+        Ok(self.first(BOARD_MEMBERS, &[tenant.into(), board.into()], |row| row.int(0)).await?.unwrap_or(0))
     }
 
     /// A subject's statistics of the days from `from` to `to`, both included.
     pub async fn statistics(&self, tenant: TenantId, subject: &str, from: &str, to: &str) -> Found<Vec<Statistic>> {
-        let sql = "SELECT day, name, events, amount FROM stat_day WHERE tenant_id = $1 AND subject = $2 \
-                   AND day >= $3 AND day <= $4 ORDER BY day, name";
         let decode = |row: &Row| {
             Ok(Statistic { day: row.text(0)?, name: row.text(1)?, events: row.int(2)?, amount: row.int(3)? })
         };
-        self.query(sql, &[tenant.into(), subject.into(), from.into(), to.into()], decode).await
+        self.query(STATISTICS, &[tenant.into(), subject.into(), from.into(), to.into()], decode).await
     }
 
     /// A subject's statistics over all days, by name; `day` is empty.
     pub async fn statistic_totals(&self, tenant: TenantId, subject: &str) -> Found<Vec<Statistic>> {
-        let sql = "SELECT name, CAST(sum(events) AS BIGINT), CAST(sum(amount) AS BIGINT) FROM stat_day \
-                   WHERE tenant_id = $1 AND subject = $2 GROUP BY name ORDER BY name";
         let decode = |row: &Row| {
             Ok(Statistic { day: String::new(), name: row.text(0)?, events: row.int(1)?, amount: row.int(2)? })
         };
-        self.query(sql, &[tenant.into(), subject.into()], decode).await
+        self.query(STATISTIC_TOTALS, &[tenant.into(), subject.into()], decode).await
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 pub use super::decode::EventPosition;
 use super::value::{Param, Row};
-use super::{Store, StoreError, decode};
+use super::{Store, StoreError, decode, projection};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -564,6 +564,7 @@ pub fn hot_queries() -> Vec<(String, String)> {
             all.push((format!("list_coupons {status:?} {by_template}"), list_coupons_sql(status, by_template)));
         }
     }
+    all.extend(projection::HOT_QUERIES.map(|(name, sql)| named(name, sql.to_owned())));
     let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS);
     all.extend(due.enumerate().map(|(number, sql)| (format!("due {number}"), sql.to_owned())));
     all

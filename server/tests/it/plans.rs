@@ -22,7 +22,7 @@ const NAMED: [&str; 11] = [
 ];
 
 /// Fills the tables: `{n}` numbers the rows, `{id}` makes an id of 16 bytes from it, `{t}` one of four tenants.
-const FILL: [&str; 9] = [
+const FILL: [&str; 13] = [
     "INSERT INTO mkt_coupon_template SELECT {t}, {id}, 1, {n} >= 0, 'AMOUNT_OFF', NULL, NULL, NULL, NULL, 0, 0, 0 {from}",
     "INSERT INTO mkt_coupon_template_use SELECT {t}, {id}, 0, 1 {from}",
     "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",
@@ -33,6 +33,10 @@ const FILL: [&str; 9] = [
     "INSERT INTO mkt_points_transaction SELECT {t}, {id}, 'm-' || ({n} / 20), {n} + 1, 'EARN_ORDER', 1, 0, 1, 0, 0, NULL, NULL, \
      NULL, NULL, NULL, '[]', {n}, 0, 0 {from}",
     "INSERT INTO mkt_points_hold SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 0, 0, 'OPEN', NULL, NULL, {n}, '[]', 0, NULL {from}",
+    "INSERT INTO stat_day SELECT {t}, 's-' || ({n} / 20), 'd-' || {n}, 'n', 1, 1 {from}",
+    "INSERT INTO board_score SELECT {t}, 'b-' || ({n} / 20000), 'm-' || {n}, {n} {from}",
+    "INSERT INTO board_bucket SELECT {t}, 'b-' || ({n} / 20000), {n}, 1 {from}",
+    "INSERT INTO projection SELECT {id}, 1, 0, 0 {from}",
     "INSERT INTO event SELECT {t}, {n}, 0, {id}, 'coupon.claimed', {id}, NULL, '{}', NULL, 0, 0 {from}",
 ];
 
@@ -68,8 +72,9 @@ async fn sqlite_serves_every_hot_query_and_batch_look_up_from_an_index() {
         let rows =
             statement.query_map(rusqlite::params_from_iter(nothing), |row| row.get::<_, String>(3)).expect("a plan");
         for step in rows.map(|row| row.expect("a step")) {
-            // A sub-select's few rows are scanned; a table must be searched.
-            if step.starts_with("SCAN") && !step.starts_with("SCAN s") && !step.starts_with("SCAN l") {
+            // A sub-select's few rows are scanned, or the one row without a table; a table must be searched.
+            let few = ["SCAN s", "SCAN l", "SCAN CONSTANT ROW"];
+            if step.starts_with("SCAN") && !few.iter().any(|start| step.starts_with(start)) {
                 scans.push(format!("{name}: {step}"));
             }
         }
