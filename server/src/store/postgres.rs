@@ -204,7 +204,8 @@ impl PostgresStore {
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
-    /// Writes the changes in one transaction if `guard` writes a row, and nothing otherwise; whether it did.
+    /// Writes the changes in one transaction if `guard` writes a row, and nothing otherwise; whether it did. What is written
+    /// so can be made anew, and does not wait for the disk.
     pub(super) async fn write_after(
         &self,
         guard: &str,
@@ -213,6 +214,7 @@ impl PostgresStore {
     ) -> Result<bool, StoreError> {
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
+        transaction.batch_execute("SET LOCAL synchronous_commit = off").await?;
         let guard = transaction.prepare_cached(guard).await?;
         if transaction.execute(&guard, &borrowed(parameters)).await? == 0 {
             return Ok(false);
