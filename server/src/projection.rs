@@ -30,8 +30,12 @@ use crate::store::{Folded, Progress, Store};
 /// Events folded in one transaction: short, because SQLite's writer waits for it.
 const PAGE: i64 = 2_000;
 /// After each page the fold rests this many times as long as the page took, so that it never takes more than a tenth of a
-/// core from the decisions it tells of. In a rush it falls behind, and catches up afterwards.
+/// core from the decisions it tells of; a fiftieth while many commands wait. In a rush it falls behind, and catches up
+/// afterwards.
 const REST: u32 = 9;
+const REST_IN_A_RUSH: u32 = 49;
+/// So many commands waiting in the lanes are a rush.
+const RUSH: i64 = 64;
 /// Pages a tenant gets in one pass, and tenants a pass looks at; the rest waits for the next pass.
 const PAGES_PER_PASS: usize = 50;
 const TENANTS_PER_PASS: i64 = 200;
@@ -210,7 +214,7 @@ pub async fn run(store: Store, metrics: std::sync::Arc<Metrics>, options: Projec
     }
     loop {
         tokio::time::sleep(options.interval).await;
-        match pass(&store).await {
+        match pass(&store, &metrics).await {
             Ok(lag) => metrics.projection_lag_seconds.set(lag.as_secs_f64()),
             Err(error) => tracing::warn!(error = format!("{error:#}"), "a fold failed; the next pass goes on"),
         }
@@ -218,7 +222,7 @@ pub async fn run(store: Store, metrics: std::sync::Arc<Metrics>, options: Projec
 }
 
 /// Folds what is there, tenant by tenant; how far behind the last of them still is.
-async fn pass(store: &Store) -> anyhow::Result<Duration> {
+async fn pass(store: &Store, metrics: &Metrics) -> anyhow::Result<Duration> {
     let mut behind = Duration::ZERO;
     for tenant in store.tenants_to_fold(TENANTS_PER_PASS).await? {
         for _ in 0..PAGES_PER_PASS {
@@ -226,7 +230,8 @@ async fn pass(store: &Store) -> anyhow::Result<Duration> {
             if !fold_page(store, tenant).await? {
                 break;
             }
-            tokio::time::sleep(begun.elapsed() * REST).await;
+            let rest = if metrics.lane_depth.get() > RUSH { REST_IN_A_RUSH } else { REST };
+            tokio::time::sleep(begun.elapsed() * rest).await;
         }
         let progress = store.projection_progress(tenant).await?;
         let newer = store.list_events(tenant, progress.position, None, 1).await?;
