@@ -7,7 +7,7 @@
 //! What this crate guarantees: no IO, no clock, no randomness (time and id seeds are arguments), no floats, checked
 //! arithmetic. A refusal is a value, [`rejection::Rejection`], and is decided before anything is written for it.
 //!
-//! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`state`], [`decide`].
+//! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`state`], [`decide`].
 
 pub mod command;
 pub mod coupon;
@@ -16,6 +16,7 @@ pub mod event;
 pub mod id;
 pub mod key;
 pub mod points;
+pub mod pricing;
 pub mod rejection;
 pub mod state;
 pub mod tenant;

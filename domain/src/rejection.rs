@@ -3,7 +3,7 @@
 //! Within a command the checks run in the order in which its function states them, and the first failure is the answer.
 
 use crate::coupon::CouponStatus;
-use crate::id::OrderId;
+use crate::id::{CouponId, OrderId};
 use crate::points::HoldStatus;
 use crate::time::Timestamp;
 
@@ -42,6 +42,17 @@ pub enum Rejection {
     CouponRevoked,
     OrderMismatch,
     DeadlinePassed { field: &'static str },
+
+    // Prices. These say why a coupon does not apply to an order, in order of precedence after MemberLevel; the last one
+    // refuses the order itself.
+    CouponOutOfScope,
+    CouponQuantity { min_quantity: i64, eligible_quantity: i64 },
+    CouponBelowThreshold { min_amount: i64, eligible_amount: i64 },
+    CouponProductMissing,
+    CouponNotStackable { with: CouponId },
+    TooManyCoupons { most: u32 },
+    CouponWithoutEffect,
+    OrderTooLarge { most: i64 },
 
     // Points.
     PointsInsufficient { available: i64, requested: i64 },
@@ -85,6 +96,14 @@ impl Rejection {
             Rejection::CouponRevoked => "COUPON_REVOKED",
             Rejection::OrderMismatch => "COUPON_ORDER_MISMATCH",
             Rejection::DeadlinePassed { .. } => "DEADLINE_PASSED",
+            Rejection::CouponOutOfScope => "COUPON_OUT_OF_SCOPE",
+            Rejection::CouponQuantity { .. } => "COUPON_QUANTITY_TOO_LOW",
+            Rejection::CouponBelowThreshold { .. } => "COUPON_BELOW_THRESHOLD",
+            Rejection::CouponProductMissing => "COUPON_PRODUCT_MISSING",
+            Rejection::CouponNotStackable { .. } => "COUPON_NOT_STACKABLE",
+            Rejection::TooManyCoupons { .. } => "COUPON_TOO_MANY",
+            Rejection::CouponWithoutEffect => "COUPON_WITHOUT_EFFECT",
+            Rejection::OrderTooLarge { .. } => "ORDER_TOO_LARGE",
             Rejection::PointsInsufficient { .. } => "POINTS_INSUFFICIENT",
             Rejection::PointsOverflow => "POINTS_OVERFLOW",
             Rejection::HoldClosed { status: HoldStatus::Expired } => "POINTS_HOLD_EXPIRED",

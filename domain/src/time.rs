@@ -46,6 +46,26 @@ impl Window {
     }
 }
 
+/// An instant as clocks and calendars show it at some place. Which place is the caller's to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalTime {
+    pub weekday: Weekday,
+    /// Since midnight, as the clock shows it.
+    pub minute: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Weekday {
+    Monday,
+    Tuesday,
+    Wednesday,
+    Thursday,
+    Friday,
+    Saturday,
+    Sunday,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

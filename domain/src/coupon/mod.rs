@@ -25,8 +25,8 @@ mod template;
 pub use claim::claim;
 pub use lifecycle::{lock, release, return_used, revoke, settle, use_locked};
 pub use template::{
-    Benefit, Definition, MAX_AMOUNT, MAX_STOCK, Scope, Template, TemplatePatch, Validity, change_stock, create, delete,
-    set_enabled, update,
+    Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step, StepOff,
+    Template, TemplatePatch, Validity, change_stock, create, delete, set_enabled, update,
 };
 
 use serde::{Deserialize, Serialize};

@@ -14,19 +14,46 @@ use crate::time::{Timestamp, Window};
 
 /// The largest amount of money accepted, in minor units: sums of any order stay far from the range of `i64`.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
+/// The priorities a template may have are 0 to this.
+pub const MAX_PRIORITY: i32 = 1_000;
+pub const DEFAULT_PRIORITY: i32 = 100;
 /// The largest stock of a template.
 pub const MAX_STOCK: i64 = 1_000_000_000_000;
 
-/// What a coupon gives.
+/// What a coupon gives. Percentages are in basis points (hundredths of a percent), so that 12.5 percent needs no fraction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Benefit {
     /// `amount` minor units off.
     AmountOff { amount: i64 },
-    /// `percent_off` (1-99) percent off, at most `max_amount` minor units.
-    PercentOff { percent_off: u8, max_amount: Option<i64> },
+    /// A part (1-9999 basis points) off, at most `max_amount` minor units.
+    PercentOff { basis_points: u16, max_amount: Option<i64> },
     /// One unit of the product, or of one of its SKUs, free.
     Exchange { product_id: String, sku_id: Option<String> },
+    /// The freight free, at most `max_amount` minor units of it.
+    FreeShipping { max_amount: Option<i64> },
+    /// Of every `buy_quantity + get_quantity` eligible units, the `get_quantity` cheapest reduced by a part (1-10000 basis
+    /// points), `max_sets` times at most.
+    BuyXGetY { buy_quantity: i64, get_quantity: i64, basis_points: u16, max_sets: Option<i64> },
+    /// The highest step that the eligible goods reach, at most `max_amount` minor units.
+    Tiered { steps: Vec<Step>, max_amount: Option<i64> },
+    /// Eligible units cost `price` minor units each where they cost more; the dearest `max_quantity` of them at most.
+    FixedPrice { price: i64, max_quantity: Option<i64> },
+}
+
+/// What goods that cost at least `min_amount` minor units get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    pub min_amount: i64,
+    pub off: StepOff,
+}
+
+/// What a step takes off: minor units, or a part in basis points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepOff {
+    Amount(i64),
+    BasisPoints(u16),
 }
 
 impl Benefit {
@@ -36,11 +63,42 @@ impl Benefit {
             Benefit::AmountOff { .. } => "AMOUNT_OFF",
             Benefit::PercentOff { .. } => "PERCENT_OFF",
             Benefit::Exchange { .. } => "EXCHANGE",
+            Benefit::FreeShipping { .. } => "FREE_SHIPPING",
+            Benefit::BuyXGetY { .. } => "BUY_X_GET_Y",
+            Benefit::Tiered { .. } => "TIERED",
+            Benefit::FixedPrice { .. } => "FIXED_PRICE",
         }
     }
 
-    /// Every kind's name, for filters.
-    pub const KINDS: [&'static str; 3] = ["AMOUNT_OFF", "PERCENT_OFF", "EXCHANGE"];
+    /// Every kind's name, for filters, in the order in which equal priorities are computed: first what makes single units
+    /// cheaper, then parts of what is left, then amounts, which therefore lose nothing to what comes after them.
+    pub const KINDS: [&'static str; 7] =
+        ["EXCHANGE", "FIXED_PRICE", "BUY_X_GET_Y", "PERCENT_OFF", "TIERED", "AMOUNT_OFF", "FREE_SHIPPING"];
+}
+
+/// Which other coupons may apply to the same order. Both sides must agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Stacking {
+    /// None.
+    Exclusive,
+    /// Those with another type of benefit.
+    SameTypeExclusive,
+    /// All.
+    Stackable,
+}
+
+impl Stacking {
+    pub const ALL: [Stacking; 3] = [Stacking::Exclusive, Stacking::SameTypeExclusive, Stacking::Stackable];
+
+    /// The name as stored and as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stacking::Exclusive => "EXCLUSIVE",
+            Stacking::SameTypeExclusive => "SAME_TYPE_EXCLUSIVE",
+            Stacking::Stackable => "STACKABLE",
+        }
+    }
 }
 
 /// When coupons of a template are valid.
@@ -53,11 +111,15 @@ pub enum Validity {
     Relative { days: u32 },
 }
 
-/// Which goods a coupon applies to; empty lists mean all.
+/// Which goods a coupon applies to: those of the products and of the categories (empty lists mean all) that are not excluded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     pub products: Vec<String>,
     pub categories: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub excluded_products: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub excluded_categories: Vec<String>,
 }
 
 /// Everything an operator authors. Immutable once stored: an edit makes a new version.
@@ -68,10 +130,15 @@ pub struct Definition {
     pub benefit: Benefit,
     /// Least eligible subtotal, in minor units.
     pub min_order_amount: i64,
-    /// What must remain to pay after the coupon, in minor units.
+    /// Least number of eligible units.
+    pub min_quantity: i64,
+    /// What must remain to pay for the goods after all discounts, in minor units.
     pub min_pay_amount: i64,
     pub scope: Scope,
-    /// Member levels that may claim; empty means all.
+    /// Coupons of a lower priority are computed first.
+    pub priority: i32,
+    pub stacking: Stacking,
+    /// Member levels that may claim and use; empty means all.
     pub member_levels: Vec<String>,
     pub validity: Validity,
     /// When coupons can be claimed.
@@ -80,6 +147,29 @@ pub struct Definition {
     /// How long a coupon that expired before its refund lives again, in days.
     pub refund_extend_days: u32,
     pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Definition {
+    /// A definition with the defaults of everything an operator may leave out.
+    pub fn new(name: impl Into<String>, benefit: Benefit, validity: Validity) -> Self {
+        Definition {
+            name: name.into(),
+            description: String::new(),
+            benefit,
+            min_order_amount: 0,
+            min_quantity: 0,
+            min_pay_amount: 0,
+            scope: Scope::default(),
+            priority: DEFAULT_PRIORITY,
+            stacking: Stacking::SameTypeExclusive,
+            member_levels: Vec::new(),
+            validity,
+            distribution: Window::default(),
+            limit_per_member: 1,
+            refund_extend_days: 7,
+            metadata: serde_json::Map::new(),
+        }
+    }
 }
 
 /// A template as it stands: the current definition, its stock and its counters.

@@ -19,9 +19,11 @@
 
 mod ledger;
 mod reversal;
+mod rule;
 
 pub use ledger::{capture, debit, grant, hold, release, settle, spendable};
 pub use reversal::reverse;
+pub use rule::{CheckIn, Earn, PointsRule, PointsValidity, Redeem, RedeemLimit, StreakBonus};
 
 use serde::{Deserialize, Serialize};
 

@@ -325,19 +325,13 @@ impl Generator {
         let starts_at = self.random.percent(30).then(|| Timestamp(now + HOUR * self.random.between(-2, 12)));
         let ends_at = self.random.percent(30).then(|| Timestamp(now + HOUR * self.random.between(12, 96)));
         let member_levels = if self.random.percent(20) { vec!["GOLD".into()] } else { Vec::new() };
+        let name = format!("Template {}", self.random.between(1, 3));
         Definition {
-            name: format!("Template {}", self.random.between(1, 3)),
-            description: String::new(),
-            benefit: Benefit::AmountOff { amount: 500 },
-            min_order_amount: 0,
-            min_pay_amount: 0,
-            scope: Default::default(),
             member_levels,
-            validity,
             distribution: Window { starts_at, ends_at },
             limit_per_member: self.random.between(1, 6),
             refund_extend_days: self.random.between(0, 2) as u32,
-            metadata: Default::default(),
+            ..Definition::new(name, Benefit::AmountOff { amount: 500 }, validity)
         }
     }
 }

@@ -554,6 +554,11 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::OrderMismatch | Rejection::DeadlinePassed { .. } | Rejection::PointsInsufficient { .. } => {}
             Rejection::PointsOverflow | Rejection::HoldClosed { .. } | Rejection::CaptureExceedsHold { .. } => {}
             Rejection::NotReversible | Rejection::ReversalExceeds { .. } | Rejection::IdempotencyKeyReused => {}
+            // Those of prices stand in the price tables, not in these scenarios.
+            Rejection::CouponOutOfScope | Rejection::CouponProductMissing | Rejection::CouponWithoutEffect => {}
+            Rejection::CouponQuantity { .. } | Rejection::CouponBelowThreshold { .. } => {}
+            Rejection::CouponNotStackable { .. } | Rejection::TooManyCoupons { .. } => {}
+            Rejection::OrderTooLarge { .. } => {}
         }
     }
     let codes: BTreeSet<&str> = all.iter().map(Rejection::code).collect();

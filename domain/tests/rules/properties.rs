@@ -534,19 +534,10 @@ proptest! {
     #[test]
     fn a_lock_and_its_unlock_leave_the_coupon_as_it_was(hours in 0i64..23, seed: u64) {
         let mut world = World::new();
-        let definition = scrip_domain::coupon::Definition {
-            name: "T".into(),
-            description: String::new(),
-            benefit: scrip_domain::coupon::Benefit::AmountOff { amount: 5 },
-            min_order_amount: 0,
-            min_pay_amount: 0,
-            scope: Default::default(),
-            member_levels: Vec::new(),
-            validity: scrip_domain::coupon::Validity::Relative { days: 1 },
-            distribution: Default::default(),
-            limit_per_member: 1,
+        use scrip_domain::coupon::{Benefit, Definition, Validity};
+        let definition = Definition {
             refund_extend_days: 0,
-            metadata: Default::default(),
+            ..Definition::new("T", Benefit::AmountOff { amount: 5 }, Validity::Relative { days: 1 })
         };
         let create = Command::CreateTemplate { definition: Box::new(definition), total_stock: Some(1) };
         let Outcome::Template(template) = world.accept(create, Timestamp(0)) else { panic!("no template") };

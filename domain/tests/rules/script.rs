@@ -497,19 +497,13 @@ fn definition(words: &[&str]) -> Line<Definition> {
         }
         None => Validity::Relative { days: number("days", 30)? as u32 },
     };
+    let name = option(words, "name").unwrap_or("T");
     Ok(Definition {
-        name: option(words, "name").unwrap_or("T").to_owned(),
-        description: String::new(),
-        benefit: Benefit::AmountOff { amount: 500 },
-        min_order_amount: 0,
-        min_pay_amount: 0,
-        scope: Default::default(),
         member_levels: option(words, "levels").map_or(Vec::new(), |all| all.split(',').map(str::to_owned).collect()),
-        validity,
         distribution: Window { starts_at: time("opens")?, ends_at: time("closes")? },
         limit_per_member: number("limit", 1)?,
         refund_extend_days: number("extend", 0)? as u32,
-        metadata: Default::default(),
+        ..Definition::new(name, Benefit::AmountOff { amount: 500 }, validity)
     })
 }
 

@@ -7,6 +7,7 @@ use scrip_domain::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::percent::Percent;
 use super::time::Time;
 
 /// The most errors one answer lists.
@@ -43,7 +44,7 @@ impl FieldErrors {
     }
 
     /// The value, which must be there.
-    pub fn required<T>(&mut self, field: &'static str, value: Option<T>) -> Option<T> {
+    pub fn required<T>(&mut self, field: impl Into<Cow<'static, str>>, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.add(field, "is required", "Send it.");
         }
@@ -51,7 +52,12 @@ impl FieldErrors {
     }
 
     /// The number, when it lies in the range.
-    pub fn within(&mut self, field: &'static str, value: i64, range: RangeInclusive<i64>) -> Option<i64> {
+    pub fn within(
+        &mut self,
+        field: impl Into<Cow<'static, str>>,
+        value: i64,
+        range: RangeInclusive<i64>,
+    ) -> Option<i64> {
         if range.contains(&value) {
             return Some(value);
         }
@@ -61,8 +67,29 @@ impl FieldErrors {
     }
 
     /// The number, when it is there and lies in the range.
-    pub fn integer(&mut self, field: &'static str, value: Option<i64>, range: RangeInclusive<i64>) -> Option<i64> {
-        self.required(field, value).and_then(|value| self.within(field, value, range))
+    pub fn integer(
+        &mut self,
+        field: impl Into<Cow<'static, str>>,
+        value: Option<i64>,
+        range: RangeInclusive<i64>,
+    ) -> Option<i64> {
+        let field = field.into();
+        self.required(field.clone(), value).and_then(|value| self.within(field, value, range))
+    }
+
+    /// The percentage in basis points, when it lies in the range, which is in basis points too.
+    pub fn percent(
+        &mut self,
+        field: impl Into<Cow<'static, str>>,
+        value: Percent,
+        range: RangeInclusive<i64>,
+    ) -> Option<u16> {
+        if range.contains(&value.0) {
+            return u16::try_from(value.0).ok();
+        }
+        let (least, most) = (Percent(*range.start()), Percent(*range.end()));
+        self.add(field, format!("is {value}"), format!("Send a number from {least} to {most}."));
+        None
     }
 
     /// Checks a text's length in characters, and that it has no control characters but line breaks and tabs: stores and

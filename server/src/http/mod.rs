@@ -17,6 +17,7 @@ mod extract;
 mod fields;
 mod health;
 mod idempotency;
+mod percent;
 mod points;
 mod problem;
 pub mod quota;

@@ -201,8 +201,9 @@ codes! {
     "有效期已过", "该优惠券的有效期已于 {ended_at} 结束，不能再领取。";
 
     MemberLevel = "COUPON_MEMBER_LEVEL", UNPROCESSABLE_ENTITY;
-    "Member level not entitled", "Only members of these levels may claim: {allowed}. Send the member's level in `member_level`.";
-    "会员等级不符", "仅以下等级的会员可领取：{allowed}。请在 `member_level` 中发送会员等级。";
+    "Member level not entitled",
+    "The coupon is for members of these levels: {allowed}. Send the member's level in `member_level`.";
+    "会员等级不符", "该优惠券仅限以下等级的会员：{allowed}。请在 `member_level` 中发送会员等级。";
 
     LimitReached = "COUPON_LIMIT_REACHED", UNPROCESSABLE_ENTITY;
     "Limit reached", "The member has claimed {limit} coupons of this template, which is the limit.";
@@ -243,6 +244,39 @@ codes! {
     OrderMismatch = "COUPON_ORDER_MISMATCH", CONFLICT;
     "Another order's coupon", "The coupon is held by another order. Send the `order_id` it was locked with.";
     "订单不符", "该优惠券属于其他订单，请发送锁定时使用的 `order_id`。";
+
+    CouponOutOfScope = "COUPON_OUT_OF_SCOPE", UNPROCESSABLE_ENTITY;
+    "No eligible goods", "The coupon applies to none of the order's goods: see the template's `scope`.";
+    "无适用商品", "该优惠券不适用于订单中的任何商品，适用范围见模板的 `scope`。";
+
+    CouponQuantity = "COUPON_QUANTITY_TOO_LOW", UNPROCESSABLE_ENTITY;
+    "Too few eligible goods", "The coupon needs {min_quantity} eligible units; the order has {eligible_quantity}.";
+    "适用商品数量不足", "该优惠券需要 {min_quantity} 件适用商品，订单中有 {eligible_quantity} 件。";
+
+    CouponBelowThreshold = "COUPON_BELOW_THRESHOLD", UNPROCESSABLE_ENTITY;
+    "Below the threshold",
+    "The coupon needs eligible goods of {min_amount}; those of the order cost {eligible_amount} (in minor units).";
+    "未达使用门槛", "该优惠券要求适用商品满 {min_amount}，订单中为 {eligible_amount}（最小货币单位）。";
+
+    CouponProductMissing = "COUPON_PRODUCT_MISSING", UNPROCESSABLE_ENTITY;
+    "Product missing", "The order lacks the product that the coupon gives. Add one unit of it.";
+    "缺少兑换商品", "订单中没有该优惠券所兑换的商品，请加入一件。";
+
+    CouponNotStackable = "COUPON_NOT_STACKABLE", UNPROCESSABLE_ENTITY;
+    "Not stackable", "The coupon does not combine with {with}. Use one of them.";
+    "不可叠加", "该优惠券不能与 {with} 叠加使用，请选用其中一张。";
+
+    TooManyCoupons = "COUPON_TOO_MANY", UNPROCESSABLE_ENTITY;
+    "Too many coupons", "At most {most} coupons apply to one order. Leave one out.";
+    "优惠券过多", "每个订单最多使用 {most} 张优惠券，请减少。";
+
+    CouponWithoutEffect = "COUPON_WITHOUT_EFFECT", UNPROCESSABLE_ENTITY;
+    "Without effect", "The coupon would take nothing off the order, so it is not consumed.";
+    "没有优惠", "该优惠券对此订单没有优惠，因此不会被使用。";
+
+    OrderTooLarge = "ORDER_TOO_LARGE", UNPROCESSABLE_ENTITY;
+    "Order too large", "The order's goods may cost at most {most} minor units. Split the order.";
+    "订单金额过大", "订单商品金额最多为 {most}（最小货币单位），请拆分订单。";
 
     PointsInsufficient = "POINTS_INSUFFICIENT", UNPROCESSABLE_ENTITY;
     "Points insufficient", "{requested} points were asked for, {available} are available.";
@@ -496,6 +530,18 @@ impl From<Rejection> for Problem {
             Rejection::CouponRevoked => of(Code::CouponRevoked),
             Rejection::OrderMismatch => of(Code::OrderMismatch),
             Rejection::DeadlinePassed { field } => of(Code::DeadlinePassed).with("field", field),
+            Rejection::CouponOutOfScope => of(Code::CouponOutOfScope),
+            Rejection::CouponQuantity { min_quantity, eligible_quantity } => {
+                of(Code::CouponQuantity).with("min_quantity", min_quantity).with("eligible_quantity", eligible_quantity)
+            }
+            Rejection::CouponBelowThreshold { min_amount, eligible_amount } => {
+                of(Code::CouponBelowThreshold).with("min_amount", min_amount).with("eligible_amount", eligible_amount)
+            }
+            Rejection::CouponProductMissing => of(Code::CouponProductMissing),
+            Rejection::CouponNotStackable { with } => of(Code::CouponNotStackable).with("with", with),
+            Rejection::TooManyCoupons { most } => of(Code::TooManyCoupons).with("most", most),
+            Rejection::CouponWithoutEffect => of(Code::CouponWithoutEffect),
+            Rejection::OrderTooLarge { most } => of(Code::OrderTooLarge).with("most", most),
             Rejection::PointsInsufficient { available, requested } => {
                 of(Code::PointsInsufficient).with("available", available).with("requested", requested)
             }
@@ -583,6 +629,14 @@ mod tests {
             CouponRevoked,
             OrderMismatch,
             DeadlinePassed { field: "expires_at" },
+            CouponOutOfScope,
+            CouponQuantity { min_quantity: 2, eligible_quantity: 1 },
+            CouponBelowThreshold { min_amount: 2, eligible_amount: 1 },
+            CouponProductMissing,
+            CouponNotStackable { with: scrip_domain::CouponId(uuid::Uuid::nil()) },
+            TooManyCoupons { most: 1 },
+            CouponWithoutEffect,
+            OrderTooLarge { most: 1 },
             PointsInsufficient { available: 1, requested: 2 },
             PointsOverflow,
             HoldClosed { status: HoldStatus::Released },
@@ -603,6 +657,9 @@ mod tests {
                 CouponLocked { .. } | CouponUsed { .. } | CouponNotUsed { .. } | DeadlinePassed { .. } => {}
                 PointsInsufficient { .. } | HoldClosed { .. } | CaptureExceedsHold { .. } => {}
                 ReversalExceeds { .. } => {}
+                CouponOutOfScope | CouponProductMissing | CouponWithoutEffect => {}
+                CouponQuantity { .. } | CouponBelowThreshold { .. } | CouponNotStackable { .. } => {}
+                TooManyCoupons { .. } | OrderTooLarge { .. } => {}
             }
         }
         all

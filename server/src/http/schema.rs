@@ -73,6 +73,7 @@ schemas! {
     MemberId = caller_id("member", "m-1");
     OrderId = caller_id("order", "o-1");
     BenefitType = names(Benefit::KINDS);
+    Stacking = names(coupon::Stacking::ALL.map(|stacking| stacking.as_str()));
     CouponStatus = names(coupon::CouponStatus::ALL.map(|status| status.as_str()));
     CouponSource = names(["CLAIM"]);
     HoldStatus = names(points::HoldStatus::ALL.map(|status| status.as_str()));

@@ -5,7 +5,11 @@ use std::ops::RangeInclusive;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use scrip_domain::coupon::{Benefit, Definition, MAX_AMOUNT, MAX_STOCK, Scope, TemplatePatch, Validity};
+use scrip_domain::coupon::{
+    Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step, StepOff,
+    TemplatePatch, Validity,
+};
+use scrip_domain::pricing::MAX_QUANTITY;
 use scrip_domain::time::Window;
 use scrip_domain::{Command, Rejection, TemplateId, Timestamp};
 use serde::Deserialize;
@@ -19,6 +23,7 @@ use super::answer::{self, etag};
 use super::auth::{Operator, Service};
 use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Object, Parameters, parse_value};
 use super::fields::FieldErrors;
+use super::percent::Percent;
 use super::problem::{Code, Problem};
 use super::schema::{self, EditProblems, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
@@ -30,6 +35,13 @@ const MAX_PER_MEMBER: i64 = 1_000_000;
 const MAX_METADATA_BYTES: usize = 4_096;
 const AMOUNTS: RangeInclusive<i64> = 0..=MAX_AMOUNT;
 const POSITIVE_AMOUNTS: RangeInclusive<i64> = 1..=MAX_AMOUNT;
+const QUANTITIES: RangeInclusive<i64> = 1..=MAX_QUANTITY;
+/// Of units in one set of BUY_X_GET_Y.
+const SET_QUANTITIES: RangeInclusive<i64> = 1..=1_000;
+/// In basis points.
+const PARTS: RangeInclusive<i64> = 1..=9_999;
+const PARTS_OR_ALL: RangeInclusive<i64> = 1..=10_000;
+const MAX_STEPS: usize = 20;
 
 /// How an operator describes a template.
 #[derive(Deserialize, ToSchema)]
@@ -44,13 +56,22 @@ pub struct TemplateRequest {
     /// Least eligible subtotal, in minor units. Default: 0.
     #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
     min_order_amount: Option<i64>,
-    /// What must remain to pay after the coupon, in minor units. Default: 0.
+    /// Least number of eligible units. Default: 0.
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    min_quantity: Option<i64>,
+    /// What must remain to pay for the goods after all discounts, in minor units. Default: 0.
     #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
     min_pay_amount: Option<i64>,
     /// Default: all goods.
     #[schema(value_type = Option<ScopeRequest>)]
     scope: Option<Object<ScopeRequest>>,
-    /// Member levels that may claim. Default: all.
+    /// Coupons of a lower priority are computed first. Default: 100.
+    #[schema(minimum = 0, maximum = 1000)]
+    priority: Option<i64>,
+    /// Which other coupons may apply to the same order; both sides must agree. Default: SAME_TYPE_EXCLUSIVE.
+    #[schema(value_type = Option<schema::Stacking>)]
+    stacking: Option<Stacking>,
+    /// Member levels that may claim and use. Default: all.
     #[schema(max_items = 1000)]
     member_levels: Option<Vec<String>>,
     #[schema(value_type = ValidityView)]
@@ -79,10 +100,16 @@ pub struct TemplateRequest {
 pub struct BenefitRequest {
     r#type: Option<BenefitKind>,
     amount: Option<i64>,
-    percent_off: Option<i64>,
+    percent_off: Option<Percent>,
     max_amount: Option<i64>,
     product_id: Option<String>,
     sku_id: Option<String>,
+    buy_quantity: Option<i64>,
+    get_quantity: Option<i64>,
+    max_sets: Option<i64>,
+    steps: Option<Vec<Object<StepRequest>>>,
+    price: Option<i64>,
+    max_quantity: Option<i64>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -91,6 +118,36 @@ enum BenefitKind {
     AmountOff,
     PercentOff,
     Exchange,
+    FreeShipping,
+    #[serde(rename = "BUY_X_GET_Y")]
+    BuyXGetY,
+    Tiered,
+    FixedPrice,
+}
+
+impl BenefitKind {
+    fn fields(self) -> &'static [&'static str] {
+        match self {
+            BenefitKind::AmountOff => &["benefit.amount"],
+            BenefitKind::PercentOff => &["benefit.percent_off", "benefit.max_amount"],
+            BenefitKind::Exchange => &["benefit.product_id", "benefit.sku_id"],
+            BenefitKind::FreeShipping => &["benefit.max_amount"],
+            BenefitKind::BuyXGetY => {
+                &["benefit.buy_quantity", "benefit.get_quantity", "benefit.percent_off", "benefit.max_sets"]
+            }
+            BenefitKind::Tiered => &["benefit.steps", "benefit.max_amount"],
+            BenefitKind::FixedPrice => &["benefit.price", "benefit.max_quantity"],
+        }
+    }
+}
+
+/// What goods from `min_amount` on get: exactly one of `amount` and `percent_off`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepRequest {
+    min_amount: Option<i64>,
+    amount: Option<i64>,
+    percent_off: Option<Percent>,
 }
 
 #[derive(Default, Deserialize, ToSchema)]
@@ -100,6 +157,10 @@ pub struct ScopeRequest {
     products: Option<Vec<String>>,
     #[schema(max_items = 1000)]
     categories: Option<Vec<String>>,
+    #[schema(max_items = 1000)]
+    excluded_products: Option<Vec<String>>,
+    #[schema(max_items = 1000)]
+    excluded_categories: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -143,10 +204,18 @@ impl Checked for TemplateRequest {
         let benefit = errors.required("benefit", self.benefit).and_then(|benefit| benefit.0.check(errors));
         let validity = errors.required("validity", self.validity).and_then(|validity| validity.0.check(errors));
         let scope = self.scope.unwrap_or_default().0;
-        let scope =
-            Scope { products: scope.products.unwrap_or_default(), categories: scope.categories.unwrap_or_default() };
+        let scope = Scope {
+            products: scope.products.unwrap_or_default(),
+            categories: scope.categories.unwrap_or_default(),
+            excluded_products: scope.excluded_products.unwrap_or_default(),
+            excluded_categories: scope.excluded_categories.unwrap_or_default(),
+        };
         errors.names("scope.products", &scope.products);
         errors.names("scope.categories", &scope.categories);
+        errors.names("scope.excluded_products", &scope.excluded_products);
+        errors.names("scope.excluded_categories", &scope.excluded_categories);
+        let priority = self.priority.unwrap_or(DEFAULT_PRIORITY.into());
+        let priority = errors.within("priority", priority, 0..=MAX_PRIORITY.into());
         let member_levels = self.member_levels.unwrap_or_default();
         errors.names("member_levels", &member_levels);
         let window = self.distribution.unwrap_or_default().0;
@@ -159,6 +228,7 @@ impl Checked for TemplateRequest {
         check_metadata(errors, &metadata);
         let total_stock = self.total_stock.map(|stock| errors.within("total_stock", stock, 0..=MAX_STOCK));
         let min_order_amount = errors.within("min_order_amount", self.min_order_amount.unwrap_or(0), AMOUNTS);
+        let min_quantity = errors.within("min_quantity", self.min_quantity.unwrap_or(0), 0..=MAX_QUANTITY);
         let min_pay_amount = errors.within("min_pay_amount", self.min_pay_amount.unwrap_or(0), AMOUNTS);
         let limit = errors.within("limit_per_member", self.limit_per_member.unwrap_or(1), 1..=MAX_PER_MEMBER);
         let extend_days = errors.within("refund_extend_days", self.refund_extend_days.unwrap_or(7), 0..=MAX_DAYS);
@@ -168,8 +238,11 @@ impl Checked for TemplateRequest {
             description,
             benefit: benefit?,
             min_order_amount: min_order_amount?,
+            min_quantity: min_quantity?,
             min_pay_amount: min_pay_amount?,
             scope,
+            priority: i32::try_from(priority?).ok()?,
+            stacking: self.stacking.unwrap_or(Stacking::SameTypeExclusive),
             member_levels,
             validity: validity?,
             distribution,
@@ -188,36 +261,32 @@ impl Checked for TemplateRequest {
 impl BenefitRequest {
     fn check(self, errors: &mut FieldErrors) -> Option<Benefit> {
         let kind = errors.required("benefit.type", self.r#type)?;
-        let foreign: &[(&'static str, bool)] = match kind {
-            BenefitKind::AmountOff => &[
-                ("benefit.percent_off", self.percent_off.is_some()),
-                ("benefit.max_amount", self.max_amount.is_some()),
-                ("benefit.product_id", self.product_id.is_some()),
-                ("benefit.sku_id", self.sku_id.is_some()),
-            ],
-            BenefitKind::PercentOff => &[
-                ("benefit.amount", self.amount.is_some()),
-                ("benefit.product_id", self.product_id.is_some()),
-                ("benefit.sku_id", self.sku_id.is_some()),
-            ],
-            BenefitKind::Exchange => &[
-                ("benefit.amount", self.amount.is_some()),
-                ("benefit.percent_off", self.percent_off.is_some()),
-                ("benefit.max_amount", self.max_amount.is_some()),
-            ],
-        };
-        refuse_foreign(errors, foreign);
+        let given = [
+            ("benefit.amount", self.amount.is_some()),
+            ("benefit.percent_off", self.percent_off.is_some()),
+            ("benefit.max_amount", self.max_amount.is_some()),
+            ("benefit.product_id", self.product_id.is_some()),
+            ("benefit.sku_id", self.sku_id.is_some()),
+            ("benefit.buy_quantity", self.buy_quantity.is_some()),
+            ("benefit.get_quantity", self.get_quantity.is_some()),
+            ("benefit.max_sets", self.max_sets.is_some()),
+            ("benefit.steps", self.steps.is_some()),
+            ("benefit.price", self.price.is_some()),
+            ("benefit.max_quantity", self.max_quantity.is_some()),
+        ];
+        refuse_foreign(errors, given.iter().filter(|(field, _)| !kind.fields().contains(field)));
+        if let (true, Some(most)) = (kind.fields().contains(&"benefit.max_amount"), self.max_amount) {
+            errors.within("benefit.max_amount", most, POSITIVE_AMOUNTS);
+        }
+        let max_amount = self.max_amount;
         match kind {
             BenefitKind::AmountOff => {
                 Some(Benefit::AmountOff { amount: errors.integer("benefit.amount", self.amount, POSITIVE_AMOUNTS)? })
             }
             BenefitKind::PercentOff => {
-                let percent_off = errors.integer("benefit.percent_off", self.percent_off, 1..=99);
-                if let Some(most) = self.max_amount {
-                    errors.within("benefit.max_amount", most, POSITIVE_AMOUNTS);
-                }
-                let percent_off = u8::try_from(percent_off?).ok()?;
-                Some(Benefit::PercentOff { percent_off, max_amount: self.max_amount })
+                let percent_off = errors.required("benefit.percent_off", self.percent_off)?;
+                let basis_points = errors.percent("benefit.percent_off", percent_off, PARTS)?;
+                Some(Benefit::PercentOff { basis_points, max_amount })
             }
             BenefitKind::Exchange => {
                 let product_id = errors.required("benefit.product_id", self.product_id);
@@ -225,8 +294,66 @@ impl BenefitRequest {
                 errors.optional_text("benefit.sku_id", self.sku_id.as_deref(), 1..=64);
                 Some(Benefit::Exchange { product_id: product_id?, sku_id: self.sku_id })
             }
+            BenefitKind::FreeShipping => Some(Benefit::FreeShipping { max_amount }),
+            BenefitKind::BuyXGetY => {
+                let buy_quantity = errors.integer("benefit.buy_quantity", self.buy_quantity, SET_QUANTITIES);
+                let get_quantity = errors.integer("benefit.get_quantity", self.get_quantity, SET_QUANTITIES);
+                let percent_off = self.percent_off.unwrap_or(Percent(10_000));
+                let basis_points = errors.percent("benefit.percent_off", percent_off, PARTS_OR_ALL);
+                if let Some(most) = self.max_sets {
+                    errors.within("benefit.max_sets", most, QUANTITIES);
+                }
+                Some(Benefit::BuyXGetY {
+                    buy_quantity: buy_quantity?,
+                    get_quantity: get_quantity?,
+                    basis_points: basis_points?,
+                    max_sets: self.max_sets,
+                })
+            }
+            BenefitKind::Tiered => {
+                let steps = errors.required("benefit.steps", self.steps)?;
+                Some(Benefit::Tiered { steps: check_steps(errors, steps)?, max_amount })
+            }
+            BenefitKind::FixedPrice => {
+                let price = errors.integer("benefit.price", self.price, AMOUNTS);
+                if let Some(most) = self.max_quantity {
+                    errors.within("benefit.max_quantity", most, QUANTITIES);
+                }
+                Some(Benefit::FixedPrice { price: price?, max_quantity: self.max_quantity })
+            }
         }
     }
+}
+
+fn check_steps(errors: &mut FieldErrors, steps: Vec<Object<StepRequest>>) -> Option<Vec<Step>> {
+    if steps.is_empty() || steps.len() > MAX_STEPS {
+        let message = format!("has {} entries", steps.len());
+        errors.add("benefit.steps", message, format!("Send 1 to {MAX_STEPS} steps."));
+        return None;
+    }
+    let mut checked: Vec<Step> = Vec::with_capacity(steps.len());
+    for (index, Object(step)) in steps.iter().enumerate() {
+        let field = |name: &str| format!("benefit.steps[{index}].{name}");
+        let min_amount = errors.integer(field("min_amount"), step.min_amount, AMOUNTS);
+        let off = match (step.amount, step.percent_off) {
+            (Some(amount), None) => errors.within(field("amount"), amount, POSITIVE_AMOUNTS).map(StepOff::Amount),
+            (None, Some(percent)) => {
+                errors.percent(field("percent_off"), percent, PARTS_OR_ALL).map(StepOff::BasisPoints)
+            }
+            _ => {
+                let remedy = "Send exactly one of amount and percent_off.";
+                errors.add(format!("benefit.steps[{index}]"), "does not say what it takes off", remedy);
+                None
+            }
+        };
+        let (Some(min_amount), Some(off)) = (min_amount, off) else { continue };
+        if let Some(before) = checked.last().filter(|before| before.min_amount >= min_amount) {
+            let remedy = format!("Send steps from low to high: more than {} here.", before.min_amount);
+            errors.add(field("min_amount"), format!("is {min_amount}"), remedy);
+        }
+        checked.push(Step { min_amount, off });
+    }
+    Some(checked)
 }
 
 impl ValidityRequest {
@@ -251,8 +378,8 @@ impl ValidityRequest {
     }
 }
 
-fn refuse_foreign(errors: &mut FieldErrors, fields: &[(&'static str, bool)]) {
-    for (field, _) in fields.iter().filter(|(_, given)| *given) {
+fn refuse_foreign<'a>(errors: &mut FieldErrors, fields: impl IntoIterator<Item = &'a (&'static str, bool)>) {
+    for (field, _) in fields.into_iter().filter(|(_, given)| *given) {
         errors.add(*field, "does not belong to this type", "Leave it out; in an edit, send null for it.");
     }
 }
@@ -295,13 +422,16 @@ impl utoipa::PartialSchema for TemplateEdit {
 
 impl ToSchema for TemplateEdit {}
 
-const EDITABLE: [&str; 12] = [
+const EDITABLE: [&str; 15] = [
     "name",
     "description",
     "benefit",
     "min_order_amount",
+    "min_quantity",
     "min_pay_amount",
     "scope",
+    "priority",
+    "stacking",
     "member_levels",
     "validity",
     "distribution",
@@ -411,7 +541,7 @@ pub async fn list_coupon_templates(
 ) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(&uri)?;
     let enabled = parameters.take("enabled", "true or false", |text| text.parse().ok());
-    let kind = parameters.take("type", "AMOUNT_OFF, PERCENT_OFF or EXCHANGE", |text| {
+    let kind = parameters.take("type", &format!("one of {}", Benefit::KINDS.join(", ")), |text| {
         Benefit::KINDS.into_iter().find(|kind| *kind == text)
     });
     let page = parameters.page();
@@ -594,31 +724,52 @@ mod tests {
         let definition = authored.definition;
         assert_eq!(authored.total_stock, None);
         assert_eq!((definition.limit_per_member, definition.refund_extend_days), (1, 7));
-        assert_eq!((definition.min_order_amount, definition.min_pay_amount), (0, 0));
+        let expected = Definition::new("n", Benefit::AmountOff { amount: 1 }, Validity::Relative { days: 30 });
+        assert_eq!(definition, expected);
     }
 
     #[test]
     fn a_definition_survives_an_empty_edit() {
-        let mut value = minimal();
-        merge(
-            &mut value,
-            json!({
-                "benefit":{"type":"PERCENT_OFF","percent_off":10,"max_amount":null,"amount":null},
-                "validity":{"type":"FIXED","days":null,"starts_at":"2026-01-01T00:00:00Z","ends_at":"2026-02-01T00:00:00.5Z"},
-                "scope":{"products":["p"]},"metadata":{"k":[1,null]},
-            }),
-        );
-        let first = parse_value::<TemplateRequest>(value, FieldErrors::default(), Timestamp(0)).unwrap().definition;
-        let shown = serde_json::to_value(DefinitionView::from(&first)).unwrap();
-        let mut names: Vec<_> = shown.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut editable = EDITABLE.to_vec();
-        names.sort_unstable();
-        editable.sort_unstable();
-        assert_eq!(names, editable);
-        assert_eq!(
-            parse_value::<TemplateRequest>(shown, FieldErrors::default(), Timestamp(0)).unwrap().definition,
-            first
-        );
+        for benefit in [
+            json!({"type":"PERCENT_OFF","percent_off":10,"max_amount":null,"amount":null}),
+            json!({"type":"PERCENT_OFF","percent_off":12.35,"max_amount":5,"amount":null}),
+            json!({"type":"AMOUNT_OFF","amount":1}),
+            json!({"type":"EXCHANGE","amount":null,"product_id":"p","sku_id":"s"}),
+            json!({"type":"FREE_SHIPPING","amount":null}),
+            json!({"type":"BUY_X_GET_Y","amount":null,"buy_quantity":2,"get_quantity":1,"percent_off":50.5,"max_sets":3}),
+            json!({"type":"TIERED","amount":null,"max_amount":9,
+                "steps":[{"min_amount":0,"amount":1},{"min_amount":5,"percent_off":0.01}]}),
+            json!({"type":"FIXED_PRICE","amount":null,"price":0,"max_quantity":1}),
+        ] {
+            let mut value = minimal();
+            merge(
+                &mut value,
+                json!({
+                    "benefit":benefit, "priority":7, "stacking":"STACKABLE", "min_quantity":2,
+                    "validity":{"type":"FIXED","days":null,"starts_at":"2026-01-01T00:00:00Z","ends_at":"2026-02-01T00:00:00.5Z"},
+                    "scope":{"products":["p"],"excluded_categories":["c"]},"metadata":{"k":[1,null]},
+                }),
+            );
+            let read = |value| parse_value::<TemplateRequest>(value, FieldErrors::default(), Timestamp(0));
+            let first = read(value).unwrap_or_else(|problem| panic!("{benefit}: {problem:?}")).definition;
+            let shown = serde_json::to_value(DefinitionView::from(&first)).unwrap();
+            let mut names: Vec<_> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+            let mut editable = EDITABLE.to_vec();
+            names.sort_unstable();
+            editable.sort_unstable();
+            assert_eq!(names, editable);
+            assert_eq!(read(shown).unwrap().definition, first);
+        }
+    }
+
+    fn buy_x(more: Value) -> Value {
+        let mut benefit = json!({"type": "BUY_X_GET_Y", "amount": null, "buy_quantity": 2, "get_quantity": 1});
+        merge(&mut benefit, more);
+        json!({ "benefit": benefit })
+    }
+
+    fn tiered(steps: Value) -> Value {
+        json!({"benefit": {"type": "TIERED", "amount": null, "steps": steps}})
     }
 
     #[test]
@@ -636,6 +787,36 @@ mod tests {
             (json!({"benefit": {"type": "EXCHANGE", "amount": null, "product_id": ""}}), "benefit.product_id"),
             (json!({"benefit": {"type": "EXCHANGE", "amount": null}}), "benefit.product_id"),
             (json!({"benefit": {"type": "FREE"}}), "benefit.type"),
+            (json!({"benefit": {"type": "PERCENT_OFF", "amount": null, "percent_off": 0.001}}), "benefit.percent_off"),
+            (json!({"benefit": {"type": "PERCENT_OFF", "amount": null, "percent_off": 99.995}}), "benefit.percent_off"),
+            (json!({"benefit": {"type": "FREE_SHIPPING", "amount": null, "max_amount": 0}}), "benefit.max_amount"),
+            (json!({"benefit": {"type": "FREE_SHIPPING"}}), "benefit.amount"),
+            (json!({"benefit": {"type": "FIXED_PRICE", "amount": null, "price": -1}}), "benefit.price"),
+            (
+                json!({"benefit": {"type": "FIXED_PRICE", "amount": null, "price": 1, "max_quantity": 0}}),
+                "benefit.max_quantity",
+            ),
+            (buy_x(json!({"get_quantity": 0})), "benefit.get_quantity"),
+            (buy_x(json!({"buy_quantity": 1_001})), "benefit.buy_quantity"),
+            (buy_x(json!({"percent_off": 100.01})), "benefit.percent_off"),
+            (buy_x(json!({"max_sets": 0})), "benefit.max_sets"),
+            (buy_x(json!({"steps": []})), "benefit.steps"),
+            (tiered(json!([])), "benefit.steps"),
+            (tiered(json!(vec![json!({"min_amount": 1, "amount": 1}); 21])), "benefit.steps"),
+            (tiered(json!([{"min_amount": 1}])), "benefit.steps[0]"),
+            (tiered(json!([{"min_amount": 1, "amount": 1, "percent_off": 1}])), "benefit.steps[0]"),
+            (tiered(json!([{"amount": 1}])), "benefit.steps[0].min_amount"),
+            (tiered(json!([{"min_amount": 1, "amount": 0}])), "benefit.steps[0].amount"),
+            (tiered(json!([{"min_amount": 1, "percent_off": 101}])), "benefit.steps[0].percent_off"),
+            (
+                tiered(json!([{"min_amount": 2, "amount": 1}, {"min_amount": 2, "amount": 2}])),
+                "benefit.steps[1].min_amount",
+            ),
+            (tiered(json!([{"min_amount": 2, "amount": 1, "more": 1}])), "benefit.steps[0].more"),
+            (json!({"min_quantity": -1}), "min_quantity"),
+            (json!({"priority": 1_001}), "priority"),
+            (json!({"scope": {"excluded_products": [""]}}), "scope.excluded_products[0]"),
+            (json!({"scope": {"excluded_categories": 1}}), "scope.excluded_categories"),
             (json!({"benefit": null}), "benefit"),
             (json!({"min_order_amount": -1}), "min_order_amount"),
             (json!({"min_pay_amount": MAX_AMOUNT + 1}), "min_pay_amount"),

@@ -1,6 +1,8 @@
 //! What the API answers: the domain's objects in their public form. Borrowed throughout, and written to bytes once.
 
-use scrip_domain::coupon::{Benefit, Coupon, CouponSource, CouponStatus, Definition, Template, Validity};
+use scrip_domain::coupon::{
+    Benefit, Coupon, CouponSource, CouponStatus, Definition, Stacking, Step, StepOff, Template, Validity,
+};
 use scrip_domain::event::Event;
 use scrip_domain::points::{Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
@@ -13,6 +15,7 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, T
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::percent::Percent;
 use super::problem::Problem;
 use super::schema;
 use super::time::Time;
@@ -148,10 +151,10 @@ pub enum BenefitView<'a> {
         #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
         amount: i64,
     },
-    /// `percent_off` percent off, at most `max_amount` minor units.
+    /// `percent_off` percent (of up to two decimals) off, at most `max_amount` minor units.
     PercentOff {
-        #[schema(minimum = 1, maximum = 99)]
-        percent_off: u8,
+        #[schema(value_type = f64, minimum = 0.01, maximum = 99.99, example = 12.5)]
+        percent_off: Percent,
         #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
         max_amount: Option<i64>,
     },
@@ -162,21 +165,92 @@ pub enum BenefitView<'a> {
         #[schema(value_type = Option<String>, min_length = 1, max_length = 64)]
         sku_id: Option<&'a str>,
     },
+    /// The freight free, at most `max_amount` minor units of it.
+    FreeShipping {
+        #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
+        max_amount: Option<i64>,
+    },
+    /// Of every `buy_quantity + get_quantity` eligible units, the `get_quantity` cheapest reduced by `percent_off` (default:
+    /// 100, free), `max_sets` times at most.
+    #[serde(rename = "BUY_X_GET_Y")]
+    BuyXGetY {
+        #[schema(minimum = 1, maximum = 1000)]
+        buy_quantity: i64,
+        #[schema(minimum = 1, maximum = 1000)]
+        get_quantity: i64,
+        #[schema(value_type = Option<f64>, minimum = 0.01, maximum = 100)]
+        percent_off: Percent,
+        #[schema(minimum = 1, maximum = 1_000_000)]
+        max_sets: Option<i64>,
+    },
+    /// The highest step that the eligible goods reach, at most `max_amount` minor units.
+    Tiered {
+        #[schema(min_items = 1, max_items = 20)]
+        steps: Vec<StepView>,
+        #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
+        max_amount: Option<i64>,
+    },
+    /// Eligible units cost `price` minor units each where they cost more; the dearest `max_quantity` of them at most.
+    FixedPrice {
+        #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
+        price: i64,
+        #[schema(minimum = 1, maximum = 1_000_000)]
+        max_quantity: Option<i64>,
+    },
+}
+
+/// What eligible goods from `min_amount` minor units on get: exactly one of `amount` and `percent_off`. Steps go from low to
+/// high.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Step)]
+pub struct StepView {
+    #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
+    min_amount: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
+    amount: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 0.01, maximum = 100)]
+    percent_off: Option<Percent>,
+}
+
+impl From<&Step> for StepView {
+    fn from(step: &Step) -> Self {
+        let (amount, percent_off) = match step.off {
+            StepOff::Amount(amount) => (Some(amount), None),
+            StepOff::BasisPoints(basis_points) => (None, Some(Percent(basis_points.into()))),
+        };
+        StepView { min_amount: step.min_amount, amount, percent_off }
+    }
 }
 
 impl<'a> From<&'a Benefit> for BenefitView<'a> {
     fn from(benefit: &'a Benefit) -> Self {
         match benefit {
             Benefit::AmountOff { amount } => BenefitView::AmountOff { amount: *amount },
-            Benefit::PercentOff { percent_off, max_amount } => {
-                BenefitView::PercentOff { percent_off: *percent_off, max_amount: *max_amount }
+            Benefit::PercentOff { basis_points, max_amount } => {
+                let percent_off = Percent((*basis_points).into());
+                BenefitView::PercentOff { percent_off, max_amount: *max_amount }
             }
             Benefit::Exchange { product_id, sku_id } => BenefitView::Exchange { product_id, sku_id: sku_id.as_deref() },
+            Benefit::FreeShipping { max_amount } => BenefitView::FreeShipping { max_amount: *max_amount },
+            Benefit::BuyXGetY { buy_quantity, get_quantity, basis_points, max_sets } => BenefitView::BuyXGetY {
+                buy_quantity: *buy_quantity,
+                get_quantity: *get_quantity,
+                percent_off: Percent((*basis_points).into()),
+                max_sets: *max_sets,
+            },
+            Benefit::Tiered { steps, max_amount } => {
+                BenefitView::Tiered { steps: steps.iter().map(StepView::from).collect(), max_amount: *max_amount }
+            }
+            Benefit::FixedPrice { price, max_quantity } => {
+                BenefitView::FixedPrice { price: *price, max_quantity: *max_quantity }
+            }
         }
     }
 }
 
-/// Which goods a coupon applies to; empty lists mean all.
+/// Which goods a coupon applies to: those of the products and of the categories (empty lists mean all) that are not excluded.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Scope)]
 pub struct ScopeView<'a> {
@@ -184,6 +258,10 @@ pub struct ScopeView<'a> {
     products: &'a [String],
     #[schema(value_type = Vec<String>)]
     categories: &'a [String],
+    #[schema(value_type = Vec<String>)]
+    excluded_products: &'a [String],
+    #[schema(value_type = Vec<String>)]
+    excluded_categories: &'a [String],
 }
 
 /// When coupons of a template are valid.
@@ -228,8 +306,11 @@ pub struct DefinitionView<'a> {
     description: &'a str,
     benefit: BenefitView<'a>,
     min_order_amount: i64,
+    min_quantity: i64,
     min_pay_amount: i64,
     scope: ScopeView<'a>,
+    priority: i32,
+    stacking: Stacking,
     member_levels: &'a [String],
     validity: ValidityView,
     distribution: WindowView,
@@ -245,8 +326,11 @@ impl<'a> From<&'a Definition> for DefinitionView<'a> {
             description: &definition.description,
             benefit: (&definition.benefit).into(),
             min_order_amount: definition.min_order_amount,
+            min_quantity: definition.min_quantity,
             min_pay_amount: definition.min_pay_amount,
             scope: scope(definition),
+            priority: definition.priority,
+            stacking: definition.stacking,
             member_levels: &definition.member_levels,
             validity: (&definition.validity).into(),
             distribution: distribution(definition),
@@ -258,7 +342,13 @@ impl<'a> From<&'a Definition> for DefinitionView<'a> {
 }
 
 fn scope(definition: &Definition) -> ScopeView<'_> {
-    ScopeView { products: &definition.scope.products, categories: &definition.scope.categories }
+    let scope = &definition.scope;
+    ScopeView {
+        products: &scope.products,
+        categories: &scope.categories,
+        excluded_products: &scope.excluded_products,
+        excluded_categories: &scope.excluded_categories,
+    }
 }
 
 fn distribution(definition: &Definition) -> WindowView {
@@ -278,9 +368,14 @@ pub struct TemplateView<'a> {
     #[schema(value_type = BenefitView<'static>)]
     benefit: BenefitView<'a>,
     min_order_amount: i64,
+    min_quantity: i64,
     min_pay_amount: i64,
     #[schema(value_type = ScopeView<'static>)]
     scope: ScopeView<'a>,
+    /// Coupons of a lower priority are computed first.
+    priority: i32,
+    #[schema(value_type = schema::Stacking)]
+    stacking: Stacking,
     #[schema(value_type = Vec<String>)]
     member_levels: &'a [String],
     validity: ValidityView,
@@ -313,8 +408,11 @@ impl<'a> From<&'a Template> for TemplateView<'a> {
             description: &definition.description,
             benefit: (&definition.benefit).into(),
             min_order_amount: definition.min_order_amount,
+            min_quantity: definition.min_quantity,
             min_pay_amount: definition.min_pay_amount,
             scope: scope(definition),
+            priority: definition.priority,
+            stacking: definition.stacking,
             member_levels: &definition.member_levels,
             validity: (&definition.validity).into(),
             distribution: distribution(definition),
@@ -349,9 +447,14 @@ pub struct CouponView<'a> {
     #[schema(value_type = BenefitView<'static>)]
     benefit: BenefitView<'a>,
     min_order_amount: i64,
+    min_quantity: i64,
     min_pay_amount: i64,
     #[schema(value_type = ScopeView<'static>)]
     scope: ScopeView<'a>,
+    /// Coupons of a lower priority are computed first.
+    priority: i32,
+    #[schema(value_type = schema::Stacking)]
+    stacking: Stacking,
     #[schema(value_type = schema::CouponStatus)]
     status: CouponStatus,
     /// 1 for the member's first coupon of the template.
@@ -382,8 +485,11 @@ impl<'a> CouponView<'a> {
             name: &definition.name,
             benefit: (&definition.benefit).into(),
             min_order_amount: definition.min_order_amount,
+            min_quantity: definition.min_quantity,
             min_pay_amount: definition.min_pay_amount,
             scope: scope(definition),
+            priority: definition.priority,
+            stacking: definition.stacking,
             status: coupon.status,
             sequence: coupon.sequence,
             source: coupon.source,

@@ -1,8 +1,7 @@
 //! Stores and engines for tests, each on a database of its own.
 
-use scrip_domain::coupon::{Benefit, Definition, Scope as GoodsScope, Validity};
+use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::tenant::Tenant;
-use scrip_domain::time::Window;
 use scrip_domain::{Answer, Command, Envelope, MemberId, Outcome, TemplateId, TenantId, Timestamp};
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::metrics::Metrics;
@@ -81,20 +80,8 @@ pub async fn tenant(engine: &Engine) -> TenantId {
 
 /// A definition that anybody may claim once.
 pub fn definition() -> Definition {
-    Definition {
-        name: "20 off 100".into(),
-        description: String::new(),
-        benefit: Benefit::AmountOff { amount: 2_000 },
-        min_order_amount: 10_000,
-        min_pay_amount: 0,
-        scope: GoodsScope::default(),
-        member_levels: Vec::new(),
-        validity: Validity::Relative { days: 30 },
-        distribution: Window::default(),
-        limit_per_member: 1,
-        refund_extend_days: 7,
-        metadata: serde_json::Map::new(),
-    }
+    let benefit = Benefit::AmountOff { amount: 2_000 };
+    Definition { min_order_amount: 10_000, ..Definition::new("20 off 100", benefit, Validity::Relative { days: 30 }) }
 }
 
 pub async fn template(engine: &Engine, tenant: TenantId, definition: Definition, stock: Option<i64>) -> TemplateId {

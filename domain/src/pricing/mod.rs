@@ -1,0 +1,394 @@
+//! Prices an order: coupons first, then points, over lines of goods; freight apart. Quotes and orders use the same code.
+//!
+//! Lines are taken in the order of their item ids, coupons by (priority, benefit, template, coupon), so the result does not
+//! depend on the order in which a caller names them. For each coupon: its scope gives the eligible lines; threshold and
+//! quantity are tested on them at item prices, so that one coupon never spoils another's threshold; the discount is computed
+//! on what earlier coupons left of them; limits cut it; the largest-remainder method shares it over the lines. A coupon that
+//! does not apply leaves no trace but its reason. Points then pay what is left, within the tenant's rule.
+//!
+//! Guarantees: every discount lies between 0 and what is left of its eligible lines; lines add up to the totals to the minor
+//! unit; `pay_amount = original_amount + freight - total_discount`; a free unit is always the cheapest that qualifies.
+//! Bounded by lines * coupons. Absent: taxes, several currencies in one order, prices of its own (the shop's are taken).
+
+mod benefit;
+mod best;
+pub mod refund;
+pub mod share;
+
+use serde::{Deserialize, Serialize};
+
+use crate::coupon::{Definition, Scope, Stacking};
+use crate::id::{CouponId, TemplateId};
+use crate::points::{PointsRule, RedeemLimit};
+use crate::rejection::Rejection;
+use crate::time::LocalTime;
+
+pub use best::{Best, best};
+
+/// The most lines of an order.
+pub const MAX_LINES: usize = 200;
+/// The largest quantity of a line.
+pub const MAX_QUANTITY: i64 = 1_000_000;
+/// The largest sum of an order's goods, in minor units.
+pub const MAX_ORDER_AMOUNT: i64 = 1_000 * crate::coupon::MAX_AMOUNT;
+/// An item's ratio of earned points, in percent, at most.
+pub const MAX_POINTS_RATIO: u16 = 1_000;
+/// The most coupons one order may name.
+pub const MAX_COUPONS: usize = 20;
+
+/// A line of goods, as the shop sells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// The caller's name of the line, unique in the order.
+    pub item_id: String,
+    pub product_id: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sku_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub category_ids: Vec<String>,
+    /// In minor units.
+    pub unit_price: i64,
+    pub quantity: i64,
+    /// How much of the usual points the item earns, in percent (0-1000).
+    pub points_ratio: u16,
+}
+
+/// What is bought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basket {
+    pub lines: Vec<Line>,
+    /// In minor units.
+    pub freight: i64,
+    /// Known, it must be one of those a coupon's template names.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub member_level: Option<String>,
+    /// When it is bought, on the clock of the tenant's place.
+    pub local_time: LocalTime,
+    /// What the caller knows of the order and of the member beside all this, for the conditions of coupons.
+    #[serde(skip_serializing_if = "Attributes::is_empty", default)]
+    pub attributes: Attributes,
+    #[serde(skip_serializing_if = "Attributes::is_empty", default)]
+    pub member_attributes: Attributes,
+}
+
+/// Names with texts, integers or truth values.
+pub type Attributes = serde_json::Map<String, serde_json::Value>;
+
+/// How coupons and points combine in a tenant's orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRule {
+    pub max_coupons_per_order: u32,
+    /// Of the goods at item prices, what all coupons may take together (1-100).
+    pub max_total_percent: u8,
+    pub points_with_coupons: bool,
+}
+
+impl Default for OrderRule {
+    fn default() -> Self {
+        OrderRule { max_coupons_per_order: 5, max_total_percent: 100, points_with_coupons: true }
+    }
+}
+
+/// A tenant's rules, versioned together.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rules {
+    /// 0 until they are set for the first time.
+    pub version: i64,
+    pub points: PointsRule,
+    pub orders: OrderRule,
+}
+
+/// A coupon offered for an order.
+#[derive(Debug, Clone)]
+pub struct Offer<'a> {
+    pub coupon_id: CouponId,
+    pub template_id: TemplateId,
+    pub definition: &'a Definition,
+    /// Why its state forbids it, if so.
+    pub refused: Option<Rejection>,
+}
+
+/// What an order costs and why. Amounts in minor units.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Quote {
+    /// The goods at item prices.
+    pub original_amount: i64,
+    /// Off the goods.
+    pub coupon_discount: i64,
+    pub freight_discount: i64,
+    pub points_discount: i64,
+    pub total_discount: i64,
+    /// Before `freight_discount`.
+    pub freight: i64,
+    pub pay_amount: i64,
+    pub points_requested: i64,
+    pub points_effective: i64,
+    /// What kept `points_effective` below `points_requested`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub points_limited_by: Option<RedeemLimit>,
+    pub points_to_earn: i64,
+    /// In the caller's order.
+    pub coupons: Vec<CouponQuote>,
+    /// In the caller's order.
+    pub lines: Vec<LineQuote>,
+}
+
+/// What a coupon does for an order, or why nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CouponQuote {
+    pub coupon_id: CouponId,
+    pub template_id: TemplateId,
+    /// Off goods or freight; 0 when it does not apply.
+    pub discount: i64,
+    /// Why it does not apply. Not stored: the coupons of an order do.
+    #[serde(skip)]
+    pub refusal: Option<Rejection>,
+    /// By how much the eligible goods would have to cost more for the coupon to apply, or to reach its next step.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unlock_amount: Option<i64>,
+}
+
+/// A line's part of everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineQuote {
+    pub item_id: String,
+    pub quantity: i64,
+    /// At item prices.
+    pub amount: i64,
+    pub coupon_discount: i64,
+    pub points_discount: i64,
+    /// The points that paid `points_discount`.
+    pub points_spent: i64,
+    pub pay_amount: i64,
+    pub points_to_earn: i64,
+    /// What each coupon takes off this line.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub coupons: Vec<(CouponId, i64)>,
+}
+
+/// An order half priced. Lines stand in the order of their item ids.
+struct Pricing<'a> {
+    lines: Vec<&'a Line>,
+    /// Each line's place in the caller's order.
+    places: Vec<usize>,
+    amounts: Vec<i64>,
+    /// What is left to pay of each line.
+    left: Vec<i64>,
+    original_amount: i64,
+    freight: i64,
+    freight_discount: i64,
+    coupon_discount: i64,
+    /// What coupons that apply want to remain of the goods.
+    must_remain: i64,
+    member_level: Option<&'a str>,
+    rule: OrderRule,
+    applied: Vec<Applied<'a>>,
+}
+
+struct Applied<'a> {
+    coupon_id: CouponId,
+    definition: &'a Definition,
+    /// One for each line.
+    shares: Vec<i64>,
+}
+
+/// Prices a basket. Numbers must lie within this module's limits; a caller checks them field by field.
+///
+/// # Errors
+/// [`Rejection::OrderTooLarge`] when the goods add up to more than [`MAX_ORDER_AMOUNT`].
+pub fn price(basket: &Basket, offers: &[Offer<'_>], points_requested: i64, rules: &Rules) -> Result<Quote, Rejection> {
+    let mut pricing = Pricing::of(basket, rules.orders)?;
+    let mut order: Vec<usize> = (0..offers.len()).collect();
+    order.sort_by_key(|index| computed(&offers[*index]));
+    let mut coupons: Vec<(usize, CouponQuote)> =
+        order.into_iter().map(|index| (index, pricing.offer(&offers[index]))).collect();
+    coupons.sort_unstable_by_key(|(index, _)| *index);
+    let coupons = coupons.into_iter().map(|(_, quote)| quote).collect();
+    Ok(pricing.finish(coupons, points_requested, &rules.points))
+}
+
+/// Coupons are computed in this order.
+fn computed(offer: &Offer<'_>) -> (i32, usize, TemplateId, CouponId) {
+    (offer.definition.priority, offer.definition.benefit.rank(), offer.template_id, offer.coupon_id)
+}
+
+impl<'a> Pricing<'a> {
+    fn of(basket: &'a Basket, rule: OrderRule) -> Result<Self, Rejection> {
+        let mut places: Vec<usize> = (0..basket.lines.len()).collect();
+        places.sort_by_key(|place| &basket.lines[*place].item_id);
+        let lines: Vec<&Line> = places.iter().map(|place| &basket.lines[*place]).collect();
+        let amounts: Option<Vec<i64>> = lines.iter().map(|line| line.unit_price.checked_mul(line.quantity)).collect();
+        let original = amounts.as_ref().and_then(|all| all.iter().try_fold(0i64, |sum, one| sum.checked_add(*one)));
+        let (Some(amounts), Some(original_amount)) = (amounts, original.filter(|sum| *sum <= MAX_ORDER_AMOUNT)) else {
+            return Err(Rejection::OrderTooLarge { most: MAX_ORDER_AMOUNT });
+        };
+        Ok(Pricing {
+            lines,
+            places,
+            left: amounts.clone(),
+            amounts,
+            original_amount,
+            freight: basket.freight,
+            freight_discount: 0,
+            coupon_discount: 0,
+            must_remain: 0,
+            member_level: basket.member_level.as_deref(),
+            rule,
+            applied: Vec::new(),
+        })
+    }
+
+    fn offer(&mut self, offer: &Offer<'a>) -> CouponQuote {
+        let eligible: Vec<usize> =
+            (0..self.lines.len()).filter(|index| offer.definition.scope.includes(self.lines[*index])).collect();
+        let subtotal: i64 = eligible.iter().map(|index| self.amounts[*index]).sum();
+        let result = match &offer.refused {
+            Some(refusal) => Err(refusal.clone()),
+            None => self.apply(offer, &eligible, subtotal),
+        };
+        let next = match &result {
+            Err(Rejection::CouponBelowThreshold { min_amount, .. }) => Some(*min_amount),
+            Ok(_) => offer.definition.benefit.next_step(subtotal),
+            Err(_) => None,
+        };
+        CouponQuote {
+            coupon_id: offer.coupon_id,
+            template_id: offer.template_id,
+            discount: *result.as_ref().unwrap_or(&0),
+            refusal: result.err(),
+            unlock_amount: next.map(|amount| amount - subtotal),
+        }
+    }
+
+    /// Applies a coupon and tells its discount. Checks, in order: the member's level, the scope, the quantity, the
+    /// threshold, the benefit's own condition, how it stacks, how many there are, whether anything is left to give.
+    fn apply(&mut self, offer: &Offer<'a>, eligible: &[usize], subtotal: i64) -> Result<i64, Rejection> {
+        let definition = offer.definition;
+        let levels = &definition.member_levels;
+        if self.member_level.is_some_and(|level| !levels.is_empty() && !levels.iter().any(|one| one == level)) {
+            return Err(Rejection::MemberLevel { allowed: levels.clone() });
+        }
+        if eligible.is_empty() {
+            return Err(Rejection::CouponOutOfScope);
+        }
+        let quantity: i64 = eligible.iter().map(|index| self.lines[*index].quantity).sum();
+        if quantity < definition.min_quantity {
+            return Err(Rejection::CouponQuantity {
+                min_quantity: definition.min_quantity,
+                eligible_quantity: quantity,
+            });
+        }
+        if subtotal < definition.min_order_amount {
+            let min_amount = definition.min_order_amount;
+            return Err(Rejection::CouponBelowThreshold { min_amount, eligible_amount: subtotal });
+        }
+        let wanted = self.wanted(&definition.benefit, eligible, subtotal)?;
+        if let Some(other) = self.applied.iter().find(|other| !stack(definition, other.definition)) {
+            return Err(Rejection::CouponNotStackable { with: other.coupon_id });
+        }
+        if self.applied.len() >= self.rule.max_coupons_per_order as usize {
+            return Err(Rejection::TooManyCoupons { most: self.rule.max_coupons_per_order });
+        }
+        let (shares, discount) = match wanted {
+            benefit::Wanted::Goods { weights, amount } => {
+                let discount = amount.min(self.goods_limit(definition.min_pay_amount)).max(0);
+                (share::split(discount, &weights), discount)
+            }
+            benefit::Wanted::Freight { amount } => {
+                (vec![0; self.lines.len()], amount.min(self.freight - self.freight_discount))
+            }
+        };
+        if discount == 0 {
+            return Err(Rejection::CouponWithoutEffect);
+        }
+        let on_goods: i64 = shares.iter().sum();
+        self.coupon_discount += on_goods;
+        self.freight_discount += discount - on_goods;
+        for (left, share) in self.left.iter_mut().zip(&shares) {
+            *left -= share;
+        }
+        self.must_remain = self.must_remain.max(definition.min_pay_amount);
+        self.applied.push(Applied { coupon_id: offer.coupon_id, definition, shares });
+        Ok(discount)
+    }
+
+    /// What one more coupon may take off the goods, whatever it is worth.
+    fn goods_limit(&self, min_pay_amount: i64) -> i64 {
+        let left = self.original_amount - self.coupon_discount - self.must_remain.max(min_pay_amount);
+        let percent = i128::from(self.original_amount) * i128::from(self.rule.max_total_percent) / 100;
+        left.min(percent as i64 - self.coupon_discount)
+    }
+
+    fn finish(self, coupons: Vec<CouponQuote>, points_requested: i64, rule: &PointsRule) -> Quote {
+        let goods_left = self.original_amount - self.coupon_discount;
+        let payable = (goods_left - self.must_remain).max(0);
+        let percent_left = rule.redeem.max_percent.map(|percent| {
+            let cap = i128::from(self.original_amount) * i128::from(percent) / 100;
+            (cap as i64 - self.coupon_discount).max(0)
+        });
+        let separate = !self.rule.points_with_coupons && !self.applied.is_empty() && points_requested > 0;
+        let (points_effective, points_discount, points_limited_by) = if separate {
+            (0, 0, Some(RedeemLimit::WithCoupons))
+        } else {
+            rule.redeemed(points_requested, payable, percent_left)
+        };
+        let by_points = share::split(points_discount, &self.left);
+        let spent = share::split(points_effective, &by_points);
+        let line = |index: usize| {
+            let (line, amount, left) = (self.lines[index], self.amounts[index], self.left[index]);
+            let shares = self.applied.iter().map(|coupon| (coupon.coupon_id, coupon.shares[index]));
+            LineQuote {
+                item_id: line.item_id.clone(),
+                quantity: line.quantity,
+                amount,
+                coupon_discount: amount - left,
+                points_discount: by_points[index],
+                points_spent: spent[index],
+                pay_amount: left - by_points[index],
+                points_to_earn: rule.earned(left, line.points_ratio),
+                coupons: shares.filter(|(_, share)| *share > 0).collect(),
+            }
+        };
+        let mut lines: Vec<(usize, LineQuote)> =
+            self.places.iter().enumerate().map(|(index, place)| (*place, line(index))).collect();
+        lines.sort_unstable_by_key(|(place, _)| *place);
+        let lines: Vec<LineQuote> = lines.into_iter().map(|(_, line)| line).collect();
+        let total_discount = self.coupon_discount + self.freight_discount + points_discount;
+        Quote {
+            original_amount: self.original_amount,
+            coupon_discount: self.coupon_discount,
+            freight_discount: self.freight_discount,
+            points_discount,
+            total_discount,
+            freight: self.freight,
+            pay_amount: self.original_amount + self.freight - total_discount,
+            points_requested,
+            points_effective,
+            points_limited_by,
+            points_to_earn: lines.iter().map(|line| line.points_to_earn).sum(),
+            coupons,
+            lines,
+        }
+    }
+}
+
+/// Whether two coupons may apply to one order.
+fn stack(one: &Definition, other: &Definition) -> bool {
+    let kinds_differ = one.benefit.kind() != other.benefit.kind();
+    [one.stacking, other.stacking].iter().all(|stacking| match stacking {
+        Stacking::Exclusive => false,
+        Stacking::SameTypeExclusive => kinds_differ,
+        Stacking::Stackable => true,
+    })
+}
+
+impl Scope {
+    /// Whether a line is eligible.
+    pub fn includes(&self, line: &Line) -> bool {
+        let in_categories = |names: &[String]| line.category_ids.iter().any(|id| names.contains(id));
+        (self.products.is_empty() || self.products.contains(&line.product_id))
+            && (self.categories.is_empty() || in_categories(&self.categories))
+            && !self.excluded_products.contains(&line.product_id)
+            && !in_categories(&self.excluded_categories)
+    }
+}
