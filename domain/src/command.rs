@@ -4,6 +4,7 @@ use crate::coupon::{Definition, TemplatePatch};
 use crate::decide::Sweep;
 use crate::id::{CouponId, HoldId, IdSeed, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId};
 use crate::points::TransactionType;
+use crate::pricing::Rules;
 use crate::tenant::{ApiKey, Tenant};
 use crate::time::Timestamp;
 
@@ -107,6 +108,12 @@ pub enum Command {
         remark: Option<String>,
     },
     SettleAccount(MemberId),
+    /// Makes a version of the tenant's rules ([`crate::rules::set`]).
+    SetRules {
+        expected_version: i64,
+        rules: Box<Rules>,
+        effective_from: Option<Timestamp>,
+    },
     /// Records what a sweep has done under the key it was asked with.
     RecordSweep(Sweep),
 }

@@ -10,6 +10,7 @@ use crate::coupon::{self, Coupon, CouponStatus, Template};
 use crate::id::{Ids, MemberId, TransactionId};
 use crate::points::{self, Hold, Transaction};
 use crate::rejection::Rejection;
+use crate::rules::{self, RulesVersion};
 use crate::state::State;
 use crate::tenant::{ApiKey, Tenant};
 
@@ -19,6 +20,7 @@ pub enum Outcome {
     Tenant(Box<Tenant>),
     ApiKey(Box<ApiKey>),
     Template(Box<Template>),
+    Rules(Box<RulesVersion>),
     Deleted,
     Coupon(Box<Coupon>),
     Transaction(Box<Transaction>),
@@ -186,6 +188,9 @@ fn apply(state: &mut State, envelope: &Envelope) -> Result<Outcome, Interrupt> {
         Command::ReleaseHold { member_id, hold_id } => points::release(state, envelope, ids, member_id, *hold_id),
         Command::Reverse { member_id, transaction_id, points, remark } => {
             points::reverse(state, envelope, ids, member_id, *transaction_id, *points, remark.as_deref())
+        }
+        Command::SetRules { expected_version, rules, effective_from } => {
+            Ok(rules::set(state, envelope, ids, *expected_version, rules, *effective_from)?)
         }
         Command::RecordSweep(sweep) => Ok(Outcome::Swept(*sweep)),
         Command::SettleAccount(member_id) => {

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, TemplateId, TransactionId};
+use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, TemplateId, TenantId, TransactionId};
 use crate::time::Timestamp;
 
 macro_rules! event_kinds {
@@ -50,6 +50,7 @@ event_kinds! {
     PointsReversed = "points.reversed", TransactionId;
     PointsExpired = "points.expired", TransactionId;
     PointsDebtSettled = "points.debt_settled", TransactionId;
+    RulesChanged = "points_rules.changed", TenantId;
 }
 
 impl EventKind {

@@ -1,6 +1,6 @@
 //! Which rows a batch of commands touches: what the store must lock and load before they can be decided.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{Command, Envelope};
 use crate::id::{CouponId, HoldId, KeyId, MemberId, TemplateId, TenantId, TransactionId};
@@ -27,6 +27,10 @@ pub struct Keys {
     /// Transactions to be reversed.
     pub originals: BTreeSet<(TenantId, TransactionId)>,
     pub api_keys: BTreeSet<(TenantId, KeyId)>,
+    /// Tenants whose rules are wanted, between the earliest and the latest time at which some command takes effect.
+    pub rules: BTreeMap<TenantId, (Timestamp, Timestamp)>,
+    /// Tenants that make a version of their rules, which needs the newest one's number.
+    pub newest_rules: BTreeSet<TenantId>,
     pub idempotency: BTreeSet<(TenantId, [u8; 16])>,
     /// The latest time any command of the batch takes effect: holds due by then must be loaded.
     pub latest: Option<Timestamp>,
@@ -88,6 +92,10 @@ impl Keys {
             Command::CaptureHold { member_id, hold_id, .. } | Command::ReleaseHold { member_id, hold_id } => {
                 self.accounts.insert((tenant, member_id.clone()));
                 self.holds.insert((tenant, *hold_id));
+            }
+            Command::SetRules { .. } => {
+                self.tenants.insert(tenant);
+                self.newest_rules.insert(tenant);
             }
             Command::Reverse { member_id, transaction_id, .. } => {
                 self.tenants.insert(tenant);

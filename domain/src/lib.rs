@@ -7,7 +7,7 @@
 //! What this crate guarantees: no IO, no clock, no randomness (time and id seeds are arguments), no floats, checked
 //! arithmetic. A refusal is a value, [`rejection::Rejection`], and is decided before anything is written for it.
 //!
-//! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`state`], [`decide`].
+//! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`rules`], [`state`], [`decide`].
 
 pub mod command;
 pub mod coupon;
@@ -18,6 +18,7 @@ pub mod key;
 pub mod points;
 pub mod pricing;
 pub mod rejection;
+pub mod rules;
 pub mod state;
 pub mod tenant;
 pub mod time;

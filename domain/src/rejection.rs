@@ -62,6 +62,10 @@ pub enum Rejection {
     NotReversible,
     ReversalExceeds { left: i64 },
 
+    // Rules.
+    RulesVersionStale { current: i64 },
+    RulesTooManyVersions { most: i64 },
+
     // Requests.
     IdempotencyKeyReused,
 }
@@ -111,6 +115,8 @@ impl Rejection {
             Rejection::CaptureExceedsHold { .. } => "POINTS_CAPTURE_EXCEEDS_HOLD",
             Rejection::NotReversible => "POINTS_NOT_REVERSIBLE",
             Rejection::ReversalExceeds { .. } => "POINTS_REVERSAL_EXCEEDS",
+            Rejection::RulesVersionStale { .. } => "POINTS_RULES_VERSION_STALE",
+            Rejection::RulesTooManyVersions { .. } => "POINTS_RULES_TOO_MANY_VERSIONS",
             Rejection::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
         }
     }

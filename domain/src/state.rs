@@ -4,6 +4,7 @@
 //! statement that names a row twice would lose one of the changes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -13,7 +14,9 @@ use crate::event::{Event, EventKind};
 use crate::id::{CouponId, EventId, HoldId, Ids, KeyId, LotId, MemberId, TemplateId, TenantId, TransactionId};
 use crate::key::Keys;
 use crate::points::{Account, Hold, Lot, Transaction};
+use crate::pricing::Rules;
 use crate::rejection::Rejection;
+use crate::rules::RulesVersion;
 use crate::tenant::{ApiKey, Tenant};
 use crate::time::Timestamp;
 
@@ -143,6 +146,14 @@ pub struct IdempotencyRecord {
     pub outcome: String,
 }
 
+/// What is at hand of a tenant's rules.
+#[derive(Debug, Default, Clone)]
+struct KnownRules {
+    /// By the time from which they hold; of equal ones the last counts.
+    by_date: Vec<(Timestamp, Arc<Rules>)>,
+    newest: i64,
+}
+
 type Keyed<K, T> = HashMap<(TenantId, K), Row<T>>;
 
 /// The rows of a batch.
@@ -160,6 +171,8 @@ pub struct State {
     reversed: HashMap<(TenantId, TransactionId), (i64, i64)>,
     transactions: Vec<(TenantId, Transaction)>,
     events: Vec<(TenantId, Event)>,
+    rules: HashMap<TenantId, KnownRules>,
+    new_rules: Vec<(TenantId, RulesVersion)>,
     idempotency: HashMap<(TenantId, [u8; 16]), IdempotencyRecord>,
     new_idempotency: Vec<(TenantId, [u8; 16])>,
 }
@@ -236,6 +249,16 @@ impl State {
 
     pub fn load_original(&mut self, tenant: TenantId, transaction: Transaction, reversed: i64) {
         self.originals.insert((tenant, transaction.id), (transaction, reversed));
+    }
+
+    /// Adds a version of the tenant's rules and the time from which it holds.
+    pub fn load_rules(&mut self, tenant: TenantId, effective_from: Timestamp, rules: Arc<Rules>) {
+        self.rules.entry(tenant).or_default().by_date.push((effective_from, rules));
+    }
+
+    /// Says which version of the tenant's rules is the newest.
+    pub fn set_newest_rules(&mut self, tenant: TenantId, version: i64) {
+        self.rules.entry(tenant).or_default().newest = version;
     }
 
     pub fn load_idempotency(&mut self, tenant: TenantId, key: [u8; 16], record: IdempotencyRecord) {
@@ -423,6 +446,24 @@ impl State {
         self.events.push((envelope.tenant, event));
     }
 
+    /// The rules that hold at `at`, for what happens at that time.
+    pub fn rules_at(&self, tenant: TenantId, at: Timestamp) -> Arc<Rules> {
+        let known = self.rules.get(&tenant).into_iter().flat_map(|known| &known.by_date);
+        let holding = known.filter(|(from, _)| *from <= at).max_by_key(|(from, rules)| (*from, rules.version));
+        holding.map_or_else(|| Arc::new(Rules::default()), |(_, rules)| rules.at(at))
+    }
+
+    pub(crate) fn newest_rules(&self, tenant: TenantId) -> i64 {
+        self.rules.get(&tenant).map_or(0, |known| known.newest)
+    }
+
+    pub(crate) fn insert_rules(&mut self, tenant: TenantId, version: RulesVersion) {
+        let known = self.rules.entry(tenant).or_default();
+        known.by_date.push((version.effective_from, version.rules.clone()));
+        known.newest = version.rules.version;
+        self.new_rules.push((tenant, version));
+    }
+
     pub(crate) fn recorded(&self, tenant: TenantId, key: [u8; 16]) -> Option<&IdempotencyRecord> {
         self.idempotency.get(&(tenant, key))
     }
@@ -459,6 +500,7 @@ pub struct Writes<'a> {
     pub reversed: Vec<(TenantId, TransactionId, i64, i64)>,
     pub transaction_inserts: Vec<(TenantId, &'a Transaction)>,
     pub event_inserts: Vec<(TenantId, &'a Event)>,
+    pub rules_inserts: Vec<(TenantId, &'a RulesVersion)>,
     pub idempotency_inserts: Vec<(TenantId, [u8; 16], &'a IdempotencyRecord)>,
 }
 
@@ -513,6 +555,7 @@ impl State {
         writes.reversed = reversed.map(|((tenant, id), (points, done))| (*tenant, *id, *points, *done)).collect();
         writes.transaction_inserts = self.transactions.iter().map(|(tenant, row)| (*tenant, row)).collect();
         writes.event_inserts = self.events.iter().map(|(tenant, row)| (*tenant, row)).collect();
+        writes.rules_inserts = self.new_rules.iter().map(|(tenant, row)| (*tenant, row)).collect();
         let recorded = self.new_idempotency.iter();
         writes.idempotency_inserts =
             recorded.map(|(tenant, key)| (*tenant, *key, &self.idempotency[&(*tenant, *key)])).collect();

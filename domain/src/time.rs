@@ -46,6 +46,22 @@ impl Window {
     }
 }
 
+/// Where months and years end at some place, as seen from an instant. Which place is the caller's to know: the rules have no
+/// time zones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Calendar {
+    /// The end of the instant's month, then of the months that follow.
+    pub month_ends: Vec<Timestamp>,
+    /// The end of the instant's year, then of the years that follow.
+    pub year_ends: Vec<Timestamp>,
+}
+
+impl Calendar {
+    /// How many months and years ahead a calendar reaches.
+    pub const MONTHS_AHEAD: u8 = 24;
+    pub const YEARS_AHEAD: u8 = 5;
+}
+
 /// An instant as clocks and calendars show it at some place. Which place is the caller's to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalTime {

@@ -23,7 +23,10 @@ mod rule;
 
 pub use ledger::{capture, debit, grant, hold, release, settle, spendable};
 pub use reversal::reverse;
-pub use rule::{CheckIn, Earn, PointsRule, PointsValidity, Redeem, RedeemLimit, StreakBonus};
+pub use rule::{
+    Campaign, CheckIn, Earn, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, PointsRule, PointsValidity, Redeem, RedeemLimit,
+    StreakBonus,
+};
 
 use serde::{Deserialize, Serialize};
 

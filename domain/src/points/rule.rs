@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::{Calendar, Timestamp, Window};
+
+/// The largest factor of a campaign, in percent: ten times the usual points.
+pub const MAX_CAMPAIGN_PERCENT: u16 = 1_000;
+/// The most campaigns of a rule, past ones included.
+pub const MAX_CAMPAIGNS: usize = 100;
+
 /// A tenant's rule. A ratio is a number of points per `base` minor units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PointsRule {
@@ -11,6 +18,27 @@ pub struct PointsRule {
     pub redeem: Redeem,
     pub validity: PointsValidity,
     pub check_in: CheckIn,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub campaigns: Vec<Campaign>,
+}
+
+/// Multiplies what orders earn, for a time, for some goods and members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Campaign {
+    pub name: String,
+    pub window: Window,
+    /// Categories of goods; empty means all goods.
+    pub categories: Vec<String>,
+    /// Levels of members; empty means all members.
+    pub member_levels: Vec<String>,
+    /// Of the usual points: 200 doubles them.
+    pub percent: u16,
+}
+
+impl Campaign {
+    pub fn holds_at(&self, at: Timestamp) -> bool {
+        self.window.has_started(at) && !self.window.has_ended(at)
+    }
 }
 
 /// `ratio` points for each `base` minor units paid for goods.
@@ -19,6 +47,9 @@ pub struct Earn {
     pub enabled: bool,
     pub ratio: i64,
     pub base: i64,
+    /// How long after the payment the points come in, in days; 0 is at once. What is refunded by then is never earned.
+    #[serde(default)]
+    pub delay_days: u32,
 }
 
 /// `ratio` points pay `base` minor units.
@@ -34,10 +65,33 @@ pub struct Redeem {
 
 /// How long earned points live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "UPPERCASE")]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum PointsValidity {
     Never,
-    Days { days: u32 },
+    /// Days of 24 hours from the grant.
+    Days {
+        days: u32,
+    },
+    /// To the end of the month of the grant where the tenant is, or of a later one.
+    EndOfMonth {
+        after_months: u8,
+    },
+    /// To the end of the year of the grant where the tenant is, or of a later one.
+    EndOfYear {
+        after_years: u8,
+    },
+}
+
+impl PointsValidity {
+    /// When points granted at `at` expire; `calendar` is the tenant's at that time.
+    pub fn expires_at(self, at: Timestamp, calendar: &Calendar) -> Option<Timestamp> {
+        match self {
+            PointsValidity::Never => None,
+            PointsValidity::Days { days } => Some(at.plus_days(days)),
+            PointsValidity::EndOfMonth { after_months } => calendar.month_ends.get(usize::from(after_months)).copied(),
+            PointsValidity::EndOfYear { after_years } => calendar.year_ends.get(usize::from(after_years)).copied(),
+        }
+    }
 }
 
 /// What a daily check-in gives.
@@ -59,10 +113,11 @@ impl Default for PointsRule {
     fn default() -> Self {
         PointsRule {
             enabled: true,
-            earn: Earn { enabled: true, ratio: 1, base: 100 },
+            earn: Earn { enabled: true, ratio: 1, base: 100, delay_days: 0 },
             redeem: Redeem { enabled: true, ratio: 100, base: 100, max_points_per_order: None, max_percent: Some(50) },
             validity: PointsValidity::Never,
             check_in: CheckIn { enabled: true, points: 10, streak_bonuses: Vec::new() },
+            campaigns: Vec::new(),
         }
     }
 }
@@ -84,14 +139,27 @@ pub enum RedeemLimit {
 }
 
 impl PointsRule {
+    /// The factor of the campaigns for goods of these categories and a member of this level, in percent. Campaigns do not
+    /// add up: the best one counts. 100 when there is none.
+    pub fn campaign_percent(&self, categories: &[String], member_level: Option<&str>) -> u16 {
+        let holds = |campaign: &&Campaign| {
+            let levels = &campaign.member_levels;
+            (campaign.categories.is_empty() || categories.iter().any(|one| campaign.categories.contains(one)))
+                && (levels.is_empty() || member_level.is_some_and(|level| levels.iter().any(|one| one == level)))
+        };
+        self.campaigns.iter().filter(holds).map(|campaign| campaign.percent).max().unwrap_or(100)
+    }
+
     /// The points earned by an item whose share of the order, after coupons, is `amount` minor units: one floor, so that
-    /// ratios of less than a point per item are not lost twice. `percent` is the item's own ratio, 100 by default.
-    pub fn earned(&self, amount: i64, percent: u16) -> i64 {
+    /// ratios of less than a point per item are not lost twice. `percent` is the item's own ratio, 100 by default;
+    /// `campaign_percent` the factor of campaigns.
+    pub fn earned(&self, amount: i64, percent: u16, campaign_percent: u16) -> i64 {
         if !self.enabled || !self.earn.enabled || amount <= 0 {
             return 0;
         }
-        let points = i128::from(amount) * i128::from(self.earn.ratio) * i128::from(percent);
-        let points = points / (i128::from(self.earn.base) * 100);
+        let factor = i128::from(percent) * i128::from(campaign_percent);
+        let points = i128::from(amount) * i128::from(self.earn.ratio) * factor;
+        let points = points / (i128::from(self.earn.base) * 100 * 100);
         i64::try_from(points).unwrap_or(i64::MAX).min(super::MAX_POINTS)
     }
 

@@ -336,6 +336,7 @@ impl<'a> Pricing<'a> {
         let spent = share::split(points_effective, &by_points);
         let line = |index: usize| {
             let (line, amount, left) = (self.lines[index], self.amounts[index], self.left[index]);
+            let factor = rule.campaign_percent(&line.category_ids, self.member_level);
             let shares = self.applied.iter().map(|coupon| (coupon.coupon_id, coupon.shares[index]));
             LineQuote {
                 item_id: line.item_id.clone(),
@@ -345,7 +346,7 @@ impl<'a> Pricing<'a> {
                 points_discount: by_points[index],
                 points_spent: spent[index],
                 pay_amount: left - by_points[index],
-                points_to_earn: rule.earned(left, line.points_ratio),
+                points_to_earn: rule.earned(left, line.points_ratio, factor),
                 coupons: shares.filter(|(_, share)| *share > 0).collect(),
             }
         };

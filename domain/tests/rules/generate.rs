@@ -9,7 +9,8 @@ use std::str::FromStr;
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
 use scrip_domain::coupon::{Benefit, Definition, TemplatePatch, Validity};
 use scrip_domain::id::IdSeed;
-use scrip_domain::points::TransactionType;
+use scrip_domain::points::{PointsValidity, TransactionType};
+use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::Tenant;
 use scrip_domain::time::Window;
 use scrip_domain::{
@@ -70,6 +71,7 @@ struct Pools {
     coupons: Vec<(CouponId, TemplateId)>,
     holds: Vec<(HoldId, MemberId)>,
     transactions: Vec<(TransactionId, MemberId)>,
+    newest_rules: i64,
     /// Requests sent with an idempotency key.
     keyed: Vec<Envelope>,
 }
@@ -164,6 +166,7 @@ impl Generator {
             Outcome::Coupon(row) if matches!(envelope.command, Command::Claim { .. }) => {
                 pools.coupons.push((row.id, row.template_id));
             }
+            Outcome::Rules(version) => pools.newest_rules = version.newest,
             Outcome::Transaction(row) => pools.transactions.push((row.id, row.member_id.clone())),
             Outcome::Hold { hold, transaction_id, .. } => {
                 pools.transactions.push((*transaction_id, hold.member_id.clone()));
@@ -193,11 +196,35 @@ impl Generator {
     }
 
     fn command(&mut self, index: usize) -> Command {
+        if self.random.percent(1) {
+            return self.set_rules(index);
+        }
         let weight = self.random.between(0, 99);
         let points_command = weight >= 50;
         let chosen = if points_command { self.points_command(index) } else { self.coupon_command(index) };
         // Until there is something to act on, points come in.
         chosen.unwrap_or_else(|| self.grant())
+    }
+
+    fn set_rules(&mut self, index: usize) -> Command {
+        let mut rules = Rules::default();
+        rules.points.earn.ratio = self.random.between(1, 5);
+        rules.points.earn.delay_days = self.random.percent(30).into();
+        rules.points.redeem.ratio = *self.random.pick(&[1, 3, 10]).expect("some ratios");
+        rules.points.redeem.base = 100;
+        rules.points.redeem.max_percent = self.random.percent(50).then_some(60);
+        rules.points.validity = match self.random.between(0, 3) {
+            0 => PointsValidity::Days { days: 2 },
+            1 => PointsValidity::EndOfMonth { after_months: 1 },
+            2 => PointsValidity::EndOfYear { after_years: 0 },
+            _ => PointsValidity::Never,
+        };
+        let stale = i64::from(self.random.percent(10));
+        Command::SetRules {
+            expected_version: self.pools[index].newest_rules + stale,
+            rules: Box::new(rules),
+            effective_from: self.deadline(24),
+        }
     }
 
     fn coupon_command(&mut self, index: usize) -> Option<Command> {

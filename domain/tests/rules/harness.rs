@@ -10,6 +10,7 @@ use scrip_domain::decide::NeedLots;
 use scrip_domain::event::Event;
 use scrip_domain::key::Keys;
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::{
@@ -38,6 +39,7 @@ pub struct Rows {
     /// The size of a transaction, and how much of it has been undone.
     pub reversals: BTreeMap<(TenantId, TransactionId), (i64, i64)>,
     pub events: Vec<(TenantId, Event)>,
+    pub rules: BTreeMap<(TenantId, i64), RulesVersion>,
     pub idempotency: BTreeMap<(TenantId, [u8; 16]), IdempotencyRecord>,
 }
 
@@ -159,6 +161,18 @@ impl Harness {
             state.load_lot(tenant, &member, row.expect("an allocation names a lot").clone());
         }
         assert_eq!(state.missing_lots(), []);
+        for (tenant, (earliest, latest)) in &keys.rules {
+            let own = || rows.rules.range((*tenant, 0)..=(*tenant, i64::MAX)).map(|(_, row)| row);
+            let from = own().map(|row| row.effective_from).filter(|from| from <= earliest).max().unwrap_or(*earliest);
+            for row in own().filter(|row| (from..=*latest).contains(&row.effective_from)) {
+                state.load_rules(*tenant, row.effective_from, row.rules.clone());
+            }
+        }
+        for tenant in &keys.newest_rules {
+            if let Some(((_, version), _)) = rows.rules.range((*tenant, 0)..=(*tenant, i64::MAX)).next_back() {
+                state.set_newest_rules(*tenant, *version);
+            }
+        }
         for (tenant, key) in &keys.idempotency {
             if let Some(record) = rows.idempotency.get(&(*tenant, *key)) {
                 state.load_idempotency(*tenant, *key, record.clone());
@@ -204,6 +218,9 @@ impl Harness {
         }
         for ((tenant, _), transaction) in &self.rows.transactions {
             all.transaction(*tenant, transaction);
+        }
+        for ((tenant, _), rules) in &self.rows.rules {
+            all.rules(*tenant, rules.effective_from, &rules.rules);
         }
         for ((tenant, id), (_, reversed)) in &self.rows.reversals {
             all.reversed(*tenant, *id, *reversed);
@@ -285,6 +302,9 @@ impl Harness {
             rows.reversals.insert((*tenant, *id), (*points, *reversed));
         }
         rows.events.extend(writes.event_inserts.iter().map(|(tenant, row)| (*tenant, (*row).clone())));
+        for (tenant, row) in &writes.rules_inserts {
+            insert(&mut rows.rules, (*tenant, row.rules.version), (*row).clone());
+        }
         for (tenant, key, row) in &writes.idempotency_inserts {
             insert(&mut rows.idempotency, (*tenant, *key), (*row).clone());
         }
@@ -456,6 +476,7 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.hold_updates.is_empty()
         && writes.reversed.is_empty()
         && writes.transaction_inserts.is_empty()
+        && writes.rules_inserts.is_empty()
         && writes.event_inserts.is_empty()
         && writes.idempotency_inserts.is_empty()
 }

@@ -6,4 +6,5 @@ mod harness;
 mod model;
 mod points;
 mod properties;
+mod rules;
 mod script;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use scrip_domain::command::{Command, Envelope, Movement};
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template, Validity};
 use scrip_domain::points::{Account, Allocation, Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::pricing::Rules;
 use scrip_domain::{
     Answer, CouponId, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId,
 };
@@ -41,6 +42,7 @@ fn shown(outcome: &Outcome) -> String {
         Outcome::Tenant(tenant) => format!("tenant {}", tenant.id),
         Outcome::ApiKey(key) => format!("key {} revoked {:?}", key.id, key.revoked_at),
         Outcome::Template(template) => format!("{} {:?}", template.id, TemplateRow::from(&**template)),
+        Outcome::Rules(version) => format!("rules {} of {}", version.rules.version, version.newest),
         Outcome::Deleted => "deleted".into(),
         Outcome::Coupon(coupon) => format!("{} {:?}", coupon.id, CouponRow::from(&**coupon)),
         Outcome::Transaction(line) => format!("{} {:?}", line.id, LineRow::from(&**line)),
@@ -82,6 +84,10 @@ impl Snapshot {
 
     pub fn transaction(&mut self, tenant: TenantId, row: &Transaction) {
         self.line(tenant, &row.member_id, &LineRow::from(row));
+    }
+
+    pub fn rules(&mut self, tenant: TenantId, effective_from: Timestamp, rules: &Rules) {
+        self.0.insert(format!("{tenant} rules {:06}", rules.version), format!("{effective_from:?} {rules:?}"));
     }
 
     /// How much of a transaction has been undone; nothing is no row.
@@ -325,6 +331,7 @@ impl New {
                 }
                 Outcome::Tenant(_)
                 | Outcome::ApiKey(_)
+                | Outcome::Rules(_)
                 | Outcome::Deleted
                 | Outcome::Settled(_)
                 | Outcome::Swept(_) => {}
@@ -346,6 +353,8 @@ pub struct Model {
     templates: BTreeMap<(TenantId, TemplateId), TemplateRow>,
     coupons: BTreeMap<(TenantId, CouponId), CouponRow>,
     books: BTreeMap<(TenantId, MemberId), Book>,
+    /// A tenant's rules in the order in which they were set, and from when they hold.
+    rules: BTreeMap<TenantId, Vec<(Timestamp, Rules)>>,
     replies: BTreeMap<(TenantId, [u8; 16]), ([u8; 16], String)>,
 }
 
@@ -382,6 +391,9 @@ impl Model {
         }
         for ((tenant, id), row) in &self.coupons {
             all.0.insert(format!("{tenant} {id}"), format!("{row:?}"));
+        }
+        for (tenant, versions) in &self.rules {
+            versions.iter().for_each(|(from, rules)| all.rules(*tenant, *from, rules));
         }
         for ((tenant, member), book) in self.books.iter().filter(|(_, book)| !book.lines.is_empty()) {
             all.0.insert(format!("{tenant} account {member}"), format!("{:?}", book.account()));
@@ -509,6 +521,20 @@ impl Model {
             Command::Reverse { member_id, transaction_id, points, .. } => {
                 let grace = self.tenants.get(&tenant).copied().unwrap_or(0);
                 self.book(tenant, member_id).reverse(*transaction_id, *points, grace, at, new)
+            }
+            Command::SetRules { expected_version, rules, effective_from } => {
+                self.tenants.get(&tenant).ok_or("TENANT_NOT_FOUND")?;
+                let versions = self.rules.entry(tenant).or_default();
+                if *expected_version != versions.len() as i64 {
+                    return Err("POINTS_RULES_VERSION_STALE");
+                }
+                let from = effective_from.unwrap_or(at);
+                if from < at {
+                    return Err("DEADLINE_PASSED");
+                }
+                let version = expected_version + 1;
+                versions.push((from, Rules { version, ..(**rules).clone() }));
+                Ok(format!("rules {version} of {version}"))
             }
             Command::RecordSweep(sweep) => Ok(format!("swept {sweep:?}")),
             Command::SettleAccount(member_id) => {

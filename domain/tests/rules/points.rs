@@ -538,6 +538,7 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::CaptureExceedsHold { held: 1 },
         Rejection::NotReversible,
         Rejection::ReversalExceeds { left: 0 },
+        Rejection::RulesVersionStale { current: 1 },
         Rejection::IdempotencyKeyReused,
     ];
     for rejection in &all {
@@ -559,11 +560,12 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::CouponQuantity { .. } | Rejection::CouponBelowThreshold { .. } => {}
             Rejection::CouponNotStackable { .. } | Rejection::TooManyCoupons { .. } => {}
             Rejection::OrderTooLarge { .. } => {}
+            Rejection::RulesVersionStale { .. } | Rejection::RulesTooManyVersions { .. } => {}
         }
     }
     let codes: BTreeSet<&str> = all.iter().map(Rejection::code).collect();
     assert_eq!(codes.len(), all.len(), "every code says one thing");
-    let scenarios = [crate::coupons::ALL, ALL].concat();
+    let scenarios = [crate::coupons::ALL, crate::rules::ALL, ALL].concat();
     let missing: Vec<_> = codes
         .iter()
         .filter(|code| {

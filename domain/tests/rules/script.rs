@@ -25,6 +25,7 @@ use scrip_domain::coupon::{Benefit, Definition, TemplatePatch, Validity};
 use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
 use scrip_domain::points::{Allocation, TransactionType};
+use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::Window;
 use scrip_domain::{
@@ -254,6 +255,11 @@ impl Script {
                 points: amount(2),
                 remark: None,
             },
+            "rules" => Command::SetRules {
+                expected_version: parse_number(name)?,
+                rules: Box::new(rules(words)?),
+                effective_from: option(words, "from").map(parse_time).transpose()?,
+            },
             "expire" => Command::SettleAccount(member(name)),
             "sweep" => Command::RecordSweep(Sweep { points_expired: parse_number(name)?, ..Sweep::default() }),
             other => return Err(format!("no such command: {other}")),
@@ -300,6 +306,11 @@ impl Script {
                 facts.insert("revoked_at", row.revoked_at.map_or("none".into(), show_time));
             }
             Outcome::Template(row) => template_facts(&mut facts, row),
+            Outcome::Rules(row) => {
+                facts.insert("version", row.rules.version.to_string());
+                facts.insert("newest", row.newest.to_string());
+                facts.insert("from", show_time(row.effective_from));
+            }
             Outcome::Coupon(row) => coupon_facts(&mut facts, row),
             Outcome::Transaction(row) => {
                 facts.insert("", row.kind.as_str().into());
@@ -483,7 +494,9 @@ fn named(outcome: &Outcome) -> Named {
         Outcome::Hold { hold, transaction_id, .. } => {
             Named { hold: Some(hold.id), transaction: Some(*transaction_id), ..Named::default() }
         }
-        Outcome::Tenant(_) | Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_) => Named::default(),
+        Outcome::Tenant(_) | Outcome::Rules(_) | Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_) => {
+            Named::default()
+        }
     }
 }
 
@@ -505,6 +518,19 @@ fn definition(words: &[&str]) -> Line<Definition> {
         refund_extend_days: number("extend", 0)? as u32,
         ..Definition::new(name, Benefit::AmountOff { amount: 500 }, validity)
     })
+}
+
+/// `earn 2/100` gives 2 points for 100 minor units, `redeem 10/100` takes 10 points for 100.
+fn rules(words: &[&str]) -> Line<Rules> {
+    let ratio = |name| {
+        let ratio = option(words, name).unwrap_or("1/1").split_once('/').ok_or("no ratio")?;
+        Ok::<_, String>((parse_number(ratio.0)?, parse_number(ratio.1)?))
+    };
+    let mut rules = Rules::default();
+    (rules.points.earn.ratio, rules.points.earn.base) = ratio("earn")?;
+    (rules.points.redeem.ratio, rules.points.redeem.base) = ratio("redeem")?;
+    rules.points.redeem.max_percent = None;
+    Ok(rules)
 }
 
 /// The word after `name`.

@@ -218,6 +218,7 @@ impl Engine {
             Command::CreateTenant(_)
             | Command::CreateApiKey { .. }
             | Command::RevokeApiKey(_)
+            | Command::SetRules { .. }
             | Command::RecordSweep(_) => {}
             // Nothing is there yet to be contended; the seed spreads them.
             Command::CreateTemplate { .. } => match envelope.idempotency {

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::problem::Problem;
+use super::rules::RulesView;
 use super::views::{CouponView, HoldView, TemplateView, TenantView, TransactionView};
 
 const REPLAYED: &str = "idempotency-replayed";
@@ -62,8 +63,10 @@ pub async fn respond(
         json_bytes(accepted, bytes)
     };
     let headers = response.headers_mut();
-    if let Outcome::Template(template) = outcome {
-        headers.insert(header::ETAG, etag(template.version));
+    match outcome {
+        Outcome::Template(template) => drop(headers.insert(header::ETAG, etag(template.version))),
+        Outcome::Rules(rules) => drop(headers.insert(header::ETAG, etag(rules.newest))),
+        _ => {}
     }
     mark_replayed(&mut response, replayed);
     Ok(response)
@@ -96,6 +99,7 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
             serde_json::to_writer(out, &HoldView::new(hold, Some((*available, *transaction_id))))
         }
         Outcome::Template(template) => serde_json::to_writer(out, &TemplateView::from(&**template)),
+        Outcome::Rules(rules) => serde_json::to_writer(out, &RulesView::from(&**rules)),
         Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
         Outcome::Swept(sweep) => serde_json::to_writer(out, &SweepView::from(*sweep)),
         Outcome::ApiKey(_) | Outcome::Deleted | Outcome::Settled(_) => {

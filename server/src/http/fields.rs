@@ -112,9 +112,10 @@ impl FieldErrors {
     }
 
     /// Checks a list of short names.
-    pub fn names(&mut self, field: &'static str, names: &[String]) {
+    pub fn names(&mut self, field: impl Into<Cow<'static, str>>, names: &[String]) {
+        let field = field.into();
         if names.len() > MAX_NAMES {
-            self.add(field, format!("has {} entries", names.len()), format!("Send at most {MAX_NAMES}."));
+            self.add(field.clone(), format!("has {} entries", names.len()), format!("Send at most {MAX_NAMES}."));
         }
         for (index, name) in names.iter().enumerate().take(MAX_NAMES) {
             self.text(Cow::Owned(format!("{field}[{index}]")), name, 1..=64);

@@ -22,6 +22,7 @@ mod points;
 mod problem;
 pub mod quota;
 mod reports;
+mod rules;
 mod schema;
 mod serve;
 mod templates;
@@ -86,6 +87,9 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(points::create_reversal))
         .routes(routes!(points::list_transactions))
         .routes(routes!(points::list_lots))
+        // Rules.
+        .routes(routes!(rules::get_points_rules, rules::set_points_rules))
+        .routes(routes!(rules::list_points_rules_versions))
         // Reports.
         .routes(routes!(reports::get_leaderboard))
         .routes(routes!(reports::get_rank))
@@ -130,6 +134,7 @@ fn operations() -> impl Iterator<Item = (Method, String)> {
         [
             (Method::GET, item.get.is_some()),
             (Method::POST, item.post.is_some()),
+            (Method::PUT, item.put.is_some()),
             (Method::PATCH, item.patch.is_some()),
             (Method::DELETE, item.delete.is_some()),
         ]

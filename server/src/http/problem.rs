@@ -91,8 +91,8 @@ codes! {
     "不支持的媒体类型", "请以 `Content-Type: {expected}` 发送请求体。";
 
     PreconditionRequired = "PRECONDITION_REQUIRED", PRECONDITION_REQUIRED;
-    "Precondition required", "Send `If-Match` with the ETag of the template as you have read it.";
-    "缺少前置条件", "请在 `If-Match` 中发送所读取模板的 ETag。";
+    "Precondition required", "Send `If-Match` with the ETag of what you edit, as you have read it.";
+    "缺少前置条件", "请在 `If-Match` 中发送所读取对象的 ETag。";
 
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", UNPROCESSABLE_ENTITY;
     "Idempotency key reused", "This Idempotency-Key was used for another request. Use a fresh key for each request.";
@@ -170,6 +170,14 @@ codes! {
     TemplateVersionStale = "COUPON_TEMPLATE_VERSION_STALE", PRECONDITION_FAILED;
     "Template changed meanwhile", "The template is at version {current} now. Read it again, then repeat the edit.";
     "模板已被修改", "模板当前版本为 {current}。请重新读取后再修改。";
+
+    RulesVersionStale = "POINTS_RULES_VERSION_STALE", PRECONDITION_FAILED;
+    "Rules changed meanwhile", "The newest version of the rules is {current}. Read them again, then repeat the change.";
+    "规则已被修改", "规则的最新版本为 {current}。请重新读取后再修改。";
+
+    RulesTooManyVersions = "POINTS_RULES_TOO_MANY_VERSIONS", UNPROCESSABLE_ENTITY;
+    "Too many versions", "The rules have {most} versions, which is the limit.";
+    "版本过多", "规则已有 {most} 个版本，达到上限。";
 
     TemplateInUse = "COUPON_TEMPLATE_IN_USE", CONFLICT;
     "Template in use", "{claimed} coupons were claimed from this template, so it cannot be deleted. Disable it instead.";
@@ -551,6 +559,8 @@ impl From<Rejection> for Problem {
             Rejection::CaptureExceedsHold { held } => of(Code::CaptureExceedsHold).with("held", held),
             Rejection::NotReversible => of(Code::NotReversible),
             Rejection::ReversalExceeds { left } => of(Code::ReversalExceeds).with("left", left),
+            Rejection::RulesVersionStale { current } => of(Code::RulesVersionStale).with("current", current),
+            Rejection::RulesTooManyVersions { most } => of(Code::RulesTooManyVersions).with("most", most),
             Rejection::IdempotencyKeyReused => of(Code::IdempotencyKeyReused),
         }
     }
@@ -644,6 +654,8 @@ mod tests {
             CaptureExceedsHold { held: 1 },
             NotReversible,
             ReversalExceeds { left: 1 },
+            RulesVersionStale { current: 2 },
+            RulesTooManyVersions { most: 1 },
             IdempotencyKeyReused,
         ];
         for rejection in &all {
@@ -656,7 +668,7 @@ mod tests {
                 ClaimLimitReached { .. } | SoldOut { .. } | CouponExpired { .. } | CouponNotYetValid { .. } => {}
                 CouponLocked { .. } | CouponUsed { .. } | CouponNotUsed { .. } | DeadlinePassed { .. } => {}
                 PointsInsufficient { .. } | HoldClosed { .. } | CaptureExceedsHold { .. } => {}
-                ReversalExceeds { .. } => {}
+                ReversalExceeds { .. } | RulesVersionStale { .. } | RulesTooManyVersions { .. } => {}
                 CouponOutOfScope | CouponProductMissing | CouponWithoutEffect => {}
                 CouponQuantity { .. } | CouponBelowThreshold { .. } | CouponNotStackable { .. } => {}
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}
@@ -701,7 +713,7 @@ mod tests {
             let (code, status) = (rejection.code(), problem.code.entry().status.as_u16());
             let expected: &[u16] = match code {
                 code if code.ends_with("_NOT_FOUND") => &[404],
-                "COUPON_TEMPLATE_VERSION_STALE" => &[412],
+                "COUPON_TEMPLATE_VERSION_STALE" | "POINTS_RULES_VERSION_STALE" => &[412],
                 _ => &[409, 422],
             };
             assert!(expected.contains(&status), "{code} is {status}");

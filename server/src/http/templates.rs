@@ -487,7 +487,7 @@ fn merge(target: &mut Value, patch: Value) {
 }
 
 /// The version that an `If-Match` names; `None` for a tag that no version of ours has.
-fn version_of(tag: &str) -> Option<i64> {
+pub fn version_of(tag: &str) -> Option<i64> {
     tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok()
 }
 

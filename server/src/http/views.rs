@@ -6,6 +6,7 @@ use scrip_domain::coupon::{
 use scrip_domain::event::Event;
 use scrip_domain::points::{Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
+use scrip_domain::time::Window;
 use scrip_domain::{
     CouponId, EventId, HoldId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp, TransactionId,
 };
@@ -17,6 +18,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::percent::Percent;
 use super::problem::Problem;
+use super::rules::RulesView;
 use super::schema;
 use super::time::Time;
 use crate::store::read::{Balance, EventPosition};
@@ -67,6 +69,7 @@ pages! {
     CouponPage of CouponView<'static>;
     PointsTransactionPage of TransactionView<'static>;
     PointsLotPage of LotView;
+    RulesPage of RulesView<'static>;
 }
 
 #[derive(Serialize, ToSchema)]
@@ -352,8 +355,13 @@ fn scope(definition: &Definition) -> ScopeView<'_> {
 }
 
 fn distribution(definition: &Definition) -> WindowView {
-    let window = &definition.distribution;
-    WindowView { starts_at: time(window.starts_at), ends_at: time(window.ends_at) }
+    (&definition.distribution).into()
+}
+
+impl From<&Window> for WindowView {
+    fn from(window: &Window) -> Self {
+        WindowView { starts_at: time(window.starts_at), ends_at: time(window.ends_at) }
+    }
 }
 
 #[derive(Serialize, ToSchema)]

@@ -3,12 +3,13 @@
 use scrip_domain::coupon::{Coupon, CouponSource, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
-use scrip_domain::{CouponId, EventId, HoldId, KeyId, LotId, TemplateId, TransactionId};
+use scrip_domain::{CouponId, EventId, HoldId, KeyId, LotId, TemplateId, Timestamp, TransactionId};
 use std::sync::Arc;
 
-use super::StoreError;
 use super::value::Row;
+use super::{Definitions, StoreError};
 
 type Decoded<T> = Result<T, StoreError>;
 
@@ -172,6 +173,23 @@ pub fn hold(row: &Row) -> Decoded<Hold> {
         created_at: row.time(11)?,
         closed_at: row.opt_time(12)?,
     })
+}
+
+pub const RULES: &str = "tenant_id, version, effective_from, rules, created_at";
+pub const RULES_COLUMNS: usize = 5;
+
+/// A version of a tenant's rules and the time from which it holds. One that is known already is not read again.
+pub fn rules(row: &Row, known: &Definitions) -> Decoded<(Timestamp, Arc<Rules>)> {
+    let (tenant, version) = (row.tenant(0)?, row.int(1)?);
+    let rules = match known.rules(tenant, version) {
+        Some(rules) => rules,
+        None => {
+            let rules: Arc<Rules> = Arc::new(row.json(3)?);
+            known.insert_rules(tenant, rules.clone());
+            rules
+        }
+    };
+    Ok((row.time(2)?, rules))
 }
 
 pub const EVENT: &str = "tx, ordinal, id, type, subject_id, member_id, data, actor_id, occurred_at, recorded_at";

@@ -1,30 +1,41 @@
-//! Template definitions by version. A version never changes, so an entry is never stale; the cache is bounded by count.
+//! Definitions by version: templates', and tenants' rules. A version never changes, so an entry is never stale; the caches are
+//! bounded by count.
 
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 use scrip_domain::coupon::Definition;
+use scrip_domain::pricing::Rules;
 use scrip_domain::{TemplateId, TenantId};
 
-/// The most versions kept in memory; about 1 KB each.
+/// The most versions of each kind kept in memory; about 1 KB each.
 const CAPACITY: usize = 10_000;
 
-type Key = (TenantId, TemplateId, i64);
-
-pub struct Definitions(Cache<Key, Arc<Definition>>);
+pub struct Definitions {
+    templates: Cache<(TenantId, TemplateId, i64), Arc<Definition>>,
+    rules: Cache<(TenantId, i64), Arc<Rules>>,
+}
 
 impl Default for Definitions {
     fn default() -> Self {
-        Definitions(Cache::new(CAPACITY))
+        Definitions { templates: Cache::new(CAPACITY), rules: Cache::new(CAPACITY) }
     }
 }
 
 impl Definitions {
     pub fn get(&self, tenant: TenantId, template: TemplateId, version: i64) -> Option<Arc<Definition>> {
-        self.0.get(&(tenant, template, version))
+        self.templates.get(&(tenant, template, version))
     }
 
     pub fn insert(&self, tenant: TenantId, template: TemplateId, version: i64, definition: Arc<Definition>) {
-        self.0.insert((tenant, template, version), definition);
+        self.templates.insert((tenant, template, version), definition);
+    }
+
+    pub fn rules(&self, tenant: TenantId, version: i64) -> Option<Arc<Rules>> {
+        self.rules.get(&(tenant, version))
+    }
+
+    pub fn insert_rules(&self, tenant: TenantId, rules: Arc<Rules>) {
+        self.rules.insert((tenant, rules.version), rules);
     }
 }

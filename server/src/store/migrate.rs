@@ -28,6 +28,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0002_read_models.sqlite.sql"),
         postgres: include_str!("migrations/0002_read_models.postgres.sql"),
     },
+    Migration {
+        number: 3,
+        name: "orders",
+        sqlite: include_str!("migrations/0003_orders.sqlite.sql"),
+        postgres: include_str!("migrations/0003_orders.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

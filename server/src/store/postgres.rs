@@ -12,7 +12,7 @@
 //! (`pg_xact_status`), and whether the transaction of that number is really ours (its first event is there), so an outcome
 //! is never guessed: a crash may forget that a transaction began and give its number to another.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error as StdError;
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use futures_util::future::join_all;
 use scrip_domain::coupon::Definition;
 use scrip_domain::key::Keys;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
-use scrip_domain::{Answer, Envelope, LotId, MemberId, State, TemplateId, TenantId};
+use scrip_domain::{Answer, Envelope, LotId, MemberId, State, TemplateId, TenantId, Timestamp};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type as PgType, to_sql_checked};
@@ -474,6 +474,9 @@ enum Lookup {
     DueHolds,
     Holds,
     Originals,
+    /// The rules that hold at the times of a batch.
+    Rules,
+    NewestRules,
     Records,
     Place,
     // In a further round trip, when they turn out to be needed.
@@ -483,7 +486,7 @@ enum Lookup {
 }
 
 impl Lookup {
-    const ALL: [Lookup; 17] = [
+    const ALL: [Lookup; 19] = [
         Lookup::Tenants,
         Lookup::ApiKeys,
         Lookup::LockedTemplates,
@@ -496,6 +499,8 @@ impl Lookup {
         Lookup::DueHolds,
         Lookup::Holds,
         Lookup::Originals,
+        Lookup::Rules,
+        Lookup::NewestRules,
         Lookup::Records,
         Lookup::Place,
         Lookup::AllOpenLots,
@@ -547,6 +552,20 @@ impl Lookup {
                  AND v.transaction_id = r.id) FROM {ids} CROSS JOIN LATERAL \
                  (SELECT * FROM mkt_points_transaction r WHERE {by_id}) r",
                 decode::of("r", decode::TRANSACTION)
+            ),
+            Lookup::Rules => found(
+                decode::RULES,
+                "unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS k(tenant_id, earliest, latest)",
+                "mkt_points_rule",
+                "r.tenant_id = k.tenant_id AND r.effective_from <= k.latest AND r.effective_from >= coalesce(\
+                 (SELECT p.effective_from FROM mkt_points_rule p WHERE p.tenant_id = k.tenant_id \
+                 AND p.effective_from <= k.earliest ORDER BY p.effective_from DESC, p.version DESC LIMIT 1), k.earliest)",
+            ),
+            Lookup::NewestRules => found(
+                "tenant_id, version",
+                tenants,
+                "mkt_points_rule",
+                "r.tenant_id = k.tenant_id ORDER BY r.version DESC LIMIT 1",
             ),
             Lookup::Records => found(
                 "tenant_id, key, fingerprint, outcome",
@@ -787,6 +806,8 @@ impl Lane {
             (Lookup::DueHolds, KeyColumns::accounts(&keys.accounts).and_all(latest)),
             (Lookup::Holds, KeyColumns::ids(keys.holds.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::Originals, KeyColumns::ids(keys.originals.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::Rules, KeyColumns::rules(&keys.rules)),
+            (Lookup::NewestRules, KeyColumns::tenants(&keys.newest_rules)),
             (Lookup::Records, KeyColumns::records(&keys.idempotency)),
             (Lookup::Place, KeyColumns(Vec::new())),
         ];
@@ -829,6 +850,11 @@ impl Lane {
                         let reversed = row.opt_int(decode::TRANSACTION_COLUMNS)?.unwrap_or(0);
                         state.load_original(row.tenant(0)?, decode::transaction(&row)?, reversed);
                     }
+                    Lookup::Rules => {
+                        let (effective_from, rules) = decode::rules(&row, known)?;
+                        state.load_rules(row.tenant(0)?, effective_from, rules);
+                    }
+                    Lookup::NewestRules => state.set_newest_rules(row.tenant(0)?, row.int(1)?),
                     Lookup::Records => {
                         let record = IdempotencyRecord { fingerprint: row.bytes(2)?, outcome: row.text(3)? };
                         state.load_idempotency(row.tenant(0)?, row.bytes(1)?, record);
@@ -979,6 +1005,13 @@ impl<'a> KeyColumns<'a> {
     fn claimants(keys: &'a BTreeSet<(TenantId, TemplateId, MemberId)>) -> Self {
         let mut columns = KeyColumns::ids(keys.iter().map(|(tenant, template, _)| (*tenant, template.0)));
         columns.0.push(Column::Text(keys.iter().map(|(_, _, member)| Some(member.as_str())).collect()));
+        columns
+    }
+
+    fn rules(keys: &BTreeMap<TenantId, (Timestamp, Timestamp)>) -> Self {
+        let mut columns = KeyColumns(vec![Column::Uuid(keys.keys().map(|tenant| Some(tenant.0)).collect())]);
+        columns.0.push(Column::Int(keys.values().map(|(earliest, _)| Some(earliest.0)).collect()));
+        columns.0.push(Column::Int(keys.values().map(|(_, latest)| Some(latest.0)).collect()));
         columns
     }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::points::{Hold, Lot, Transaction, TransactionType};
+use scrip_domain::pricing::Rules;
+use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::IdempotencyRecord;
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::{CouponId, HoldId, IdSeed, KeyId, LotId, MemberId, TemplateId, TenantId, Timestamp, TransactionId};
@@ -14,7 +16,7 @@ use uuid::Uuid;
 
 pub use super::decode::EventPosition;
 use super::value::{Param, Row};
-use super::{Store, StoreError, decode, projection};
+use super::{Definitions, Store, StoreError, decode, projection};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -473,6 +475,38 @@ impl Store {
         self.query(&list_lots_sql(), &parameters, decode::lot).await
     }
 
+    // Rules.
+
+    /// The tenant's rules as they hold at `at`, for what happens at that time.
+    pub async fn rules_at(&self, tenant: TenantId, at: Timestamp) -> Found<Arc<Rules>> {
+        Ok(self.find_rules(tenant, at).await?.rules.at(at))
+    }
+
+    /// The version of the rules that holds at `at`.
+    pub async fn find_rules(&self, tenant: TenantId, at: Timestamp) -> Found<RulesVersion> {
+        let decode = |row: &Row| rules_version(row, self.definitions(), row.int(decode::RULES_COLUMNS)?);
+        let found = self.first(&find_rules_sql(), &[tenant.into(), at.into()], decode).await?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        // Nothing holds yet, though something may be scheduled.
+        let newest = self.first(NEWEST_RULES, &[tenant.into()], |row| row.int(0)).await?.unwrap_or(0);
+        let rules = Arc::new(Rules::default());
+        Ok(RulesVersion { rules, effective_from: Timestamp(0), created_at: Timestamp(0), newest })
+    }
+
+    /// A tenant's versions of rules, newest first.
+    pub async fn list_rules(
+        &self,
+        tenant: TenantId,
+        before_version: Option<i64>,
+        limit: i64,
+    ) -> Found<Vec<RulesVersion>> {
+        let before = before_version.unwrap_or(i64::MAX);
+        let decode = |row: &Row| rules_version(row, self.definitions(), row.int(1)?);
+        self.query(&list_rules_sql(), &[tenant.into(), before.into(), limit.into()], decode).await
+    }
+
     // Events and what is due.
 
     /// Events after a position, in the order of their positions. Nothing is skipped: on PostgreSQL only transactions below
@@ -555,6 +589,9 @@ pub fn hot_queries() -> Vec<(String, String)> {
         named("list_transactions", list_transactions_sql(false)),
         named("list_lots", list_lots_sql()),
         named("list_events", list_events_sql("")),
+        named("find_rules", find_rules_sql()),
+        named("newest_rules", NEWEST_RULES.to_owned()),
+        named("list_rules", list_rules_sql()),
     ];
     for (enabled, kind) in [(false, false), (true, false), (false, true)] {
         all.push((format!("list_templates {enabled} {kind}"), list_templates_sql(enabled, kind)));
@@ -689,6 +726,28 @@ fn list_lots_sql() -> String {
     format!(
         "SELECT {columns} FROM mkt_points_lot WHERE tenant_id = $1 AND member_id = $2 AND open \
          AND (expires_at, created_at, id) > ($3, $4, $5) ORDER BY expires_at, created_at, id LIMIT $6"
+    )
+}
+
+fn rules_version(row: &Row, known: &Definitions, newest: i64) -> Found<RulesVersion> {
+    let (effective_from, rules) = decode::rules(row, known)?;
+    Ok(RulesVersion { rules, effective_from, created_at: row.time(4)?, newest })
+}
+
+const NEWEST_RULES: &str = "SELECT version FROM mkt_points_rule WHERE tenant_id = $1 ORDER BY version DESC LIMIT 1";
+
+fn find_rules_sql() -> String {
+    let columns = decode::RULES;
+    format!(
+        "SELECT {columns}, (SELECT max(n.version) FROM mkt_points_rule n WHERE n.tenant_id = $1) FROM mkt_points_rule \
+         WHERE tenant_id = $1 AND effective_from <= $2 ORDER BY effective_from DESC, version DESC LIMIT 1"
+    )
+}
+
+fn list_rules_sql() -> String {
+    let columns = decode::RULES;
+    format!(
+        "SELECT {columns} FROM mkt_points_rule WHERE tenant_id = $1 AND version < $2 ORDER BY version DESC LIMIT $3"
     )
 }
 

@@ -396,6 +396,8 @@ struct LookUps {
     hold: String,
     original: String,
     lot: String,
+    rules: String,
+    newest_rules: String,
     idempotency: String,
 }
 
@@ -425,12 +427,20 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         hold: by_id(decode::HOLD, "mkt_points_hold"),
         original: by_id(&format!("{}, {reversed}", decode::TRANSACTION), "mkt_points_transaction t"),
         lot: by_id(decode::LOT, "mkt_points_lot"),
+        rules: format!(
+            "SELECT {} FROM mkt_points_rule WHERE tenant_id = ?1 AND effective_from <= ?3 AND effective_from >= coalesce(\
+             (SELECT p.effective_from FROM mkt_points_rule p WHERE p.tenant_id = ?1 AND p.effective_from <= ?2 \
+             ORDER BY p.effective_from DESC, p.version DESC LIMIT 1), ?2)",
+            decode::RULES
+        ),
+        newest_rules: "SELECT version FROM mkt_points_rule WHERE tenant_id = ?1 ORDER BY version DESC LIMIT 1"
+            .to_owned(),
         idempotency: "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = ?1 AND key = ?2".to_owned(),
     }
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 14] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 16] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
@@ -446,6 +456,8 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 14] {
         ("hold", &texts.hold),
         ("original", &texts.original),
         ("lot", &texts.lot),
+        ("rules", &texts.rules),
+        ("newest_rules", &texts.newest_rules),
         ("idempotency", &texts.idempotency),
     ]
 }
@@ -520,6 +532,17 @@ fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State
     for (tenant, member, id) in state.missing_lots() {
         for lot in session.query(&texts.lot, &[tenant.into(), id.0.into()], decode::lot)? {
             state.load_lot(tenant, &member, lot);
+        }
+    }
+    for (tenant, (earliest, latest)) in &keys.rules {
+        let parameters = [(*tenant).into(), (*earliest).into(), (*latest).into()];
+        for (effective_from, rules) in session.query(&texts.rules, &parameters, |row| decode::rules(row, known))? {
+            state.load_rules(*tenant, effective_from, rules);
+        }
+    }
+    for tenant in &keys.newest_rules {
+        for version in session.query(&texts.newest_rules, &[(*tenant).into()], |row| row.int(0))? {
+            state.set_newest_rules(*tenant, version);
         }
     }
     for (tenant, key) in &keys.idempotency {

@@ -4,6 +4,7 @@
 use scrip_domain::coupon::{Coupon, Template};
 use scrip_domain::event::Event;
 use scrip_domain::points::{Account, Hold, Lot, Transaction};
+use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, Writes};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::{MemberId, TemplateId, TenantId, Timestamp, TransactionId};
@@ -415,6 +416,16 @@ fn reversal((tenant, id, points, reversed): &(TenantId, TransactionId, i64, i64)
     vec![(*tenant).into(), id.0.into(), (*points).into(), (*reversed).into()]
 }
 
+static RULES: Table = log(
+    "mkt_points_rule",
+    2,
+    &[("tenant_id", Uuid), ("version", Int), ("effective_from", Int), ("rules", Text), ("created_at", Int)],
+);
+
+fn rules(tenant: TenantId, row: &RulesVersion) -> Vec<Param<'_>> {
+    vec![tenant.into(), row.rules.version.into(), row.effective_from.into(), json(&*row.rules), row.created_at.into()]
+}
+
 static EVENT: Table = log(
     "event",
     3,
@@ -469,7 +480,7 @@ fn idempotency<'a>(
 }
 
 /// Every table, for stores that prepare their statements once.
-pub static TABLES: [&Table; 13] = [
+pub static TABLES: [&Table; 14] = [
     &TENANT,
     &API_KEY,
     &TEMPLATE,
@@ -481,6 +492,7 @@ pub static TABLES: [&Table; 13] = [
     &TRANSACTION,
     &HOLD,
     &REVERSAL,
+    &RULES,
     &EVENT,
     &IDEMPOTENCY,
 ];
@@ -524,6 +536,7 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&HOLD, Verb::Insert, w.hold_inserts.iter().map(|(id, row)| hold(*id, row)).collect());
     add(&HOLD, Verb::Update, w.hold_updates.iter().map(|(id, row)| hold(*id, row)).collect());
     add(&REVERSAL, Verb::Insert, w.reversed.iter().map(reversal).collect());
+    add(&RULES, Verb::Insert, w.rules_inserts.iter().map(|(id, row)| rules(*id, row)).collect());
     let events = w.event_inserts.iter().zip(first_ordinal..);
     add(&EVENT, Verb::Insert, events.map(|((id, row), ordinal)| event(*id, tx, ordinal, row)).collect());
     add(&IDEMPOTENCY, Verb::Insert, w.idempotency_inserts.iter().map(|row| idempotency(row, now)).collect());

@@ -22,7 +22,7 @@ const NAMED: [&str; 11] = [
 ];
 
 /// Fills the tables: `{n}` numbers the rows, `{id}` makes an id of 16 bytes from it, `{t}` one of four tenants.
-const FILL: [&str; 13] = [
+const FILL: [&str; 14] = [
     "INSERT INTO mkt_coupon_template SELECT {t}, {id}, 1, {n} >= 0, 'AMOUNT_OFF', NULL, NULL, NULL, NULL, 0, 0, 0 {from}",
     "INSERT INTO mkt_coupon_template_use SELECT {t}, {id}, 0, 1 {from}",
     "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",
@@ -33,6 +33,7 @@ const FILL: [&str; 13] = [
     "INSERT INTO mkt_points_transaction SELECT {t}, {id}, 'm-' || ({n} / 20), {n} + 1, 'EARN_ORDER', 1, 0, 1, 0, 0, NULL, NULL, \
      NULL, NULL, NULL, '[]', {n}, 0, 0 {from}",
     "INSERT INTO mkt_points_hold SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 0, 0, 'OPEN', NULL, NULL, {n}, '[]', 0, NULL {from}",
+    "INSERT INTO mkt_points_rule SELECT {t}, {n} + 1, {n}, '{}', 0 {from}",
     "INSERT INTO stat_day SELECT {t}, 's-' || ({n} / 20), 'd-' || {n}, 'n', 1, 1 {from}",
     "INSERT INTO board_score SELECT {t}, 'b-' || ({n} / 20000), 'm-' || {n}, {n} {from}",
     "INSERT INTO board_bucket SELECT {t}, 'b-' || ({n} / 20000), {n}, 1 {from}",

@@ -95,6 +95,11 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("C6", "UPDATE mkt_user_coupon SET template_version = 999 WHERE sequence = 1"),
     ("C7", "UPDATE mkt_coupon_template SET version = 999"),
     ("C8", "UPDATE mkt_user_coupon SET order_id = 'o-9' WHERE status = 'AVAILABLE'"),
+    ("R1", "DELETE FROM mkt_points_rule WHERE version = 1"),
+    ("R2", "DELETE FROM event WHERE type = 'points_rules.changed'"),
+    ("R3", "UPDATE mkt_points_rule SET effective_from = created_at - 1"),
+    ("R4", "UPDATE mkt_points_rule SET rules = replace(rules, 'version', 'vision')"),
+    ("E25", "UPDATE event SET subject_id = id WHERE type = 'points_rules.changed'"),
     ("E1", "DELETE FROM event WHERE type = 'coupon.claimed'"),
     ("E2", "UPDATE mkt_user_coupon SET status = 'EXPIRED' WHERE status = 'AVAILABLE'"),
     ("E3", "DELETE FROM event WHERE type = 'points.granted'"),
@@ -192,7 +197,7 @@ impl Patient {
 }
 
 /// What is spoilt; longer names before those they begin with.
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 13] = [
     "api_key",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
@@ -203,6 +208,7 @@ const TABLES: [&str; 12] = [
     "mkt_points_transaction",
     "mkt_points_hold",
     "mkt_points_reversal",
+    "mkt_points_rule",
     "idempotency",
     "event",
 ];

@@ -2,7 +2,7 @@
 //! [`Reading`] is a check of text that only this program can judge.
 //!
 //! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, C coupons and templates,
-//! E events.
+//! R rules, E events.
 //!
 //! Joins are written for both planners. Inner joins are `CROSS JOIN ... WHERE`: to PostgreSQL that is the same, while SQLite
 //! then keeps the order, which it would otherwise turn round to walk all of a tenant's rows for each row. A join that concerns
@@ -16,6 +16,7 @@ mod holds;
 mod ledger;
 mod lots;
 mod outcomes;
+mod rules;
 mod structure;
 mod templates;
 
@@ -107,12 +108,13 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
     all.push(holds::group(dialect));
     all.extend(templates::groups(dialect));
     all.extend(coupons::groups(dialect));
+    all.extend(rules::groups(dialect));
     all.extend(events::groups(dialect));
     Ok(all)
 }
 
 pub fn readings(dialect: Dialect) -> Vec<Reading> {
-    vec![outcomes::reading(dialect), templates::reading(dialect)]
+    vec![outcomes::reading(dialect), templates::reading(dialect), rules::reading()]
 }
 
 fn check(id: &'static str, title: &'static str, broken: impl Into<String>, detail: impl Into<String>) -> Check {

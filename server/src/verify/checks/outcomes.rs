@@ -60,7 +60,8 @@ pub fn reading(dialect: Dialect) -> Reading {
                 Ok(outcome) => outcome,
                 Err(error) => return Ok(Some(format!("the recorded outcome cannot be read: {error}"))),
             };
-            let names_nothing = matches!(outcome, Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_));
+            let names_nothing =
+                matches!(outcome, Outcome::Rules(_) | Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_));
             let is_found = names_nothing || row.bool(3)?;
             Ok((!is_found).then(|| "what the recorded outcome names does not exist".to_owned()))
         },

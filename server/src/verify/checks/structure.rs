@@ -5,7 +5,7 @@ use crate::store::StoreError;
 use crate::store::migrate::MIGRATIONS;
 
 /// The tables whose rows are verified.
-pub const TABLES: [&str; 13] = [
+pub const TABLES: [&str; 14] = [
     "tenant",
     "api_key",
     "mkt_coupon_template",
@@ -17,12 +17,13 @@ pub const TABLES: [&str; 13] = [
     "mkt_points_transaction",
     "mkt_points_hold",
     "mkt_points_reversal",
+    "mkt_points_rule",
     "event",
     "idempotency",
 ];
 
 /// The indexes that hot queries and uniqueness rest on.
-const INDEXES: [&str; 19] = [
+const INDEXES: [&str; 20] = [
     "uq_api_key_secret",
     "idx_template_tenant_status",
     "idx_template_tenant_type",
@@ -41,6 +42,7 @@ const INDEXES: [&str; 19] = [
     "idx_points_transaction_expire",
     "idx_points_hold_member",
     "idx_points_hold_expire",
+    "idx_points_rule_date",
     "idx_idempotency_created",
 ];
 
@@ -140,7 +142,7 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// PostgreSQL's names: a constraint without one of its own is called after its table and column.
-const CONSTRAINTS: [&str; 13] = [
+const CONSTRAINTS: [&str; 14] = [
     "tenant_pkey tenant_refund_grace_days_check",
     "api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
     "platform_key_pkey platform_key_id_check",
@@ -162,5 +164,6 @@ const CONSTRAINTS: [&str; 13] = [
     "mkt_points_hold_pkey ck_hold_points ck_hold_closed mkt_points_hold_points_check mkt_points_hold_captured_check \
      mkt_points_hold_released_check mkt_points_hold_status_check",
     "mkt_points_reversal_pkey ck_reversal_bound",
+    "mkt_points_rule_pkey mkt_points_rule_version_check mkt_points_rule_tenant_id_fkey",
     "event_pkey idempotency_pkey schema_migration_pkey",
 ];

@@ -191,6 +191,19 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
     ("DELETE /v1/coupon-templates/T", "", 409, "COUPON_TEMPLATE_IN_USE", "-"),
     ("GET /v1/coupon-templates?enabled=maybe", "", 400, "INVALID_REQUEST", "enabled"),
     ("GET /v1/coupon-templates?type=FREE&limit=0", "", 400, "INVALID_REQUEST", "type limit"),
+    // Rules.
+    ("PUT /v1/points-rules", "{}", 428, "PRECONDITION_REQUIRED", "-"),
+    (
+        "PUT /v1/points-rules",
+        "{\"earn\":{\"ratio\":0,\"base\":\"x\"},\"colour\":1}",
+        400,
+        "INVALID_REQUEST",
+        "colour earn.base earn.ratio",
+    ),
+    ("PUT /v1/points-rules", "{\"validity\":{\"type\":\"WEEKS\"}}", 400, "INVALID_REQUEST", "validity.type"),
+    ("PUT /v1/points-rules", "{\"redeem\":{\"ratio\":HUGE}}", 400, "INVALID_REQUEST", "redeem.ratio"),
+    ("GET /v1/points-rules?at=yesterday", "", 400, "INVALID_REQUEST", "at"),
+    ("GET /v1/points-rules/versions?cursor=x", "", 400, "INVALID_REQUEST", "cursor"),
     // Claims and coupons.
     ("POST /v1/coupon-templates/T/claims", "{}", 400, "INVALID_REQUEST", "member_id"),
     ("POST /v1/coupon-templates/T/claims", "{\"member_id\":\"\"}", 400, "INVALID_REQUEST", "member_id"),

@@ -6,6 +6,7 @@ mod events;
 mod mutations;
 mod paging;
 mod replays;
+mod rules;
 mod tenancy;
 
 use std::net::SocketAddr;

@@ -48,6 +48,16 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
             format!("/v1/points-transactions/{}/reversals", text(&grant, "id")),
             json!({ "points": 1, "remark": "r" }),
         ),
+        (
+            "PUT",
+            "/v1/points-rules".into(),
+            json!({ "enabled": true, "earn": { "ratio": 1, "base": 100, "delay_days": 3 },
+                "redeem": { "ratio": 1, "base": 1, "max_points_per_order": 100, "max_percent": 50 },
+                "validity": { "type": "END_OF_MONTH", "after_months": 1 },
+                "check_in": { "points": 1, "streak_bonuses": [{ "days": 2, "points": 1 }] },
+                "campaigns": [{ "name": "n", "starts_at": "2026-01-01T00:00:00Z", "categories": ["c"], "percent": 200 }],
+                "orders": { "max_coupons_per_order": 3 }, "effective_from": "2036-01-01T00:00:00Z" }),
+        ),
         ("POST", "/v1/expirations".into(), json!({ "limit": 10 })),
         ("POST", "/v1/batch".into(), json!({ "op": "grant", "member_id": "m-1", "points": 5, "idempotency_key": "k" })),
     ]

@@ -34,6 +34,7 @@ fn body(path: &str) -> Value {
         "revoke" => json!({ "reason": "r" }),
         "stock" => json!({ "change": 1 }),
         "grants" | "debits" | "holds" => json!({ "points": 1 }),
+        "points-rules" => json!({ "earn": { "ratio": 2 } }),
         "coupon-templates" => template(),
         _ => json!({}),
     }
@@ -104,7 +105,9 @@ async fn check(kind: Kind) {
 async fn books(server: &Server, shop: &Shop) -> Vec<Value> {
     let mut client = server.client(&shop.operator).await;
     let mut seen = Vec::new();
-    for path in ["/v1/coupon-templates", "/v1/members/m-1/coupons", "/v1/members/m-1/points/transactions"] {
+    for path in
+        ["/v1/coupon-templates", "/v1/members/m-1/coupons", "/v1/members/m-1/points/transactions", "/v1/points-rules"]
+    {
         seen.push(client.get(path).await.json(200));
     }
     seen
