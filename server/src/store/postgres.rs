@@ -510,9 +510,9 @@ impl Lookup {
 
     /// Keys come as arrays, one for each of their columns: `k`. What is found under them is `r`.
     fn sql(self) -> String {
-        let tenants = "unnest($1::uuid[]) AS k(tenant_id)";
-        let ids = "unnest($1::uuid[], $2::uuid[]) AS k(tenant_id, id)";
-        let members = "unnest($1::uuid[], $2::text[]) AS k(tenant_id, member_id)";
+        let tenants = &unnested("k", &[("tenant_id", Type::Uuid)]);
+        let ids = &unnested("k", &[("tenant_id", Type::Uuid), ("id", Type::Uuid)]);
+        let members = &unnested("k", &[("tenant_id", Type::Uuid), ("member_id", Type::Text)]);
         let by_id = "r.tenant_id = k.tenant_id AND r.id = k.id";
         let by_member = "r.tenant_id = k.tenant_id AND r.member_id = k.member_id";
         let open_lots = format!("{by_member} AND r.open ORDER BY r.expires_at, r.created_at, r.id");
@@ -529,7 +529,7 @@ impl Lookup {
             ),
             Lookup::Claimed => found(
                 "tenant_id, template_id, member_id, sequence",
-                "unnest($1::uuid[], $2::uuid[], $3::text[]) AS k(tenant_id, template_id, member_id)",
+                &unnested("k", &[("tenant_id", Type::Uuid), ("template_id", Type::Uuid), ("member_id", Type::Text)]),
                 "mkt_user_coupon",
                 &format!("{by_member} AND r.template_id = k.template_id ORDER BY r.sequence DESC LIMIT 1"),
             ),
@@ -542,7 +542,7 @@ impl Lookup {
             Lookup::Lots => found(decode::LOT, ids, "mkt_points_lot", by_id),
             Lookup::DueHolds => found(
                 decode::HOLD,
-                "unnest($1::uuid[], $2::text[], $3::bigint[]) AS k(tenant_id, member_id, latest)",
+                &unnested("k", &[("tenant_id", Type::Uuid), ("member_id", Type::Text), ("latest", Type::Int)]),
                 "mkt_points_hold",
                 &format!("{by_member} AND r.status = 'OPEN' AND r.expires_at <= k.latest"),
             ),
@@ -569,13 +569,13 @@ impl Lookup {
             ),
             Lookup::Records => found(
                 "tenant_id, key, fingerprint, outcome",
-                "unnest($1::uuid[], $2::bytea[]) AS k(tenant_id, key)",
+                &unnested("k", &[("tenant_id", Type::Uuid), ("key", Type::Bytes)]),
                 "idempotency",
                 "r.tenant_id = k.tenant_id AND r.key = k.key",
             ),
             Lookup::Definitions => found(
                 "tenant_id, template_id, version, definition",
-                "unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS k(tenant_id, template_id, version)",
+                &unnested("k", &[("tenant_id", Type::Uuid), ("template_id", Type::Uuid), ("version", Type::Int)]),
                 "mkt_coupon_template_version",
                 "r.tenant_id = k.tenant_id AND r.template_id = k.template_id AND r.version = k.version",
             ),
@@ -594,12 +594,19 @@ fn found(columns: &str, keys: &str, table: &str, condition: &str) -> String {
     format!("SELECT {columns} FROM {keys} CROSS JOIN LATERAL (SELECT * FROM {table} r WHERE {condition}) r")
 }
 
+/// Rows that come as arrays, one for each column. Unnested side by side in a list of results, they are handed on one by one; in
+/// FROM, each array would be copied into a store of its own first.
+fn unnested(name: &str, columns: &[(&str, Type)]) -> String {
+    let arrays = columns.iter().zip(1..);
+    let unnested = arrays.map(|((column, ty), number)| format!("unnest(${number}::{}[]) AS {column}", type_name(*ty)));
+    format!("(SELECT {}) AS {name}", unnested.collect::<Vec<_>>().join(", "))
+}
+
 /// Writes rows that come as arrays, one for each column.
 fn change_sql(table: &Table, verb: Verb) -> String {
     let Table { name, key, .. } = table;
     let written = table.written(verb);
-    let arrays = written.iter().zip(1..).map(|((_, ty), number)| format!("${number}::{}[]", type_name(*ty)));
-    let arrays = arrays.collect::<Vec<_>>().join(", ");
+    let rows = unnested("u", &written);
     let names: Vec<&str> = written.iter().map(|(column, _)| *column).collect();
     let columns = names.join(", ");
     let joined = |names: &[&str], before: &str, separator: &str| {
@@ -608,13 +615,13 @@ fn change_sql(table: &Table, verb: Verb) -> String {
     let identified = joined(&names[..*key], "r.", " AND ");
     match verb {
         Verb::Insert => {
-            format!("INSERT INTO {name} ({columns}) SELECT * FROM unnest({arrays}){}", table.on_conflict_sql())
+            format!("INSERT INTO {name} ({columns}) SELECT * FROM {rows}{}", table.on_conflict_sql())
         }
         Verb::Update => format!(
-            "UPDATE {name} r SET {} FROM unnest({arrays}) AS u({columns}) WHERE {identified}",
+            "UPDATE {name} r SET {} FROM {rows} WHERE {identified}",
             joined(&names[*key..], "", ", ")
         ),
-        Verb::Delete => format!("DELETE FROM {name} r USING unnest({arrays}) AS u({columns}) WHERE {identified}"),
+        Verb::Delete => format!("DELETE FROM {name} r USING {rows} WHERE {identified}"),
     }
 }
 
