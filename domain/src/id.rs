@@ -4,6 +4,7 @@
 //! [`IdSeed`] handed in with each command: deciding the same command twice gives the same ids, which makes a decision
 //! repeatable after a conflict and a batch comparable with its commands one by one.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -101,6 +102,13 @@ macro_rules! caller_id_type {
 
         impl $name {
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        /// Maps keyed by ids are searched by texts; both hash and compare alike.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

@@ -6,7 +6,9 @@
 //! A third, between them, comes only when a lot named by a hold or a reversal, or a definition, is not at hand yet.
 //!
 //! Statements take arrays, so one prepared plan serves every batch size; `UNNEST ... LATERAL` keeps the look-ups on the
-//! primary keys whatever the planner believes about a fresh table.
+//! primary keys whatever the planner believes about a fresh table. Rows that a batch has locked are updated at the place
+//! where they were found ([`RowPlace`]), without a second search; what is nearly always written together is one statement
+//! ([`GROUPS`]), because each statement costs a message to and from the server.
 //!
 //! When the connection is lost at COMMIT, the database itself is asked what became of the transaction
 //! (`pg_xact_status`), and whether the transaction of that number is really ours (its first event is there), so an outcome
@@ -27,13 +29,16 @@ use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
 use scrip_domain::{Answer, Envelope, LotId, MemberId, State, TemplateId, TenantId, Timestamp};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
-use tokio_postgres::types::{IsNull, ToSql, Type as PgType, to_sql_checked};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type as PgType, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 use super::migrate::{self, Migration};
-use super::table::{Change, Placement, TABLES, Table, Type, Verb, changes};
+use super::table::{
+    ACCOUNT, COUPON, Change, EVENT, IDEMPOTENCY, LOT, Placement, TABLES, TEMPLATE, TRANSACTION, Table, Type, Verb,
+    changes,
+};
 use super::traffic::{Pipeline, Traffic};
 use super::value::{Param, Row};
 use super::{BatchFailure, Definitions, StoreError, StoreOptions, decide_all, decode};
@@ -220,8 +225,8 @@ impl PostgresStore {
             return Ok(false);
         }
         for change in changes {
-            let statement = transaction.prepare_cached(&change_sql(change.table, change.verb)).await?;
-            let columns = columns(change);
+            let statement = transaction.prepare_cached(&change_sql(change.table, change.verb, 1)).await?;
+            let columns = columns(change.table, change.verb, Some(change));
             let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
             transaction.execute(&statement, &parameters).await?;
         }
@@ -416,7 +421,13 @@ pub struct PostgresWriter {
 struct Lane {
     client: Counted,
     lookups: HashMap<Lookup, Statement>,
-    changes: HashMap<(&'static str, Verb), Statement>,
+    writes: Vec<WriteStatement>,
+}
+
+/// A prepared statement that writes some changes.
+struct WriteStatement {
+    parts: Vec<Part>,
+    statement: Statement,
 }
 
 /// A connection whose statements and round trips are counted.
@@ -437,14 +448,26 @@ impl Counted {
         self.client.query(statement, parameters).await
     }
 
-    async fn execute(
-        &self,
-        statement: &Statement,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<u64, tokio_postgres::Error> {
+    async fn write(&self, asked: &AskedWrite<'_>, parameters: &[&(dyn ToSql + Sync)]) -> Result<(), WriteError> {
         let _under_way = self.pipeline.send();
         self.traffic.writes.inc();
-        self.client.execute(statement, parameters).await
+        let WriteStatement { parts, statement } = asked.write;
+        let rows: Vec<i64> = if parts.len() == 1 {
+            vec![self.client.execute(statement, parameters).await? as i64]
+        } else if asked.expected.is_empty() {
+            self.client.execute(statement, parameters).await?;
+            Vec::new()
+        } else {
+            let counts = self.client.query_one(statement, parameters).await?;
+            (0..counts.len()).map(|column| counts.get(column)).collect()
+        };
+        // An UPDATE has not found a row that this transaction has locked.
+        if rows != asked.expected {
+            let tables: Vec<&str> = parts.iter().map(|(table, _)| table.name).collect();
+            let (tables, expected) = (tables.join(", "), &asked.expected);
+            return Err(WriteError::Missed(format!("{rows:?} rows instead of {expected:?} were written to {tables}")));
+        }
+        Ok(())
     }
 
     /// BEGIN, COMMIT and ROLLBACK: they count as no statement.
@@ -455,6 +478,104 @@ impl Counted {
 
     fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+}
+
+/// A statement that writes, with its parameters.
+struct AskedWrite<'a> {
+    write: &'a WriteStatement,
+    columns: Vec<Column<'a>>,
+    /// How many rows its updates, or its only part, must write.
+    expected: Vec<i64>,
+}
+
+enum WriteError {
+    Failed(tokio_postgres::Error),
+    Missed(String),
+}
+
+impl From<tokio_postgres::Error> for WriteError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        WriteError::Failed(error)
+    }
+}
+
+/// Where a row version stands in its table: PostgreSQL's `ctid`. It stays while the transaction that found it holds the lock
+/// that guards the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RowPlace {
+    block: u32,
+    offset: u16,
+}
+
+impl<'a> FromSql<'a> for RowPlace {
+    fn from_sql(_: &PgType, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
+        let raw: [u8; 6] = raw.try_into()?;
+        let [a, b, c, d, e, f] = raw;
+        Ok(RowPlace { block: u32::from_be_bytes([a, b, c, d]), offset: u16::from_be_bytes([e, f]) })
+    }
+
+    fn accepts(ty: &PgType) -> bool {
+        *ty == PgType::TID
+    }
+}
+
+impl ToSql for RowPlace {
+    fn to_sql(&self, _: &PgType, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        out.extend_from_slice(&self.block.to_be_bytes());
+        out.extend_from_slice(&self.offset.to_be_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &PgType) -> bool {
+        *ty == PgType::TID
+    }
+
+    to_sql_checked!();
+}
+
+/// Where the rows stand that a batch may update.
+#[derive(Debug, Default)]
+struct RowPlaces {
+    by_id: HashMap<(&'static str, TenantId, Uuid), RowPlace>,
+    accounts: HashMap<TenantId, HashMap<MemberId, RowPlace>>,
+}
+
+impl RowPlaces {
+    fn insert(
+        &mut self,
+        table: &Table,
+        tenant: TenantId,
+        id: Uuid,
+        row: &tokio_postgres::Row,
+    ) -> Result<(), StoreError> {
+        self.by_id.insert((table.name, tenant, id), row.try_get(row.len() - 1)?);
+        Ok(())
+    }
+
+    fn insert_account(
+        &mut self,
+        tenant: TenantId,
+        member: &MemberId,
+        row: &tokio_postgres::Row,
+    ) -> Result<(), StoreError> {
+        self.accounts.entry(tenant).or_default().insert(member.clone(), row.try_get(row.len() - 1)?);
+        Ok(())
+    }
+
+    /// The places of a change's rows, in their order.
+    fn of(&self, change: Option<&Change<'_>>) -> Result<Vec<RowPlace>, StoreError> {
+        let Some(change) = change else { return Ok(Vec::new()) };
+        let name = change.table.name;
+        let place = |row: &Vec<Param<'_>>| {
+            let tenant = TenantId(row[0].as_uuid()?);
+            match &row[1] {
+                Param::Uuid(id) => self.by_id.get(&(name, tenant, *id)),
+                member => self.accounts.get(&tenant)?.get(member.as_text()?),
+            }
+        };
+        let places = change.rows.iter().map(|row| place(row).copied());
+        places.collect::<Option<_>>().ok_or_else(|| StoreError::Fault(format!("a row of {name} was not looked up")))
     }
 }
 
@@ -477,8 +598,8 @@ enum Lookup {
     /// The rules that hold at the times of a batch.
     Rules,
     NewestRules,
-    Records,
-    Place,
+    /// The batch's place in the event log, and beside it the recorded answers. The last look-up.
+    PlaceAndRecords,
     // In a further round trip, when they turn out to be needed.
     AllOpenLots,
     Lots,
@@ -486,7 +607,7 @@ enum Lookup {
 }
 
 impl Lookup {
-    const ALL: [Lookup; 19] = [
+    const ALL: [Lookup; 18] = [
         Lookup::Tenants,
         Lookup::ApiKeys,
         Lookup::LockedTemplates,
@@ -501,8 +622,7 @@ impl Lookup {
         Lookup::Originals,
         Lookup::Rules,
         Lookup::NewestRules,
-        Lookup::Records,
-        Lookup::Place,
+        Lookup::PlaceAndRecords,
         Lookup::AllOpenLots,
         Lookup::Lots,
         Lookup::Definitions,
@@ -510,9 +630,9 @@ impl Lookup {
 
     /// Keys come as arrays, one for each of their columns: `k`. What is found under them is `r`.
     fn sql(self) -> String {
-        let tenants = &unnested("k", &[("tenant_id", Type::Uuid)]);
-        let ids = &unnested("k", &[("tenant_id", Type::Uuid), ("id", Type::Uuid)]);
-        let members = &unnested("k", &[("tenant_id", Type::Uuid), ("member_id", Type::Text)]);
+        let tenants = &unnested("k", &[("tenant_id", "uuid")], 1);
+        let ids = &unnested("k", &[("tenant_id", "uuid"), ("id", "uuid")], 1);
+        let members = &unnested("k", &[("tenant_id", "uuid"), ("member_id", "text")], 1);
         let by_id = "r.tenant_id = k.tenant_id AND r.id = k.id";
         let by_member = "r.tenant_id = k.tenant_id AND r.member_id = k.member_id";
         let open_lots = format!("{by_member} AND r.open ORDER BY r.expires_at, r.created_at, r.id");
@@ -529,20 +649,22 @@ impl Lookup {
             ),
             Lookup::Claimed => found(
                 "tenant_id, template_id, member_id, sequence",
-                &unnested("k", &[("tenant_id", Type::Uuid), ("template_id", Type::Uuid), ("member_id", Type::Text)]),
+                &unnested("k", &[("tenant_id", "uuid"), ("template_id", "uuid"), ("member_id", "text")], 1),
                 "mkt_user_coupon",
                 &format!("{by_member} AND r.template_id = k.template_id ORDER BY r.sequence DESC LIMIT 1"),
             ),
-            Lookup::LockedCoupons => found(decode::COUPON, ids, "mkt_user_coupon", &format!("{by_id} FOR UPDATE")),
+            Lookup::LockedCoupons => placed(decode::COUPON, ids, "mkt_user_coupon", &format!("{by_id} FOR UPDATE")),
             Lookup::LockedAccounts => {
-                found(decode::ACCOUNT, members, "mkt_points_account", &format!("{by_member} FOR UPDATE"))
+                placed(decode::ACCOUNT, members, "mkt_points_account", &format!("{by_member} FOR UPDATE"))
             }
-            Lookup::OpenLots => found(decode::LOT, members, "mkt_points_lot", &format!("{open_lots} LIMIT {LOT_PAGE}")),
-            Lookup::AllOpenLots => found(decode::LOT, members, "mkt_points_lot", &open_lots),
-            Lookup::Lots => found(decode::LOT, ids, "mkt_points_lot", by_id),
+            Lookup::OpenLots => {
+                placed(decode::LOT, members, "mkt_points_lot", &format!("{open_lots} LIMIT {LOT_PAGE}"))
+            }
+            Lookup::AllOpenLots => placed(decode::LOT, members, "mkt_points_lot", &open_lots),
+            Lookup::Lots => placed(decode::LOT, ids, "mkt_points_lot", by_id),
             Lookup::DueHolds => found(
                 decode::HOLD,
-                &unnested("k", &[("tenant_id", Type::Uuid), ("member_id", Type::Text), ("latest", Type::Int)]),
+                &unnested("k", &[("tenant_id", "uuid"), ("member_id", "text"), ("latest", "bigint")], 1),
                 "mkt_points_hold",
                 &format!("{by_member} AND r.status = 'OPEN' AND r.expires_at <= k.latest"),
             ),
@@ -555,7 +677,7 @@ impl Lookup {
             ),
             Lookup::Rules => found(
                 decode::RULES,
-                "unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS k(tenant_id, earliest, latest)",
+                &unnested("k", &[("tenant_id", "uuid"), ("earliest", "bigint"), ("latest", "bigint")], 1),
                 "mkt_points_rule",
                 "r.tenant_id = k.tenant_id AND r.effective_from <= k.latest AND r.effective_from >= coalesce(\
                  (SELECT p.effective_from FROM mkt_points_rule p WHERE p.tenant_id = k.tenant_id \
@@ -567,23 +689,26 @@ impl Lookup {
                 "mkt_points_rule",
                 "r.tenant_id = k.tenant_id ORDER BY r.version DESC LIMIT 1",
             ),
-            Lookup::Records => found(
-                "tenant_id, key, fingerprint, outcome",
-                &unnested("k", &[("tenant_id", Type::Uuid), ("key", Type::Bytes)]),
-                "idempotency",
-                "r.tenant_id = k.tenant_id AND r.key = k.key",
-            ),
             Lookup::Definitions => found(
                 "tenant_id, template_id, version, definition",
-                &unnested("k", &[("tenant_id", Type::Uuid), ("template_id", Type::Uuid), ("version", Type::Int)]),
+                &unnested("k", &[("tenant_id", "uuid"), ("template_id", "uuid"), ("version", "bigint")], 1),
                 "mkt_coupon_template_version",
                 "r.tenant_id = k.tenant_id AND r.template_id = k.template_id AND r.version = k.version",
             ),
-            Lookup::Place => "SELECT pg_current_xact_id()::text::bigint, \
-                              greatest(pg_current_xact_id()::text::bigint, \
-                              pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1), \
-                              nextval('event_batch')"
-                .to_owned(),
+            Lookup::PlaceAndRecords => {
+                let records = found(
+                    "tenant_id, key, fingerprint, outcome",
+                    &unnested("k", &[("tenant_id", "uuid"), ("key", "bytea")], 1),
+                    "idempotency",
+                    "r.tenant_id = k.tenant_id AND r.key = k.key",
+                );
+                format!(
+                    "WITH p AS MATERIALIZED (SELECT pg_current_xact_id()::text::bigint AS xid, \
+                     greatest(pg_current_xact_id()::text::bigint, \
+                     pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1) AS tx, nextval('event_batch') AS batch) \
+                     SELECT p.xid, p.tx, p.batch, r.* FROM p LEFT JOIN ({records}) r ON true"
+                )
+            }
         }
     }
 }
@@ -594,35 +719,87 @@ fn found(columns: &str, keys: &str, table: &str, condition: &str) -> String {
     format!("SELECT {columns} FROM {keys} CROSS JOIN LATERAL (SELECT * FROM {table} r WHERE {condition}) r")
 }
 
-/// Rows that come as arrays, one for each column. Unnested side by side in a list of results, they are handed on one by one; in
-/// FROM, each array would be copied into a store of its own first.
-fn unnested(name: &str, columns: &[(&str, Type)]) -> String {
-    let arrays = columns.iter().zip(1..);
-    let unnested = arrays.map(|((column, ty), number)| format!("unnest(${number}::{}[]) AS {column}", type_name(*ty)));
+/// The same for rows that the batch may change: the last column is where the row stands.
+fn placed(columns: &str, keys: &str, table: &str, condition: &str) -> String {
+    let columns = decode::of("r", columns);
+    format!(
+        "SELECT {columns}, r.place FROM {keys} CROSS JOIN LATERAL \
+         (SELECT *, r.ctid AS place FROM {table} r WHERE {condition}) r"
+    )
+}
+
+/// Rows that come as arrays, one for each column, from parameter `first` on. Unnested side by side in a list of results,
+/// they are handed on one by one; in FROM, each array would be copied into a store of its own first.
+fn unnested(name: &str, columns: &[(&str, &str)], first: usize) -> String {
+    let arrays = columns.iter().zip(first..);
+    let unnested = arrays.map(|((column, ty), number)| format!("unnest(${number}::{ty}[]) AS {column}"));
     format!("(SELECT {}) AS {name}", unnested.collect::<Vec<_>>().join(", "))
 }
 
-/// Writes rows that come as arrays, one for each column.
-fn change_sql(table: &Table, verb: Verb) -> String {
+/// Tables whose rows are only updated after a look-up of the same batch has locked them, or the account they belong to: they
+/// are updated at their place.
+const PLACED: [&str; 3] = ["mkt_user_coupon", "mkt_points_account", "mkt_points_lot"];
+
+fn is_placed(table: &Table, verb: Verb) -> bool {
+    verb == Verb::Update && PLACED.contains(&table.name)
+}
+
+/// The columns of a change's arrays with their types; the place comes last.
+fn written(table: &Table, verb: Verb) -> Vec<(&'static str, &'static str)> {
+    let mut columns: Vec<_> = table.written(verb).into_iter().map(|(name, ty)| (name, type_name(ty))).collect();
+    if is_placed(table, verb) {
+        columns.push(("place", "tid"));
+    }
+    columns
+}
+
+/// Writes rows that come as arrays, one for each column, from parameter `first` on.
+fn change_sql(table: &Table, verb: Verb, first: usize) -> String {
     let Table { name, key, .. } = table;
-    let written = table.written(verb);
-    let rows = unnested("u", &written);
-    let names: Vec<&str> = written.iter().map(|(column, _)| *column).collect();
+    let rows = unnested("u", &written(table, verb), first);
+    let names: Vec<&str> = table.written(verb).iter().map(|(column, _)| *column).collect();
     let columns = names.join(", ");
     let joined = |names: &[&str], before: &str, separator: &str| {
         names.iter().map(|column| format!("{before}{column} = u.{column}")).collect::<Vec<_>>().join(separator)
     };
     let identified = joined(&names[..*key], "r.", " AND ");
     match verb {
-        Verb::Insert => {
-            format!("INSERT INTO {name} ({columns}) SELECT * FROM {rows}{}", table.on_conflict_sql())
+        Verb::Insert => format!("INSERT INTO {name} ({columns}) SELECT * FROM {rows}{}", table.on_conflict_sql()),
+        Verb::Update => {
+            let set = joined(&names[*key..], "", ", ");
+            // The key is compared as well: a row that is not where it should be is missed, and noticed, not spoilt.
+            let at_place = if is_placed(table, verb) { "r.ctid = u.place AND " } else { "" };
+            format!("UPDATE {name} r SET {set} FROM {rows} WHERE {at_place}{identified}")
         }
-        Verb::Update => format!(
-            "UPDATE {name} r SET {} FROM {rows} WHERE {identified}",
-            joined(&names[*key..], "", ", ")
-        ),
         Verb::Delete => format!("DELETE FROM {name} r USING {rows} WHERE {identified}"),
     }
+}
+
+/// What is nearly always written together, as one statement with a part for each change; parts without rows do nothing.
+/// Inserts that may meet a row that is there already stay alone: only a statement's own rows are locked in a known order.
+static GROUPS: [&[Part]; 3] = [
+    &[(&TEMPLATE, Verb::Update), (&COUPON, Verb::Insert)],
+    &[(&ACCOUNT, Verb::Update), (&LOT, Verb::Update), (&LOT, Verb::Insert), (&TRANSACTION, Verb::Insert)],
+    &[(&EVENT, Verb::Insert), (&IDEMPOTENCY, Verb::Insert)],
+];
+
+type Part = (&'static Table, Verb);
+
+/// One statement for all parts; it answers with one row: how many rows each of its updates has written.
+fn group_sql(parts: &[Part]) -> String {
+    let mut first = 1;
+    let mut steps = Vec::with_capacity(parts.len());
+    let mut counts = Vec::new();
+    for (number, (table, verb)) in parts.iter().enumerate() {
+        let returning = if *verb == Verb::Update { " RETURNING 1" } else { "" };
+        steps.push(format!("w{number} AS ({}{returning})", change_sql(table, *verb, first)));
+        first += written(table, *verb).len();
+        if *verb == Verb::Update {
+            counts.push(format!("(SELECT count(*) FROM w{number})"));
+        }
+    }
+    let counts = if counts.is_empty() { "1".to_owned() } else { counts.join(", ") };
+    format!("WITH {} SELECT {counts}", steps.join(", "))
 }
 
 fn type_name(ty: Type) -> &'static str {
@@ -635,14 +812,16 @@ fn type_name(ty: Type) -> &'static str {
     }
 }
 
-/// Every way in which a lane may write, with its text.
-fn change_statements() -> Vec<((&'static str, Verb), String)> {
-    let mut statements = Vec::new();
+/// Every statement by which a lane may write, with the changes it takes: the groups, then each change by itself.
+fn change_statements() -> Vec<(Vec<Part>, String)> {
+    let mut statements: Vec<_> = GROUPS.iter().map(|parts| (parts.to_vec(), group_sql(parts))).collect();
+    let grouped: Vec<(&str, Verb)> = GROUPS.concat().iter().map(|(table, verb)| (table.name, *verb)).collect();
     for table in TABLES {
-        statements.push(((table.name, Verb::Insert), change_sql(table, Verb::Insert)));
-        statements.push(((table.name, Verb::Delete), change_sql(table, Verb::Delete)));
-        if table.fixed < table.columns.len() {
-            statements.push(((table.name, Verb::Update), change_sql(table, Verb::Update)));
+        for verb in [Verb::Insert, Verb::Update, Verb::Delete] {
+            let changes_nothing = verb == Verb::Update && table.fixed == table.columns.len();
+            if !changes_nothing && !grouped.contains(&(table.name, verb)) {
+                statements.push((vec![(table, verb)], change_sql(table, verb, 1)));
+            }
         }
     }
     statements
@@ -670,14 +849,14 @@ impl Lane {
             let client = &client;
             async move { Ok::<_, StoreError>((lookup, client.prepare(&lookup.sql()).await?)) }
         }));
-        let changes = join_all(change_statements().into_iter().map(|(key, sql)| {
+        let writes = join_all(change_statements().into_iter().map(|(parts, sql)| {
             let client = &client;
-            async move { Ok::<_, StoreError>((key, client.prepare(&sql).await?)) }
+            async move { Ok::<_, StoreError>(WriteStatement { parts, statement: client.prepare(&sql).await? }) }
         }));
-        let (lookups, changes) = tokio::join!(lookups, changes);
-        let (lookups, changes) =
-            (lookups.into_iter().collect::<Result<_, _>>()?, changes.into_iter().collect::<Result<_, _>>()?);
-        Ok(Lane { client: Counted::new(client, &store.traffic), lookups, changes })
+        let (lookups, writes) = tokio::join!(lookups, writes);
+        let (lookups, writes) =
+            (lookups.into_iter().collect::<Result<_, _>>()?, writes.into_iter().collect::<Result<_, _>>()?);
+        Ok(Lane { client: Counted::new(client, &store.traffic), lookups, writes })
     }
 }
 
@@ -741,14 +920,16 @@ type Rows = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>;
 impl Lane {
     async fn run(&self, known: &Definitions, batch: &[Envelope], stripe: i64) -> Result<Vec<Answer>, Interrupted> {
         let keys = Keys::of(batch);
-        let (mut state, place) = self.load(&keys, known).await?;
+        let (mut state, place, mut row_places) = self.load(&keys, known).await?;
         let mut answers = Vec::with_capacity(batch.len());
         while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
             let tenant = batch[answers.len()].tenant;
             let account = KeyColumns::members(std::iter::once((tenant, &needed.0)));
             let lots = self.look_up(Lookup::AllOpenLots, &account).await?;
             for row in &lots {
-                state.load_lot(tenant, &needed.0, decode::lot(&Row::Postgres(row))?);
+                let lot = decode::lot(&Row::Postgres(row))?;
+                row_places.insert(&LOT, tenant, lot.id.0, row)?;
+                state.load_lot(tenant, &needed.0, lot);
             }
             state.set_lots_complete(tenant, &needed.0, true);
         }
@@ -759,10 +940,10 @@ impl Lane {
         let writes = state.writes();
         let (tx, first_ordinal) = (place.tx, place.first_ordinal());
         let changes = changes(&writes, Placement { tx, first_ordinal, stripe, now: crate::clock::now() });
-        let written = changes.iter().map(|change| async {
-            let columns: Vec<Column> = columns(change);
-            let parameters: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
-            self.client.execute(&self.changes[&(change.table.name, change.verb)], &parameters).await
+        let asked = self.asked(&changes, &row_places)?;
+        let written = asked.iter().map(|asked| async {
+            let parameters: Vec<&(dyn ToSql + Sync)> = asked.columns.iter().map(|column| column as _).collect();
+            self.client.write(asked, &parameters).await
         });
         let round_trip = self.client.pipeline.send();
         // Polled in this order, so COMMIT leaves last; behind an error it rolls back.
@@ -772,17 +953,14 @@ impl Lane {
         let at_commit = |answers, error: tokio_postgres::Error| {
             Interrupted::AtCommit(Box::new(LostCommit { place, first_event, answers, error: error.into() }))
         };
-        for (result, change) in written.into_iter().zip(&changes) {
+        for result in written {
             match result {
-                Ok(rows) if rows == change.rows.len() as u64 => {}
-                // An UPDATE has not found a row that this transaction has locked: COMMIT went through with the others.
-                Ok(rows) => {
-                    let detail = format!("{rows} of {} rows were written to {}", change.rows.len(), change.table.name);
-                    return Err(Interrupted::Refused(StoreError::Corrupt(detail)));
-                }
+                Ok(()) => {}
+                // COMMIT went through with the others.
+                Err(WriteError::Missed(detail)) => return Err(Interrupted::Refused(StoreError::Corrupt(detail))),
                 // Whether COMMIT arrived before the connection broke cannot be told from here.
-                Err(error) if is_lost(&error) => return Err(at_commit(answers, error)),
-                Err(error) => return Err(error.into()),
+                Err(WriteError::Failed(error)) if is_lost(&error) => return Err(at_commit(answers, error)),
+                Err(WriteError::Failed(error)) => return Err(error.into()),
             }
         }
         match committed {
@@ -792,13 +970,40 @@ impl Lane {
         }
     }
 
+    /// The statements that write the changes, in the order of the first change of each, with their parameters.
+    fn asked<'a>(&'a self, changes: &'a [Change<'a>], places: &RowPlaces) -> Result<Vec<AskedWrite<'a>>, StoreError> {
+        let mut asked: Vec<AskedWrite<'a>> = Vec::with_capacity(changes.len());
+        for change in changes {
+            let writes = |part: &Part| part.0.name == change.table.name && part.1 == change.verb;
+            if asked.iter().any(|earlier| earlier.write.parts.iter().any(writes)) {
+                continue;
+            }
+            let write = self.writes.iter().find(|write| write.parts.iter().any(writes)).ok_or_else(|| {
+                StoreError::Fault(format!("{:?} of {} was not prepared", change.verb, change.table.name))
+            })?;
+            let mut next = AskedWrite { write, columns: Vec::new(), expected: Vec::new() };
+            for (table, verb) in &write.parts {
+                let of_part = changes.iter().find(|change| change.table.name == table.name && change.verb == *verb);
+                next.columns.extend(columns(table, *verb, of_part));
+                if is_placed(table, *verb) {
+                    next.columns.push(Column::Place(places.of(of_part)?));
+                }
+                if *verb == Verb::Update || write.parts.len() == 1 {
+                    next.expected.push(of_part.map_or(0, |change| change.rows.len()) as i64);
+                }
+            }
+            asked.push(next);
+        }
+        Ok(asked)
+    }
+
     async fn look_up(&self, lookup: Lookup, keys: &KeyColumns<'_>) -> Rows {
         let parameters: Vec<&(dyn ToSql + Sync)> = keys.0.iter().map(|column| column as _).collect();
         self.client.query(&self.lookups[&lookup], &parameters).await
     }
 
     /// The first round trip: locks and look-ups.
-    async fn load(&self, keys: &Keys, known: &Definitions) -> Result<(State, Place), StoreError> {
+    async fn load(&self, keys: &Keys, known: &Definitions) -> Result<(State, Place, RowPlaces), StoreError> {
         let latest = keys.latest.map_or(0, |time| time.0);
         let asked = [
             (Lookup::Tenants, KeyColumns::tenants(&keys.tenants)),
@@ -815,19 +1020,21 @@ impl Lane {
             (Lookup::Originals, KeyColumns::ids(keys.originals.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::Rules, KeyColumns::rules(&keys.rules)),
             (Lookup::NewestRules, KeyColumns::tenants(&keys.newest_rules)),
-            (Lookup::Records, KeyColumns::records(&keys.idempotency)),
-            (Lookup::Place, KeyColumns(Vec::new())),
+            (Lookup::PlaceAndRecords, KeyColumns::records(&keys.idempotency)),
         ];
-        let asked: Vec<&(Lookup, KeyColumns<'_>)> = asked.iter().filter(|(_, keys)| !keys.is_empty()).collect();
+        let is_asked =
+            |(lookup, keys): &&(Lookup, KeyColumns<'_>)| *lookup == Lookup::PlaceAndRecords || !keys.is_empty();
+        let asked: Vec<&(Lookup, KeyColumns<'_>)> = asked.iter().filter(is_asked).collect();
         let round_trip = self.client.pipeline.send();
         let begun = self.client.batch_execute("BEGIN");
         let answers = join_all(asked.iter().map(|(lookup, keys)| self.look_up(*lookup, keys)));
-        // Polled in this order, so BEGIN leaves first and Place, which must see every lock gained, last.
+        // Polled in this order, so BEGIN leaves first and the place, which must see every lock gained, last.
         let (begun, answers) = tokio::join!(biased; begun, answers);
         drop(round_trip);
         begun?;
         let mut state = State::empty(keys);
         let mut place = Place::default();
+        let mut places = RowPlaces::default();
         let mut templates = Vec::new();
         let mut uses = std::collections::HashMap::new();
         let mut lots = Vec::new();
@@ -838,8 +1045,8 @@ impl Lane {
                 templates.extend(rows);
                 continue;
             }
-            for row in &rows {
-                let row = Row::Postgres(row);
+            for found in &rows {
+                let row = Row::Postgres(found);
                 match lookup {
                     Lookup::Tenants => state.load_tenant(decode::tenant(&row)?),
                     Lookup::ApiKeys => state.load_api_key(decode::api_key(&row)?, row.bytes(8)?),
@@ -849,9 +1056,21 @@ impl Lane {
                     Lookup::Claimed => {
                         state.load_claimed(row.tenant(0)?, TemplateId(row.uuid(1)?), row.caller_id(2)?, row.int(3)?);
                     }
-                    Lookup::LockedCoupons => state.load_coupon(row.tenant(0)?, decode::coupon(&row)?),
-                    Lookup::LockedAccounts => state.load_account(row.tenant(0)?, decode::account(&row)?),
-                    Lookup::OpenLots => lots.push((row.tenant(0)?, row.caller_id::<MemberId>(1)?, decode::lot(&row)?)),
+                    Lookup::LockedCoupons => {
+                        let (tenant, coupon) = (row.tenant(0)?, decode::coupon(&row)?);
+                        places.insert(&COUPON, tenant, coupon.id.0, found)?;
+                        state.load_coupon(tenant, coupon);
+                    }
+                    Lookup::LockedAccounts => {
+                        let (tenant, account) = (row.tenant(0)?, decode::account(&row)?);
+                        places.insert_account(tenant, &account.member_id, found)?;
+                        state.load_account(tenant, account);
+                    }
+                    Lookup::OpenLots => {
+                        let (tenant, lot) = (row.tenant(0)?, decode::lot(&row)?);
+                        places.insert(&LOT, tenant, lot.id.0, found)?;
+                        lots.push((tenant, row.caller_id::<MemberId>(1)?, lot));
+                    }
                     Lookup::DueHolds | Lookup::Holds => state.load_hold(row.tenant(0)?, decode::hold(&row)?),
                     Lookup::Originals => {
                         let reversed = row.opt_int(decode::TRANSACTION_COLUMNS)?.unwrap_or(0);
@@ -862,11 +1081,13 @@ impl Lane {
                         state.load_rules(row.tenant(0)?, effective_from, rules);
                     }
                     Lookup::NewestRules => state.set_newest_rules(row.tenant(0)?, row.int(1)?),
-                    Lookup::Records => {
-                        let record = IdempotencyRecord { fingerprint: row.bytes(2)?, outcome: row.text(3)? };
-                        state.load_idempotency(row.tenant(0)?, row.bytes(1)?, record);
+                    Lookup::PlaceAndRecords => {
+                        place = Place { xid: row.int(0)?, tx: row.int(1)?, batch: row.int(2)? };
+                        if let Some(tenant) = row.opt_uuid(3)? {
+                            let record = IdempotencyRecord { fingerprint: row.bytes(5)?, outcome: row.text(6)? };
+                            state.load_idempotency(TenantId(tenant), row.bytes(4)?, record);
+                        }
                     }
-                    Lookup::Place => place = Place { xid: row.int(0)?, tx: row.int(1)?, batch: row.int(2)? },
                     Lookup::LockedTemplates
                     | Lookup::Templates
                     | Lookup::AllOpenLots
@@ -882,7 +1103,7 @@ impl Lane {
             let complete = (state.lot_count(*tenant, member) as i64) < LOT_PAGE;
             state.set_lots_complete(*tenant, member, complete);
         }
-        self.load_named_lots(&mut state).await?;
+        self.load_named_lots(&mut state, &mut places).await?;
         self.load_definitions(known, &templates).await?;
         for row in &templates {
             let row = Row::Postgres(row);
@@ -893,18 +1114,20 @@ impl Lane {
             let used_count = uses.get(&(tenant, id.0)).copied().unwrap_or(0);
             state.load_template(tenant, decode::template(&row, definition, used_count)?);
         }
-        Ok((state, place))
+        Ok((state, place, places))
     }
 
-    async fn load_named_lots(&self, state: &mut State) -> Result<(), StoreError> {
+    async fn load_named_lots(&self, state: &mut State, places: &mut RowPlaces) -> Result<(), StoreError> {
         let missing: Vec<(TenantId, MemberId, LotId)> = state.missing_lots();
         if missing.is_empty() {
             return Ok(());
         }
         let ids = KeyColumns::ids(missing.iter().map(|(tenant, _, id)| (*tenant, id.0)));
-        for row in &self.look_up(Lookup::Lots, &ids).await? {
-            let row = Row::Postgres(row);
-            state.load_lot(row.tenant(0)?, &row.caller_id::<MemberId>(1)?, decode::lot(&row)?);
+        for found in &self.look_up(Lookup::Lots, &ids).await? {
+            let row = Row::Postgres(found);
+            let (tenant, lot) = (row.tenant(0)?, decode::lot(&row)?);
+            places.insert(&LOT, tenant, lot.id.0, found)?;
+            state.load_lot(tenant, &row.caller_id::<MemberId>(1)?, lot);
         }
         Ok(())
     }
@@ -950,6 +1173,7 @@ enum Column<'a> {
     Int(Vec<Option<i64>>),
     Bool(Vec<Option<bool>>),
     Bytes(Vec<Option<&'a [u8]>>),
+    Place(Vec<RowPlace>),
 }
 
 impl ToSql for Column<'_> {
@@ -960,6 +1184,7 @@ impl ToSql for Column<'_> {
             Column::Int(values) => values.to_sql(ty, out),
             Column::Bool(values) => values.to_sql(ty, out),
             Column::Bytes(values) => values.to_sql(ty, out),
+            Column::Place(values) => values.to_sql(ty, out),
         }
     }
 
@@ -971,11 +1196,11 @@ impl ToSql for Column<'_> {
     to_sql_checked!();
 }
 
-/// The rows of a change, column by column.
-fn columns<'a>(change: &'a Change<'a>) -> Vec<Column<'a>> {
-    let written = change.table.written(change.verb);
+/// The rows of a change, column by column; empty columns without one.
+fn columns<'a>(table: &Table, verb: Verb, change: Option<&'a Change<'a>>) -> Vec<Column<'a>> {
+    let written = table.written(verb);
     let column = |(index, (_, ty)): (usize, &(_, Type))| {
-        let values = change.rows.iter().map(|row| &row[index]);
+        let values = change.into_iter().flat_map(|change| &change.rows).map(|row| &row[index]);
         match ty {
             Type::Uuid => Column::Uuid(values.map(Param::as_uuid).collect()),
             Type::Text => Column::Text(values.map(Param::as_text).collect()),
@@ -1048,6 +1273,7 @@ impl Column<'_> {
             Column::Int(values) => values.len(),
             Column::Bool(values) => values.len(),
             Column::Bytes(values) => values.len(),
+            Column::Place(values) => values.len(),
         }
     }
 }

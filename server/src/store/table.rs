@@ -137,7 +137,7 @@ fn api_key((row, secret_digest): &(ApiKey, [u8; 32])) -> Vec<Param<'_>> {
     ]
 }
 
-static TEMPLATE: Table = table(
+pub static TEMPLATE: Table = table(
     "mkt_coupon_template",
     2,
     3,
@@ -192,7 +192,7 @@ static TEMPLATE_USE: Table = Table {
     on_conflict: Some("used_count = mkt_coupon_template_use.used_count + excluded.used_count"),
 };
 
-static COUPON: Table = table(
+pub static COUPON: Table = table(
     "mkt_user_coupon",
     2,
     9,
@@ -235,7 +235,7 @@ fn coupon(tenant: TenantId, row: &Coupon) -> Vec<Param<'_>> {
     ]
 }
 
-static ACCOUNT: Table = table(
+pub static ACCOUNT: Table = table(
     "mkt_points_account",
     2,
     3,
@@ -272,7 +272,7 @@ fn account(tenant: TenantId, row: &Account) -> Vec<Param<'_>> {
     ]
 }
 
-static LOT: Table = table(
+pub static LOT: Table = table(
     "mkt_points_lot",
     2,
     8,
@@ -315,7 +315,7 @@ fn lot<'a>(tenant: TenantId, member: &'a MemberId, row: &'a Lot) -> Vec<Param<'a
     ]
 }
 
-static TRANSACTION: Table = log(
+pub static TRANSACTION: Table = log(
     "mkt_points_transaction",
     2,
     &[
@@ -426,7 +426,7 @@ fn rules(tenant: TenantId, row: &RulesVersion) -> Vec<Param<'_>> {
     vec![tenant.into(), row.rules.version.into(), row.effective_from.into(), json(&*row.rules), row.created_at.into()]
 }
 
-static EVENT: Table = log(
+pub static EVENT: Table = log(
     "event",
     3,
     &[
@@ -460,7 +460,7 @@ fn event(tenant: TenantId, tx: i64, ordinal: i64, row: &Event) -> Vec<Param<'_>>
     ]
 }
 
-static IDEMPOTENCY: Table = log(
+pub static IDEMPOTENCY: Table = log(
     "idempotency",
     2,
     &[("tenant_id", Uuid), ("key", Bytes), ("fingerprint", Bytes), ("outcome", Text), ("created_at", Int)],

@@ -42,7 +42,7 @@ const FILL: [&str; 14] = [
 ];
 
 fn parameters(sql: &str) -> usize {
-    (1..=30).rev().find(|number| sql.contains(&format!("${number}"))).unwrap_or(0)
+    (1..=99).rev().find(|number| sql.contains(&format!("${number}"))).unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
