@@ -1,10 +1,14 @@
 //! Stores and engines for tests, each on a database of its own.
 
+use std::time::{Duration, Instant};
+
 use scrip_domain::coupon::{Benefit, Definition, Validity};
+use scrip_domain::event::Event;
 use scrip_domain::tenant::Tenant;
 use scrip_domain::{Answer, Command, Envelope, MemberId, Outcome, TemplateId, TenantId, Timestamp};
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::metrics::Metrics;
+use scrip_server::store::read::EventPosition;
 use scrip_server::store::{Store, StoreOptions, StoreUrl};
 
 use crate::postgres;
@@ -37,6 +41,20 @@ impl Fixture {
         let store = Store::open(&StoreOptions::new(url.clone())).await.expect("the store opens");
         store.migrate().await.expect("the schema is made");
         Fixture { store, url, _folder: folder }
+    }
+
+    /// A tenant's events, once there are so many to see. On PostgreSQL they show when every older transaction of the whole
+    /// server has ended, another test's long one among them.
+    pub async fn first_events(&self, tenant: TenantId, count: usize) -> Vec<Event> {
+        let start = EventPosition { tx: 0, ordinal: -1 };
+        let give_up_at = Instant::now() + Duration::from_secs(60);
+        loop {
+            let page = self.store.list_events(tenant, start, None, 200).await.expect("a page of events");
+            if page.events.len() >= count || Instant::now() > give_up_at {
+                return page.events.into_iter().map(|(_, event)| event).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub async fn engine(&self, options: EngineOptions) -> Engine {
