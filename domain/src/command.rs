@@ -1,18 +1,22 @@
 //! Everything that can be asked of the engine.
 
+use serde::{Deserialize, Serialize};
+
 use crate::coupon::{Definition, TemplatePatch};
 use crate::decide::Sweep;
-use crate::id::{CouponId, HoldId, IdSeed, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId};
+use crate::id::{CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId};
+use crate::job::JobTicket;
 use crate::points::TransactionType;
 use crate::pricing::Rules;
 use crate::tenant::{ApiKey, Tenant};
 use crate::time::Timestamp;
 
 /// Points moved by a grant, a debit or a hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Movement {
     /// 1 to [`crate::points::MAX_POINTS`].
     pub points: i64,
+    #[serde(rename = "type")]
     pub kind: TransactionType,
     /// The caller's own reference, an order id for instance.
     pub reference: Option<String>,
@@ -116,6 +120,20 @@ pub enum Command {
     },
     /// Records what a sweep has done under the key it was asked with.
     RecordSweep(Sweep),
+
+    /// The grant is made by a job, soon.
+    EnqueueGrant {
+        member_id: MemberId,
+        movement: Movement,
+        expires_at: Option<Timestamp>,
+    },
+    RetryJob(JobId),
+    CancelJob(JobId),
+    /// What a job does: decided only while the job runs under its ticket, which then ends, in the same transaction.
+    Work {
+        ticket: JobTicket,
+        command: Box<Command>,
+    },
 }
 
 /// A caller's key for "this request, once", and a digest of the request it came with.

@@ -1,13 +1,15 @@
 //! The heart: judges one command against the rows at hand.
 //!
 //! First the idempotency record, then the command's own checks in their order, then the change. A refused command changes
-//! nothing but what time had already decided (settled expiries), which is true with or without it.
+//! nothing but what time had already decided (settled expiries), which is true with or without it, and the job that asked for
+//! it, which is dead then.
 
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Envelope};
 use crate::coupon::{self, Coupon, CouponStatus, Template};
 use crate::id::{Ids, MemberId, TransactionId};
+use crate::job::{self, Job};
 use crate::points::{self, Hold, Transaction};
 use crate::rejection::Rejection;
 use crate::rules::{self, RulesVersion};
@@ -32,6 +34,7 @@ pub enum Outcome {
     /// What a sweep found due on one object and has written.
     Settled(Settled),
     Swept(Sweep),
+    Job(Box<Job>),
 }
 
 /// How much of what time had decided was still to be written.
@@ -56,6 +59,16 @@ pub struct Sweep {
 }
 
 impl Sweep {
+    /// Adds what another page has written, and whether that was the last.
+    pub fn merge(&mut self, page: Sweep) {
+        self.coupons_expired += page.coupons_expired;
+        self.locks_released += page.locks_released;
+        self.holds_released += page.holds_released;
+        self.accounts_settled += page.accounts_settled;
+        self.points_expired += page.points_expired;
+        self.done = page.done;
+    }
+
     pub fn add(&mut self, settled: Settled) {
         self.coupons_expired += u64::from(settled.coupons_expired);
         self.locks_released += u64::from(settled.locks_released);
@@ -122,8 +135,16 @@ pub fn decide(state: &mut State, envelope: &Envelope) -> Result<Answer, NeedLots
 }
 
 fn apply(state: &mut State, envelope: &Envelope) -> Result<Outcome, Interrupt> {
-    let ids = &mut Ids::new(envelope.seed);
-    match &envelope.command {
+    apply_command(state, envelope, &mut Ids::new(envelope.seed), &envelope.command)
+}
+
+fn apply_command(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    command: &Command,
+) -> Result<Outcome, Interrupt> {
+    match command {
         Command::CreateTenant(tenant) => {
             state.insert_tenant(tenant.clone());
             Ok(Outcome::Tenant(Box::new(tenant.clone())))
@@ -193,6 +214,21 @@ fn apply(state: &mut State, envelope: &Envelope) -> Result<Outcome, Interrupt> {
             Ok(rules::set(state, envelope, ids, *expected_version, rules, *effective_from)?)
         }
         Command::RecordSweep(sweep) => Ok(Outcome::Swept(*sweep)),
+        Command::EnqueueGrant { member_id, movement, expires_at } => {
+            Ok(job::enqueue_grant(state, envelope, ids, member_id, movement, *expires_at)?)
+        }
+        Command::RetryJob(id) => Ok(job::retry(state, envelope, *id)?),
+        Command::CancelJob(id) => Ok(job::cancel(state, envelope, *id)?),
+        Command::Work { ticket, command } => {
+            let job = job::under_ticket(state, envelope, *ticket)?;
+            let result = apply_command(state, envelope, ids, command);
+            match &result {
+                Ok(outcome) => job::conclude(state, envelope, job, Ok(outcome)),
+                Err(Interrupt::Refused(rejection)) => job::conclude(state, envelope, job, Err(rejection)),
+                Err(Interrupt::NeedLots(_)) => {}
+            }
+            result
+        }
         Command::SettleAccount(member_id) => {
             let own = state.account(envelope.tenant, member_id);
             let expired_before = own.account.expired;

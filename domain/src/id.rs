@@ -85,6 +85,7 @@ id_type!(HoldId, "hold_", "a points hold");
 id_type!(TransactionId, "ptx_", "a points transaction");
 id_type!(LotId, "lot_", "a points lot");
 id_type!(EventId, "evt_", "an event");
+id_type!(JobId, "job_", "a job");
 
 /// The longest member or order id, in bytes.
 pub const MAX_CALLER_ID_BYTES: usize = 64;

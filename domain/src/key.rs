@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{Command, Envelope};
-use crate::id::{CouponId, HoldId, KeyId, MemberId, TemplateId, TenantId, TransactionId};
+use crate::id::{CouponId, HoldId, JobId, KeyId, MemberId, TemplateId, TenantId, TransactionId};
 use crate::time::Timestamp;
 
 /// The keys of a batch, each set sorted: every store locks in this order, so that batches cannot deadlock.
@@ -31,6 +31,8 @@ pub struct Keys {
     pub rules: BTreeMap<TenantId, (Timestamp, Timestamp)>,
     /// Tenants that make a version of their rules, which needs the newest one's number.
     pub newest_rules: BTreeSet<TenantId>,
+    /// To lock.
+    pub jobs: BTreeSet<(TenantId, JobId)>,
     pub idempotency: BTreeSet<(TenantId, [u8; 16])>,
     /// The latest time any command of the batch takes effect: holds due by then must be loaded.
     pub latest: Option<Timestamp>,
@@ -53,8 +55,22 @@ impl Keys {
             self.idempotency.insert((tenant, idempotency.key));
         }
         self.latest = self.latest.max(Some(envelope.at));
-        match &envelope.command {
-            Command::CreateTenant(_) | Command::CreateTemplate { .. } | Command::RecordSweep(_) => {}
+        self.add_command(tenant, &envelope.command);
+    }
+
+    fn add_command(&mut self, tenant: TenantId, command: &Command) {
+        match command {
+            Command::CreateTenant(_)
+            | Command::CreateTemplate { .. }
+            | Command::RecordSweep(_)
+            | Command::EnqueueGrant { .. } => {}
+            Command::RetryJob(id) | Command::CancelJob(id) => {
+                self.jobs.insert((tenant, *id));
+            }
+            Command::Work { ticket, command } => {
+                self.jobs.insert((tenant, ticket.job_id));
+                self.add_command(tenant, command);
+            }
             Command::CreateApiKey { key, .. } => {
                 self.tenants.insert(key.tenant_id);
             }

@@ -14,6 +14,7 @@ pub mod coupon;
 pub mod decide;
 pub mod event;
 pub mod id;
+pub mod job;
 pub mod key;
 pub mod points;
 pub mod pricing;

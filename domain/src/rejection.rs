@@ -16,6 +16,7 @@ pub enum Rejection {
     TransactionNotFound,
     TenantNotFound,
     KeyNotFound,
+    JobNotFound,
 
     // Templates.
     TemplateVersionStale { current: i64 },
@@ -65,6 +66,8 @@ pub enum Rejection {
     // Rules.
     RulesVersionStale { current: i64 },
     RulesTooManyVersions { most: i64 },
+    // Jobs.
+    JobLeaseLost,
 
     // Requests.
     IdempotencyKeyReused,
@@ -80,6 +83,8 @@ impl Rejection {
             Rejection::TransactionNotFound => "POINTS_TRANSACTION_NOT_FOUND",
             Rejection::TenantNotFound => "TENANT_NOT_FOUND",
             Rejection::KeyNotFound => "API_KEY_NOT_FOUND",
+            Rejection::JobNotFound => "JOB_NOT_FOUND",
+            Rejection::JobLeaseLost => "JOB_LEASE_LOST",
             Rejection::TemplateVersionStale { .. } => "COUPON_TEMPLATE_VERSION_STALE",
             Rejection::TemplateInUse { .. } => "COUPON_TEMPLATE_IN_USE",
             Rejection::StockUnlimited => "COUPON_STOCK_UNLIMITED",

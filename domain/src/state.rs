@@ -11,7 +11,8 @@ use uuid::Uuid;
 use crate::command::{Envelope, Idempotency};
 use crate::coupon::{Coupon, Template};
 use crate::event::{Event, EventKind};
-use crate::id::{CouponId, EventId, HoldId, Ids, KeyId, LotId, MemberId, TemplateId, TenantId, TransactionId};
+use crate::id::{CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, TemplateId, TenantId, TransactionId};
+use crate::job::{Job, JobState};
 use crate::key::Keys;
 use crate::points::{Account, Hold, Lot, Transaction};
 use crate::pricing::Rules;
@@ -170,6 +171,7 @@ pub struct State {
     originals: HashMap<(TenantId, TransactionId), (Transaction, i64)>,
     reversed: HashMap<(TenantId, TransactionId), (i64, i64)>,
     transactions: Vec<(TenantId, Transaction)>,
+    jobs: Keyed<JobId, Job>,
     events: Vec<(TenantId, Event)>,
     rules: HashMap<TenantId, KnownRules>,
     new_rules: Vec<(TenantId, RulesVersion)>,
@@ -259,6 +261,10 @@ impl State {
     /// Says which version of the tenant's rules is the newest.
     pub fn set_newest_rules(&mut self, tenant: TenantId, version: i64) {
         self.rules.entry(tenant).or_default().newest = version;
+    }
+
+    pub fn load_job(&mut self, tenant: TenantId, job: Job) {
+        self.jobs.insert((tenant, job.id), Row::loaded(job));
     }
 
     pub fn load_idempotency(&mut self, tenant: TenantId, key: [u8; 16], record: IdempotencyRecord) {
@@ -422,6 +428,20 @@ impl State {
         self.transactions.push((tenant, transaction));
     }
 
+    pub fn job(&self, tenant: TenantId, id: JobId) -> Result<&Job, Rejection> {
+        self.jobs.get(&(tenant, id)).map(|row| &row.value).ok_or(Rejection::JobNotFound)
+    }
+
+    pub(crate) fn insert_job(&mut self, tenant: TenantId, job: Job) {
+        self.jobs.insert((tenant, job.id), Row::inserted(job));
+    }
+
+    pub(crate) fn save_job(&mut self, tenant: TenantId, job: Job) {
+        if let Some(row) = self.jobs.get_mut(&(tenant, job.id)) {
+            *row.changed() = job;
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "an event has that many parts; a struct would only rename them")]
     pub(crate) fn record_event(
         &mut self,
@@ -499,6 +519,8 @@ pub struct Writes<'a> {
     /// Transaction, its size, and how much of it has been reversed in all.
     pub reversed: Vec<(TenantId, TransactionId, i64, i64)>,
     pub transaction_inserts: Vec<(TenantId, &'a Transaction)>,
+    pub job_inserts: Vec<(TenantId, &'a Job)>,
+    pub job_updates: Vec<(TenantId, &'a Job)>,
     pub event_inserts: Vec<(TenantId, &'a Event)>,
     pub rules_inserts: Vec<(TenantId, &'a RulesVersion)>,
     pub idempotency_inserts: Vec<(TenantId, [u8; 16], &'a IdempotencyRecord)>,
@@ -509,8 +531,14 @@ impl State {
     pub fn is_unchanged(&self) -> bool {
         self.events.is_empty()
             && self.new_idempotency.is_empty()
+            && self.jobs.values().all(|row| row.change == Change::None)
             && self.tenants.values().all(|row| row.change == Change::None)
             && self.api_keys.values().all(|row| row.change == Change::None)
+    }
+
+    /// True when a job can run that could not before.
+    pub fn enqueues(&self) -> bool {
+        self.jobs.values().any(|row| row.change != Change::None && row.value.state == JobState::Queued)
     }
 
     /// What must be written, every list in key order where the rows may be contended.
@@ -554,6 +582,13 @@ impl State {
         let reversed = self.reversed.iter();
         writes.reversed = reversed.map(|((tenant, id), (points, done))| (*tenant, *id, *points, *done)).collect();
         writes.transaction_inserts = self.transactions.iter().map(|(tenant, row)| (*tenant, row)).collect();
+        for ((tenant, _), row) in &self.jobs {
+            match row.change {
+                Change::Insert => writes.job_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.job_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
         writes.event_inserts = self.events.iter().map(|(tenant, row)| (*tenant, row)).collect();
         writes.rules_inserts = self.new_rules.iter().map(|(tenant, row)| (*tenant, row)).collect();
         let recorded = self.new_idempotency.iter();
@@ -597,5 +632,7 @@ impl<'a> Writes<'a> {
         self.account_updates.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));
         self.lot_inserts.sort_by_key(|(tenant, _, row)| (*tenant, row.id));
         self.reversed.sort_unstable();
+        self.job_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.job_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
     }
 }

@@ -10,7 +10,8 @@ use crate::clock;
 use crate::config::Settings;
 use crate::engine::{Decider, Engine};
 use crate::http::{self, AppState, HttpLimits};
-use crate::jobs::housekeeping;
+use crate::jobs::runner::Runner;
+use crate::jobs::{self, housekeeping};
 use crate::metrics::Metrics;
 use crate::projection;
 use crate::store::Store;
@@ -26,7 +27,9 @@ pub struct App {
     pub new_platform_key: Option<String>,
     state: AppState,
     limits: HttpLimits,
-    background: [JoinHandle<()>; 2],
+    /// Does the background jobs.
+    pub runner: Runner,
+    background: [JoinHandle<()>; 1],
     /// Keeps a second server off a SQLite file.
     _lock: Option<std::fs::File>,
 }
@@ -71,11 +74,15 @@ impl App {
             quota: settings.quota.options()?,
         };
         let state = AppState::new(store.clone(), engine.clone(), metrics.clone(), limits.clone(), platform_digest);
-        let housekeeping =
-            housekeeping::run(store.clone(), engine.clone(), metrics.clone(), settings.housekeeping.options());
+        let (options, passes) = (settings.runner_options(), settings.housekeeping_options());
+        if options.concurrency > 0 && options.recurring {
+            housekeeping::ensure_passes(&store, &passes).await?;
+        }
+        let runner = Runner::new(store.clone(), engine.clone(), metrics.clone(), options, jobs::handler(passes));
+        runner.start();
         let projection = projection::run(store.clone(), metrics, settings.projection.options());
-        let background = [tokio::spawn(housekeeping), tokio::spawn(projection)];
-        Ok(App { store, engine, new_platform_key, state, limits, background, _lock: lock })
+        let background = [tokio::spawn(projection)];
+        Ok(App { store, engine, new_platform_key, state, limits, runner, background, _lock: lock })
     }
 
     /// Serves until `stop` ends, then finishes what is under way.
@@ -85,14 +92,18 @@ impl App {
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
         let router = http::router(self.state.clone());
         let state = self.state.clone();
+        let runner = self.runner.clone();
         let stopping = async move {
             stop.await;
+            runner.stop_taking();
             tracing::info!("stopping: no new requests, finishing those under way");
             state.start_draining();
             // Long enough for a load balancer to ask /readyz once more and send its requests elsewhere.
             tokio::time::sleep(DRAIN_NOTICE).await;
         };
+        let patience = self.limits.drain;
         http::serve(listener, router, self.limits, stopping).await?;
+        self.runner.drain(patience).await;
         self.background.iter().for_each(JoinHandle::abort);
         self.engine.drain();
         Ok(())

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::engine::EngineOptions;
 use crate::http::quota::QuotaOptions;
 use crate::jobs::housekeeping::HousekeepingOptions;
+use crate::jobs::runner::RunnerOptions;
 use crate::projection::ProjectionOptions;
 use crate::store::{StoreOptions, StoreUrl};
 
@@ -25,6 +26,7 @@ pub struct Settings {
     pub engine: EngineSettings,
     pub quota: QuotaSettings,
     pub housekeeping: HousekeepingSettings,
+    pub jobs: JobsSettings,
     pub projection: ProjectionSettings,
     pub log: LogSettings,
 }
@@ -74,6 +76,17 @@ pub struct HousekeepingSettings {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct JobsSettings {
+    pub concurrency: usize,
+    pub long_concurrency: usize,
+    pub poll_ms: u64,
+    pub lease_seconds: u64,
+    pub done_days: u64,
+    pub dead_days: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProjectionSettings {
     pub interval_ms: u64,
 }
@@ -117,7 +130,7 @@ impl Settings {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let Settings { server, store, engine, quota, housekeeping, projection, log: _ } = self;
+        let Settings { server, store, engine, quota, housekeeping, jobs, projection, log: _ } = self;
         let ranges = [
             ("server.max_connections", server.max_connections as u64, 1..=1_000_000),
             ("server.drain_seconds", server.drain_seconds, 0..=3_600),
@@ -131,6 +144,12 @@ impl Settings {
             ("engine.batch_max", engine.batch_max as u64, 1..=100_000),
             ("engine.deadline_seconds", engine.deadline_seconds, 1..=3_600),
             ("housekeeping.interval_seconds", housekeeping.interval_seconds, 0..=86_400),
+            ("jobs.concurrency", jobs.concurrency as u64, 0..=10_000),
+            ("jobs.long_concurrency", jobs.long_concurrency as u64, 0..=1_000),
+            ("jobs.poll_ms", jobs.poll_ms, 10..=3_600_000),
+            ("jobs.lease_seconds", jobs.lease_seconds, 1..=3_600),
+            ("jobs.done_days", jobs.done_days, 1..=3_650),
+            ("jobs.dead_days", jobs.dead_days, 1..=3_650),
             ("projection.interval_ms", projection.interval_ms, 0..=3_600_000),
             ("housekeeping.idempotency_days", housekeeping.idempotency_days, 1..=3_650),
         ];
@@ -202,11 +221,26 @@ impl ProjectionSettings {
     }
 }
 
-impl HousekeepingSettings {
-    pub fn options(&self) -> HousekeepingOptions {
+impl Settings {
+    /// How this node does background work.
+    pub fn runner_options(&self) -> RunnerOptions {
+        RunnerOptions {
+            concurrency: self.jobs.concurrency,
+            long_concurrency: self.jobs.long_concurrency,
+            recurring: self.housekeeping.interval_seconds > 0,
+            poll: Duration::from_millis(self.jobs.poll_ms),
+            lease: Duration::from_secs(self.jobs.lease_seconds),
+        }
+    }
+
+    /// What the server's own passes keep, and how often they come.
+    pub fn housekeeping_options(&self) -> HousekeepingOptions {
+        let days = |days: u64| Duration::from_secs(days.saturating_mul(86_400));
         HousekeepingOptions {
-            interval: Duration::from_secs(self.interval_seconds),
-            idempotency_retention: Duration::from_secs(self.idempotency_days.saturating_mul(86_400)),
+            interval: Duration::from_secs(self.housekeeping.interval_seconds),
+            idempotency_retention: days(self.housekeeping.idempotency_days),
+            done_retention: days(self.jobs.done_days),
+            dead_retention: days(self.jobs.dead_days),
         }
     }
 }

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder, exponential_buckets,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, exponential_buckets,
 };
 
+use scrip_domain::Timestamp;
+use scrip_domain::job::{JobKind, JobState};
+
 use crate::store::Traffic;
+use crate::store::job::JobCount;
 
 /// Every metric of the process.
 pub struct Metrics {
@@ -27,7 +31,11 @@ pub struct Metrics {
     pub lane_wait_seconds: Histogram,
     pub batch_retries: IntCounter,
     pub batch_bisections: IntCounter,
+    /// Runs of jobs, by how they ended: ok, failed (another attempt follows), dead, lost, released.
     pub jobs_run: IntCounterVec,
+    pub job_run_seconds: HistogramVec,
+    jobs: IntGaugeVec,
+    job_oldest_seconds: GaugeVec,
     /// How far the read models are behind the event log; zero when they are not.
     pub projection_lag_seconds: Gauge,
 }
@@ -55,7 +63,26 @@ impl Metrics {
             lane_wait_seconds: histogram("scrip_lane_wait_seconds", "Time a command waited for its batch", seconds()),
             batch_retries: counter("scrip_batch_retries_total", "Batches decided again after a conflict"),
             batch_bisections: counter("scrip_batch_bisections_total", "Batches halved after a constraint error"),
-            jobs_run: counters("scrip_jobs_total", "Background passes", &["job", "result"]),
+            jobs_run: counters("scrip_jobs_total", "Runs of background jobs", &["job", "result"]),
+            job_run_seconds: keep(
+                &registry,
+                HistogramVec::new(
+                    HistogramOpts::new("scrip_job_run_seconds", "Time of a run of a job")
+                        .buckets(buckets(0.001, 4.0, 12)),
+                    &["job"],
+                ),
+            ),
+            jobs: keep(
+                &registry,
+                IntGaugeVec::new(Opts::new("scrip_jobs", "Jobs that wait, run or are dead"), &["job", "state"]),
+            ),
+            job_oldest_seconds: keep(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("scrip_job_oldest_due_seconds", "How long the longest waiting job has been due"),
+                    &["job"],
+                ),
+            ),
             projection_lag_seconds: keep(
                 &registry,
                 Gauge::new("scrip_projection_lag_seconds", "How far statistics and leaderboards are behind the events"),
@@ -74,6 +101,22 @@ impl Metrics {
     pub fn observe_request(&self, route: &'static str, status: u16, seconds: f64) {
         self.request_seconds.with_label_values(&[route]).observe(seconds);
         self.requests.with_label_values(&[route, status_text(status)]).inc();
+    }
+
+    /// Shows how many jobs of each kind there are by state, as counted by now. What is not counted is none.
+    pub fn show_jobs(&self, counts: &[JobCount], now: Timestamp) {
+        for kind in JobKind::ALL {
+            let name = kind.as_str().to_lowercase();
+            for state in [JobState::Queued, JobState::Running, JobState::Dead] {
+                let found = counts.iter().find(|count| count.kind == *kind && count.state == state);
+                let state_name = state.as_str().to_lowercase();
+                self.jobs.with_label_values(&[&name, &state_name]).set(found.map_or(0, |count| count.jobs));
+                if state == JobState::Queued {
+                    let due = found.and_then(|count| count.oldest).map_or(0, |run_at| (now.0 - run_at.0).max(0));
+                    self.job_oldest_seconds.with_label_values(&[&name]).set(due as f64 / 1e6);
+                }
+            }
+        }
     }
 
     /// The exposition text.
@@ -100,6 +143,7 @@ fn status_text(status: u16) -> &'static str {
     match status {
         200 => "200",
         201 => "201",
+        202 => "202",
         204 => "204",
         304 => "304",
         400 => "400",

@@ -9,12 +9,13 @@ use std::str::FromStr;
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
 use scrip_domain::coupon::{Benefit, Definition, TemplatePatch, Validity};
 use scrip_domain::id::IdSeed;
+use scrip_domain::job::JobTicket;
 use scrip_domain::points::{PointsValidity, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::Tenant;
 use scrip_domain::time::Window;
 use scrip_domain::{
-    Answer, CouponId, HoldId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId,
+    Answer, CouponId, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId,
 };
 
 pub const HOUR: i64 = 3_600_000_000;
@@ -72,6 +73,7 @@ struct Pools {
     holds: Vec<(HoldId, MemberId)>,
     transactions: Vec<(TransactionId, MemberId)>,
     newest_rules: i64,
+    jobs: Vec<JobId>,
     /// Requests sent with an idempotency key.
     keyed: Vec<Envelope>,
 }
@@ -167,6 +169,7 @@ impl Generator {
                 pools.coupons.push((row.id, row.template_id));
             }
             Outcome::Rules(version) => pools.newest_rules = version.newest,
+            Outcome::Job(row) if !pools.jobs.contains(&row.id) => pools.jobs.push(row.id),
             Outcome::Transaction(row) => pools.transactions.push((row.id, row.member_id.clone())),
             Outcome::Hold { hold, transaction_id, .. } => {
                 pools.transactions.push((*transaction_id, hold.member_id.clone()));
@@ -296,8 +299,25 @@ impl Generator {
                 let points = self.random.percent(60).then(|| self.random.between(1, 40));
                 Command::Reverse { member_id, transaction_id, points, remark: Some("returned".into()) }
             }
+            97 => self.job_command(index),
             _ => Command::SettleAccount(member_id),
         })
+    }
+
+    fn job_command(&mut self, index: usize) -> Command {
+        let job = self.random.pick_recent(&self.pools[index].jobs).copied();
+        match (job, self.random.between(0, 3)) {
+            (Some(id), 1) => Command::CancelJob(id),
+            (Some(id), 2) => Command::RetryJob(id),
+            (Some(job_id), 3) => {
+                let command = Box::new(self.grant());
+                Command::Work { ticket: JobTicket { job_id, fence: 1 }, command }
+            }
+            _ => {
+                let movement = self.movement(TransactionType::EarnTask, 100);
+                Command::EnqueueGrant { member_id: self.member(), movement, expires_at: self.deadline(72) }
+            }
+        }
     }
 
     fn member(&mut self) -> MemberId {

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::decide::NeedLots;
 use scrip_domain::event::Event;
+use scrip_domain::job::Job;
 use scrip_domain::key::Keys;
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::{
-    Answer, CouponId, Envelope, EventId, HoldId, KeyId, LotId, MemberId, State, TemplateId, TenantId, TransactionId,
-    decide,
+    Answer, CouponId, Envelope, EventId, HoldId, JobId, KeyId, LotId, MemberId, State, TemplateId, TenantId,
+    TransactionId, decide,
 };
 
 use crate::model::Snapshot;
@@ -38,6 +39,7 @@ pub struct Rows {
     pub ledgers: BTreeMap<(TenantId, MemberId), Vec<TransactionId>>,
     /// The size of a transaction, and how much of it has been undone.
     pub reversals: BTreeMap<(TenantId, TransactionId), (i64, i64)>,
+    pub jobs: BTreeMap<(TenantId, JobId), Job>,
     pub events: Vec<(TenantId, Event)>,
     pub rules: BTreeMap<(TenantId, i64), RulesVersion>,
     pub idempotency: BTreeMap<(TenantId, [u8; 16]), IdempotencyRecord>,
@@ -173,6 +175,11 @@ impl Harness {
                 state.set_newest_rules(*tenant, *version);
             }
         }
+        for key in &keys.jobs {
+            if let Some(job) = rows.jobs.get(key) {
+                state.load_job(key.0, job.clone());
+            }
+        }
         for (tenant, key) in &keys.idempotency {
             if let Some(record) = rows.idempotency.get(&(*tenant, *key)) {
                 state.load_idempotency(*tenant, *key, record.clone());
@@ -224,6 +231,9 @@ impl Harness {
         }
         for ((tenant, id), (_, reversed)) in &self.rows.reversals {
             all.reversed(*tenant, *id, *reversed);
+        }
+        for ((tenant, _), job) in &self.rows.jobs {
+            all.job(*tenant, job);
         }
         all
     }
@@ -300,6 +310,12 @@ impl Harness {
             assert!(*reversed > 0 && reversed <= points, "undone beyond the size: {reversed} of {points}");
             assert_eq!(rows.transactions[&(*tenant, *id)].points.abs(), *points);
             rows.reversals.insert((*tenant, *id), (*points, *reversed));
+        }
+        for (tenant, row) in &writes.job_inserts {
+            insert(&mut rows.jobs, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.job_updates {
+            update(&mut rows.jobs, (*tenant, row.id), (*row).clone());
         }
         rows.events.extend(writes.event_inserts.iter().map(|(tenant, row)| (*tenant, (*row).clone())));
         for (tenant, row) in &writes.rules_inserts {
@@ -477,6 +493,8 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.reversed.is_empty()
         && writes.transaction_inserts.is_empty()
         && writes.rules_inserts.is_empty()
+        && writes.job_inserts.is_empty()
+        && writes.job_updates.is_empty()
         && writes.event_inserts.is_empty()
         && writes.idempotency_inserts.is_empty()
 }

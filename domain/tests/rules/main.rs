@@ -3,6 +3,7 @@
 mod coupons;
 mod generate;
 mod harness;
+mod jobs;
 mod model;
 mod points;
 mod properties;

@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use scrip_domain::command::{Command, Envelope, Movement};
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template, Validity};
+use scrip_domain::job::Job;
 use scrip_domain::points::{Account, Allocation, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::{
-    Answer, CouponId, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId,
+    Answer, CouponId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp,
+    TransactionId,
 };
 
 /// An answer as a caller sees it, in a form that can be compared and read.
@@ -54,7 +56,12 @@ fn shown(outcome: &Outcome) -> String {
             found.coupons_expired, found.locks_released, found.holds_released, found.points_expired
         ),
         Outcome::Swept(sweep) => format!("swept {sweep:?}"),
+        Outcome::Job(job) => shown_job(job),
     }
+}
+
+fn shown_job(job: &Job) -> String {
+    format!("{} {} {} due {}", job.id, job.kind.as_str(), job.state.as_str(), job.run_at.0)
 }
 
 /// Everything observable, row by row, each under a readable key.
@@ -91,6 +98,10 @@ impl Snapshot {
     }
 
     /// How much of a transaction has been undone; nothing is no row.
+    pub fn job(&mut self, tenant: TenantId, row: &Job) {
+        self.0.insert(format!("{tenant} {}", row.id), shown_job(row));
+    }
+
     pub fn reversed(&mut self, tenant: TenantId, id: TransactionId, reversed: i64) {
         if reversed > 0 {
             self.0.insert(format!("{tenant} reversed {id}"), reversed.to_string());
@@ -303,6 +314,7 @@ struct New {
     transaction: TransactionId,
     lot: LotId,
     hold: HoldId,
+    job: JobId,
 }
 
 impl New {
@@ -316,6 +328,7 @@ impl New {
             transaction: nil(TransactionId::PREFIX),
             lot: nil(LotId::PREFIX),
             hold: nil(HoldId::PREFIX),
+            job: nil(JobId::PREFIX),
         };
         if let Answer::Accepted { outcome, .. } = answer {
             match outcome {
@@ -329,6 +342,7 @@ impl New {
                     new.hold = hold.id;
                     new.transaction = *transaction_id;
                 }
+                Outcome::Job(job) => new.job = job.id,
                 Outcome::Tenant(_)
                 | Outcome::ApiKey(_)
                 | Outcome::Rules(_)
@@ -355,6 +369,8 @@ pub struct Model {
     books: BTreeMap<(TenantId, MemberId), Book>,
     /// A tenant's rules in the order in which they were set, and from when they hold.
     rules: BTreeMap<TenantId, Vec<(Timestamp, Rules)>>,
+    /// State and due time; nobody runs them here.
+    jobs: BTreeMap<(TenantId, JobId), (&'static str, Timestamp)>,
     replies: BTreeMap<(TenantId, [u8; 16]), ([u8; 16], String)>,
 }
 
@@ -409,6 +425,9 @@ impl Model {
                     all.reversed(*tenant, id, line.reversed);
                 }
             }
+        }
+        for (tenant, id) in self.jobs.keys() {
+            all.0.insert(format!("{tenant} {id}"), self.show_job(*tenant, *id));
         }
         all
     }
@@ -537,6 +556,27 @@ impl Model {
                 Ok(format!("rules {version} of {version}"))
             }
             Command::RecordSweep(sweep) => Ok(format!("swept {sweep:?}")),
+            Command::EnqueueGrant { expires_at, .. } => {
+                if expires_at.is_some_and(|end| end <= at) {
+                    return Err("DEADLINE_PASSED");
+                }
+                self.jobs.insert((tenant, new.job), ("QUEUED", envelope.now));
+                Ok(self.show_job(tenant, new.job))
+            }
+            Command::RetryJob(id) | Command::CancelJob(id) => {
+                let job = self.jobs.get_mut(&(tenant, *id)).ok_or("JOB_NOT_FOUND")?;
+                match &envelope.command {
+                    Command::CancelJob(_) => job.0 = "CANCELLED",
+                    _ if job.0 == "CANCELLED" => *job = ("QUEUED", envelope.now),
+                    _ => {}
+                }
+                Ok(self.show_job(tenant, *id))
+            }
+            // No job runs, so no ticket holds.
+            Command::Work { ticket, .. } => {
+                self.jobs.get(&(tenant, ticket.job_id)).ok_or("JOB_NOT_FOUND")?;
+                Err("JOB_LEASE_LOST")
+            }
             Command::SettleAccount(member_id) => {
                 let book = self.book(tenant, member_id);
                 let open = |book: &Book| book.holds.values().filter(|hold| hold.status == HoldStatus::Open).count();
@@ -545,6 +585,11 @@ impl Model {
                 Ok(format!("settled 0 0 {} {}", holds - open(book), book.account().expired - expired))
             }
         }
+    }
+
+    fn show_job(&self, tenant: TenantId, id: JobId) -> String {
+        let (state, run_at) = &self.jobs[&(tenant, id)];
+        format!("{id} POINTS_GRANT {state} due {}", run_at.0)
     }
 
     fn book(&mut self, tenant: TenantId, member: &MemberId) -> &mut Book {

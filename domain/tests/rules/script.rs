@@ -339,6 +339,9 @@ impl Script {
             Outcome::Swept(sweep) => {
                 facts.insert("points", sweep.points_expired.to_string());
             }
+            Outcome::Job(job) => {
+                facts.insert("state", job.state.as_str().to_owned());
+            }
         }
         facts
     }
@@ -494,9 +497,12 @@ fn named(outcome: &Outcome) -> Named {
         Outcome::Hold { hold, transaction_id, .. } => {
             Named { hold: Some(hold.id), transaction: Some(*transaction_id), ..Named::default() }
         }
-        Outcome::Tenant(_) | Outcome::Rules(_) | Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_) => {
-            Named::default()
-        }
+        Outcome::Tenant(_)
+        | Outcome::Rules(_)
+        | Outcome::Deleted
+        | Outcome::Settled(_)
+        | Outcome::Swept(_)
+        | Outcome::Job(_) => Named::default(),
     }
 }
 

@@ -7,6 +7,7 @@ mod backup;
 pub mod bench;
 mod demo;
 mod doctor;
+mod jobs;
 mod key;
 mod output;
 mod report;
@@ -57,6 +58,9 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Look for what would lose data, slow everything down or stop a server.
     Doctor(doctor::DoctorArgs),
+    /// List, retry, cancel and delete background jobs.
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
     /// Print a report.
     #[command(subcommand)]
     Report(report::ReportCommand),
@@ -151,6 +155,7 @@ impl Cli {
                 Command::Backup(args) => args.run().await?,
                 Command::Restore(args) => args.run().await?,
                 Command::Doctor(args) => return args.run().await,
+                Command::Jobs(command) => command.run().await?,
                 Command::Report(command) => command.run().await?,
                 Command::Rebuild(args) => args.run().await?,
                 Command::Bench(args) => return args.run().await,

@@ -214,12 +214,19 @@ impl Engine {
         }
         let mut hasher = DefaultHasher::new();
         envelope.tenant.hash(&mut hasher);
-        match &envelope.command {
+        let command = match &envelope.command {
+            Command::Work { command, .. } => command,
+            command => command,
+        };
+        match command {
             Command::CreateTenant(_)
             | Command::CreateApiKey { .. }
             | Command::RevokeApiKey(_)
             | Command::SetRules { .. }
             | Command::RecordSweep(_) => {}
+            Command::RetryJob(job_id) | Command::CancelJob(job_id) => job_id.hash(&mut hasher),
+            // Work is not nested.
+            Command::Work { ticket, .. } => ticket.job_id.hash(&mut hasher),
             // Nothing is there yet to be contended; the seed spreads them.
             Command::CreateTemplate { .. } => match envelope.idempotency {
                 Some(idempotency) => idempotency.key.hash(&mut hasher),
@@ -238,6 +245,7 @@ impl Engine {
             | Command::SettleCoupon(coupon_id) => coupon_id.hash(&mut hasher),
             Command::Grant { member_id, .. }
             | Command::Debit { member_id, .. }
+            | Command::EnqueueGrant { member_id, .. }
             | Command::Hold { member_id, .. }
             | Command::CaptureHold { member_id, .. }
             | Command::ReleaseHold { member_id, .. }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::problem::Problem;
 use super::rules::RulesView;
-use super::views::{CouponView, HoldView, TemplateView, TenantView, TransactionView};
+use super::views::{CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
 
 const REPLAYED: &str = "idempotency-replayed";
 /// Most answers fit; a larger one grows once or twice.
@@ -66,6 +66,10 @@ pub async fn respond(
     match outcome {
         Outcome::Template(template) => drop(headers.insert(header::ETAG, etag(template.version))),
         Outcome::Rules(rules) => drop(headers.insert(header::ETAG, etag(rules.newest))),
+        Outcome::Job(job) if accepted == StatusCode::ACCEPTED => {
+            let place = HeaderValue::try_from(format!("/v1/jobs/{}", job.id)).map_err(Problem::internal)?;
+            headers.insert(header::LOCATION, place);
+        }
         _ => {}
     }
     mark_replayed(&mut response, replayed);
@@ -101,6 +105,7 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
         Outcome::Template(template) => serde_json::to_writer(out, &TemplateView::from(&**template)),
         Outcome::Rules(rules) => serde_json::to_writer(out, &RulesView::from(&**rules)),
         Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
+        Outcome::Job(job) => serde_json::to_writer(out, &JobView::new(job)?),
         Outcome::Swept(sweep) => serde_json::to_writer(out, &SweepView::from(*sweep)),
         Outcome::ApiKey(_) | Outcome::Deleted | Outcome::Settled(_) => {
             return Err(Problem::internal("this outcome has no body"));

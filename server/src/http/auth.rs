@@ -177,7 +177,9 @@ impl Caller {
         now: Timestamp,
     ) -> Result<Envelope, Problem> {
         let at = self.at(effective_at, now)?;
-        if let Command::Grant { movement, .. } | Command::Debit { movement, .. } = &command
+        if let Command::Grant { movement, .. }
+        | Command::EnqueueGrant { movement, .. }
+        | Command::Debit { movement, .. } = &command
             && movement.kind.is_administrative()
             && self.key.scope != Scope::Operator
         {

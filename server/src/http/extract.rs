@@ -12,7 +12,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use scrip_domain::{CouponId, HoldId, Idempotency, KeyId, MemberId, TemplateId, TenantId, Timestamp, TransactionId};
+use scrip_domain::{
+    CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, TemplateId, TenantId, Timestamp, TransactionId,
+};
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -286,6 +288,7 @@ path_ids! {
     CouponId = "coupon_id", CouponNotFound;
     HoldId = "hold_id", HoldNotFound;
     TransactionId = "transaction_id", TransactionNotFound;
+    JobId = "job_id", JobNotFound;
 }
 
 impl PathParameter for MemberId {
@@ -381,7 +384,7 @@ macro_rules! id_cursors {
     )*};
 }
 
-id_cursors! { TenantId KeyId TemplateId CouponId }
+id_cursors! { TenantId KeyId TemplateId CouponId JobId }
 
 #[cfg(test)]
 mod tests {

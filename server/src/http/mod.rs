@@ -17,6 +17,7 @@ mod extract;
 mod fields;
 mod health;
 mod idempotency;
+mod jobs;
 mod percent;
 mod points;
 mod problem;
@@ -96,6 +97,11 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(reports::get_points_report))
         .routes(routes!(reports::get_liability))
         .routes(routes!(reports::get_template_statistics))
+        // Jobs.
+        .routes(routes!(jobs::list_jobs, jobs::purge_jobs))
+        .routes(routes!(jobs::get_job))
+        .routes(routes!(jobs::retry_job))
+        .routes(routes!(jobs::cancel_job))
         // The rest.
         .routes(routes!(batch::create_batch))
         .routes(routes!(expirations::create_expirations))

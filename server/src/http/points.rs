@@ -17,7 +17,9 @@ use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
 use super::schema::{self, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
-use super::views::{BalanceView, HoldView, LotView, Page, PointsLotPage, PointsTransactionPage, TransactionView};
+use super::views::{
+    BalanceView, HoldView, JobView, LotView, Page, PointsLotPage, PointsTransactionPage, TransactionView,
+};
 use crate::clock;
 
 /// How far ahead a balance looks for points that expire.
@@ -41,19 +43,31 @@ pub struct GrantRequest {
     available_from: Option<Time>,
     /// Null: never.
     expires_at: Option<Time>,
+    /// `async` answers 202 with the job that will make the grant, soon and once. Default: sync.
+    #[schema(value_type = Option<schema::GrantMode>)]
+    mode: Option<GrantMode>,
     /// Operators only; never in the future.
     effective_at: Option<Time>,
 }
 
+/// When a grant is made: before the answer, or after.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GrantMode {
+    #[default]
+    Sync,
+    Async,
+}
+
 impl Checked for GrantRequest {
-    type Value = (Movement, Option<Timestamp>, Option<Timestamp>);
+    type Value = (Movement, Option<Timestamp>, GrantMode, Option<Timestamp>);
 
     fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
         let note = Note { kind: self.r#type, reference: self.reference, remark: self.remark };
         let movement = movement(errors, Direction::Grant, self.points, note);
         refuse_available_from(errors, self.available_from);
         let effective_at = errors.effective_at(self.effective_at, now);
-        Some((movement?, self.expires_at.map(|at| at.0), effective_at))
+        Some((movement?, self.expires_at.map(|at| at.0), self.mode.unwrap_or_default(), effective_at))
     }
 }
 
@@ -243,18 +257,25 @@ pub async fn get_points(
 }
 
 /// Grant points
+///
+/// With `"mode":"async"` the answer is 202 with a job, which makes the grant soon, and once: it is tried 3 times, from 2
+/// seconds on after each failure twice as long after, and then waits dead for an operator (`GET /v1/jobs?state=DEAD`).
 #[utoipa::path(post, path = "/v1/members/{member_id}/points/grants", tag = "Points", security(("key" = ["SERVICE"])),
     params(("member_id" = schema::MemberId, Path), IdempotencyKey), request_body = GrantRequest,
-    responses((status = 201, description = "Granted", body = TransactionView<'static>), Problems))]
+    responses((status = 201, description = "Granted", body = TransactionView<'static>),
+        (status = 202, description = "Will be granted", body = JobView<'static>), Problems))]
 pub async fn create_grant(
     State(app): State<AppState>,
     Service(caller): Service,
     InPath(member_id): InPath<MemberId>,
     input: Input<GrantRequest>,
 ) -> Result<Response, Problem> {
-    let (movement, expires_at, effective_at) = input.value;
-    let command = Command::Grant { member_id, movement, expires_at };
-    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
+    let (movement, expires_at, mode, effective_at) = input.value;
+    let (command, accepted) = match mode {
+        GrantMode::Sync => (Command::Grant { member_id, movement, expires_at }, StatusCode::CREATED),
+        GrantMode::Async => (Command::EnqueueGrant { member_id, movement, expires_at }, StatusCode::ACCEPTED),
+    };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, accepted).await
 }
 
 /// Debit points

@@ -167,6 +167,14 @@ codes! {
     "There is no such transaction. GET /v1/members/{member_id}/points/transactions lists a member's.";
     "积分流水不存在", "该积分流水不存在，可通过 GET /v1/members/{member_id}/points/transactions 查询会员的流水。";
 
+    JobNotFound = "JOB_NOT_FOUND", NOT_FOUND;
+    "Job not found", "There is no such job, or it was deleted after its time. GET /v1/jobs lists them.";
+    "任务不存在", "该任务不存在或已过期删除，可通过 GET /v1/jobs 查询。";
+
+    JobLeaseLost = "JOB_LEASE_LOST", CONFLICT;
+    "Job passed on", "The job was cancelled or is done by another server by now.";
+    "任务已转交", "该任务已取消或正由其他服务器执行。";
+
     TemplateVersionStale = "COUPON_TEMPLATE_VERSION_STALE", PRECONDITION_FAILED;
     "Template changed meanwhile", "The template is at version {current} now. Read it again, then repeat the edit.";
     "模板已被修改", "模板当前版本为 {current}。请重新读取后再修改。";
@@ -510,6 +518,8 @@ impl From<Rejection> for Problem {
             Rejection::TransactionNotFound => of(Code::TransactionNotFound),
             Rejection::TenantNotFound => of(Code::TenantNotFound),
             Rejection::KeyNotFound => of(Code::KeyNotFound),
+            Rejection::JobNotFound => of(Code::JobNotFound),
+            Rejection::JobLeaseLost => of(Code::JobLeaseLost),
             Rejection::TemplateVersionStale { current } => of(Code::TemplateVersionStale).with("current", current),
             Rejection::TemplateInUse { claimed } => of(Code::TemplateInUse).with("claimed", claimed),
             Rejection::StockUnlimited => of(Code::StockUnlimited),
@@ -619,6 +629,8 @@ mod tests {
             TransactionNotFound,
             TenantNotFound,
             KeyNotFound,
+            JobNotFound,
+            JobLeaseLost,
             TemplateVersionStale { current: 2 },
             TemplateInUse { claimed: 1 },
             StockUnlimited,
@@ -661,8 +673,8 @@ mod tests {
         for rejection in &all {
             match rejection {
                 TemplateNotFound | CouponNotFound | HoldNotFound | TransactionNotFound | TenantNotFound
-                | KeyNotFound | StockUnlimited | TemplateDisabled | CouponNotLocked | CouponRevoked | OrderMismatch
-                | PointsOverflow | NotReversible | IdempotencyKeyReused => {}
+                | KeyNotFound | JobNotFound | JobLeaseLost | StockUnlimited | TemplateDisabled | CouponNotLocked
+                | CouponRevoked | OrderMismatch | PointsOverflow | NotReversible | IdempotencyKeyReused => {}
                 TemplateVersionStale { .. } | TemplateInUse { .. } | StockOutOfRange { .. } => {}
                 ClaimNotStarted { .. } | ClaimEnded { .. } | ValidityEnded { .. } | MemberLevel { .. } => {}
                 ClaimLimitReached { .. } | SoldOut { .. } | CouponExpired { .. } | CouponNotYetValid { .. } => {}

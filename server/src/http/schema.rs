@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use scrip_domain::coupon::{self, Benefit};
 use scrip_domain::event::EventKind;
-use scrip_domain::{points, tenant};
+use scrip_domain::{job, points, tenant};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{
@@ -70,6 +70,7 @@ schemas! {
     TransactionId = id(scrip_domain::TransactionId::PREFIX);
     LotId = id(scrip_domain::LotId::PREFIX);
     EventId = id(scrip_domain::EventId::PREFIX);
+    JobId = id(scrip_domain::JobId::PREFIX);
     MemberId = caller_id("member", "m-1");
     OrderId = caller_id("order", "o-1");
     BenefitType = names(Benefit::KINDS);
@@ -82,6 +83,10 @@ schemas! {
     DebitType = types(points::TransactionType::is_debit);
     KeyScope = names(tenant::Scope::ALL.map(|scope| scope.as_str()));
     EventType = names(EventKind::ALL.iter().map(|kind| kind.as_str()));
+    JobKind = names(job::JobKind::ALL.iter().map(|kind| kind.as_str()));
+    JobState = names(job::JobState::ALL.iter().map(|state| state.as_str()));
+    FinishedJobState = names(["DONE", "DEAD", "CANCELLED"]);
+    GrantMode = names(["sync", "async"]);
     BoardMetric = names(Metric::ALL.map(Metric::as_str));
     BoardPeriod = names(Period::ALL.map(Period::as_str));
     LocalDate = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))).examples(["2026-03-01"]);

@@ -86,16 +86,20 @@ impl Serialize for Time {
     }
 }
 
+impl Time {
+    /// Reads RFC 3339 with an offset, between 1970 and 9999.
+    pub fn read(text: &str) -> Option<Time> {
+        let parsed: jiff::Timestamp = text.parse().ok()?;
+        let at = Timestamp(parsed.as_microsecond());
+        (Timestamp(0)..=Timestamp::MAX).contains(&at).then_some(Time(at))
+    }
+}
+
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         let expected = "expected a time in RFC 3339 with an offset, like 2026-03-01T00:00:00Z, between 1970 and 9999";
-        let parsed: jiff::Timestamp = text.parse().map_err(|_| serde::de::Error::custom(expected))?;
-        let at = Timestamp(parsed.as_microsecond());
-        if at < Timestamp(0) || at > Timestamp::MAX {
-            return Err(serde::de::Error::custom(expected));
-        }
-        Ok(Time(at))
+        Time::read(&text).ok_or_else(|| serde::de::Error::custom(expected))
     }
 }
 

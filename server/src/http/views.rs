@@ -4,13 +4,15 @@ use scrip_domain::coupon::{
     Benefit, Coupon, CouponSource, CouponStatus, Definition, Stacking, Step, StepOff, Template, Validity,
 };
 use scrip_domain::event::Event;
+use scrip_domain::job::Job;
 use scrip_domain::points::{Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::Window;
 use scrip_domain::{
-    CouponId, EventId, HoldId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp, TransactionId,
+    CouponId, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp, TransactionId,
 };
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr};
@@ -70,6 +72,7 @@ pages! {
     PointsTransactionPage of TransactionView<'static>;
     PointsLotPage of LotView;
     RulesPage of RulesView<'static>;
+    JobPage of JobView<'static>;
 }
 
 #[derive(Serialize, ToSchema)]
@@ -775,6 +778,67 @@ impl<'a> EventView<'a> {
             actor: event.actor,
             occurred_at: Time(event.occurred_at),
             recorded_at: Time(event.recorded_at),
+        })
+    }
+}
+
+/// Work for later.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Job)]
+pub struct JobView<'a> {
+    #[schema(value_type = schema::JobId)]
+    id: JobId,
+    #[schema(value_type = schema::JobKind)]
+    kind: &'static str,
+    #[schema(value_type = schema::JobState)]
+    state: &'static str,
+    #[schema(value_type = String, example = "NORMAL")]
+    priority: &'static str,
+    /// It runs no earlier.
+    run_at: Time,
+    /// Tries since it last made progress, and how many it may have.
+    attempts: i64,
+    max_attempts: i64,
+    /// What it is to do.
+    #[schema(value_type = Object)]
+    payload: Value,
+    /// How far it has come, or what came of it.
+    #[schema(value_type = Object)]
+    progress: Value,
+    /// Why the last attempt failed.
+    #[schema(required, value_type = Option<String>)]
+    last_error: Option<&'a str>,
+    created_at: Time,
+    updated_at: Time,
+    #[schema(required)]
+    finished_at: Option<Time>,
+}
+
+impl<'a> JobView<'a> {
+    /// # Errors
+    /// When what is stored is no JSON.
+    pub fn new(job: &'a Job) -> Result<Self, Problem> {
+        let mut payload: Value = serde_json::from_str(&job.payload).map_err(Problem::internal)?;
+        // Inside, times are numbers.
+        for (name, value) in payload.as_object_mut().into_iter().flatten() {
+            if let (true, Some(micros)) = (name.ends_with("_at"), value.as_i64()) {
+                *value = Time(Timestamp(micros)).to_string().into();
+            }
+        }
+        Ok(JobView {
+            id: job.id,
+            kind: job.kind.as_str(),
+            state: job.state.as_str(),
+            priority: job.priority.as_str(),
+            run_at: Time(job.run_at),
+            attempts: job.attempts,
+            max_attempts: job.max_attempts,
+            payload,
+            progress: serde_json::from_str(&job.progress).map_err(Problem::internal)?,
+            last_error: job.last_error.as_deref(),
+            created_at: Time(job.created_at),
+            updated_at: Time(job.updated_at),
+            finished_at: time(job.finished_at),
         })
     }
 }

@@ -1,21 +1,25 @@
-//! The recurring passes of a server: expiry sweeps and the purge of old idempotency records, tenant by tenant.
+//! The server's own passes, each a job that recurs, done by one node at a time: expiry sweeps, and the purge of what is past
+//! its time.
 
 use std::time::Duration;
 
+use scrip_domain::decide::Sweep;
+use scrip_domain::job::{JobKind, JobState};
 use scrip_domain::{TenantId, Timestamp};
+use serde_json::json;
+use uuid::Uuid;
 
 use super::expire::{SweepError, SweepScope, sweep};
+use super::runner::{Done, JobError, Run};
 use crate::clock;
-use crate::engine::Engine;
-use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Objects of each kind settled at a time, so that the sweep leaves room for others between its pages.
 const PAGE: i64 = 500;
 /// Pages a tenant gets in one pass; what is left waits for the next pass, and other tenants for nothing.
 const PAGES_PER_PASS: usize = 20;
 const TENANT_PAGE: i64 = 200;
-/// Old idempotency records deleted at a time, and how often in one pass: more in a minute than a tenant makes.
+/// Old rows deleted at a time, and how often in one pass: more in a minute than a tenant makes.
 const PURGE_PAGE: i64 = 2_000;
 const PURGES_PER_PASS: usize = 1_000;
 
@@ -25,58 +29,137 @@ pub struct HousekeepingOptions {
     pub interval: Duration,
     /// How long a recorded answer is kept for retries.
     pub idempotency_retention: Duration,
+    /// How long jobs are kept that ended well or were cancelled.
+    pub done_retention: Duration,
+    pub dead_retention: Duration,
 }
 
-/// Runs passes until the task is dropped.
-pub async fn run(store: Store, engine: Engine, metrics: std::sync::Arc<Metrics>, options: HousekeepingOptions) {
-    if options.interval.is_zero() {
-        return;
+/// Makes sure that the passes are there; their first run comes after one interval.
+///
+/// # Errors
+/// When the store fails.
+pub async fn ensure_passes(store: &Store, options: &HousekeepingOptions) -> Result<(), StoreError> {
+    let every = i64::try_from(options.interval.as_micros()).unwrap_or(i64::MAX);
+    let now = clock::now();
+    for kind in [JobKind::Sweep, JobKind::Purge] {
+        store.ensure_recurring(kind, every, Timestamp(now.0.saturating_add(every)), now).await?;
     }
-    loop {
-        tokio::time::sleep(options.interval).await;
-        let result = pass(&store, &engine, &options).await;
-        let label = if result.is_ok() { "ok" } else { "failed" };
-        metrics.jobs_run.with_label_values(&["housekeeping", label]).inc();
-        if let Err(error) = result {
-            tracing::warn!(%error, "a housekeeping pass failed; the next one goes on");
-        }
-    }
+    Ok(())
 }
 
-async fn pass(store: &Store, engine: &Engine, options: &HousekeepingOptions) -> Result<(), SweepError> {
-    let mut after = None;
-    loop {
-        let tenants = store.list_tenants(after, TENANT_PAGE).await?;
-        for tenant in &tenants {
-            sweep_tenant(store, engine, tenant.id).await?;
-            purge(store, tenant.id, options.idempotency_retention).await?;
-        }
-        match tenants.last() {
-            Some(last) if tenants.len() as i64 == TENANT_PAGE => after = Some(last.id),
-            _ => break,
+/// Writes what time has ended, tenant by tenant. Its progress tells what.
+///
+/// # Errors
+/// The first failure; what was settled before it stays settled.
+pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
+    let mut total = Sweep::default();
+    let mut tenants = Tenants::new(&run.store);
+    while let Some(tenant) = tenants.next().await? {
+        for _ in 0..PAGES_PER_PASS {
+            run.check_stopping()?;
+            let at = clock::now();
+            let swept = sweep(&run.store, &run.engine, tenant, at, PAGE, None, SweepScope::SkipImports).await?;
+            total.merge(swept);
+            if swept.done {
+                break;
+            }
         }
     }
+    let told = json!({
+        "coupons_expired": total.coupons_expired,
+        "locks_released": total.locks_released,
+        "holds_released": total.holds_released,
+        "accounts_settled": total.accounts_settled,
+        "points_expired": total.points_expired,
+    });
+    Ok(Done::With(Some(told.to_string())))
+}
+
+/// Deletes what is past its time. Its progress tells how much.
+///
+/// # Errors
+/// The first failure; the next pass goes on.
+pub async fn purge_all(run: &Run, options: &HousekeepingOptions) -> Result<Done, JobError> {
+    let before = |retention: Duration| {
+        Timestamp(clock::now().0.saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX)))
+    };
+    let mut outcomes = 0;
+    let mut tenants = Tenants::new(&run.store);
     // Records of tenants being made stand under no tenant.
-    purge(store, TenantId(uuid::Uuid::nil()), options.idempotency_retention).await
-}
-
-async fn sweep_tenant(store: &Store, engine: &Engine, tenant: TenantId) -> Result<(), SweepError> {
-    for _ in 0..PAGES_PER_PASS {
-        let at = clock::now();
-        if sweep(store, engine, tenant, at, PAGE, None, SweepScope::SkipImports).await?.done {
-            break;
-        }
+    let mut next = Some(TenantId(Uuid::nil()));
+    while let Some(tenant) = next {
+        outcomes += purge(run, Old::Outcomes(tenant), before(options.idempotency_retention)).await?;
+        next = tenants.next().await?;
     }
-    Ok(())
+    let mut jobs = 0;
+    for (state, retention) in [
+        (JobState::Done, options.done_retention),
+        (JobState::Cancelled, options.done_retention),
+        (JobState::Dead, options.dead_retention),
+    ] {
+        jobs += purge(run, Old::Jobs(state), before(retention)).await?;
+    }
+    Ok(Done::With(Some(json!({ "idempotency_records": outcomes, "jobs": jobs }).to_string())))
 }
 
-async fn purge(store: &Store, tenant: TenantId, retention: Duration) -> Result<(), SweepError> {
-    let retention_us = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
-    let before = Timestamp(clock::now().0.saturating_sub(retention_us));
+/// What may be past its time.
+#[derive(Clone, Copy)]
+enum Old {
+    Outcomes(TenantId),
+    Jobs(JobState),
+}
+
+/// Deletes page after page until one is not full; how many rows there were.
+async fn purge(run: &Run, what: Old, before: Timestamp) -> Result<u64, JobError> {
+    let mut deleted = 0;
     for _ in 0..PURGES_PER_PASS {
-        if store.purge_idempotency(tenant, before, PURGE_PAGE).await? < PURGE_PAGE as u64 {
+        run.check_stopping()?;
+        let page = match what {
+            Old::Outcomes(tenant) => run.store.purge_idempotency(tenant, before, PURGE_PAGE).await?,
+            Old::Jobs(state) => run.store.purge_jobs(state, before, PURGE_PAGE).await?,
+        };
+        deleted += page;
+        if page < PURGE_PAGE as u64 {
             break;
         }
     }
-    Ok(())
+    Ok(deleted)
+}
+
+/// All tenants, a page at a time.
+struct Tenants<'a> {
+    store: &'a Store,
+    page: std::vec::IntoIter<TenantId>,
+    last: Option<TenantId>,
+    is_last_page: bool,
+}
+
+impl Tenants<'_> {
+    fn new(store: &Store) -> Tenants<'_> {
+        Tenants { store, page: Vec::new().into_iter(), last: None, is_last_page: false }
+    }
+
+    async fn next(&mut self) -> Result<Option<TenantId>, StoreError> {
+        loop {
+            if let Some(tenant) = self.page.next() {
+                return Ok(Some(tenant));
+            }
+            if self.is_last_page {
+                return Ok(None);
+            }
+            let page = self.store.list_tenants(self.last, TENANT_PAGE).await?;
+            self.is_last_page = (page.len() as i64) < TENANT_PAGE;
+            self.last = page.last().map(|tenant| tenant.id);
+            self.page = page.into_iter().map(|tenant| tenant.id).collect::<Vec<_>>().into_iter();
+        }
+    }
+}
+
+impl From<SweepError> for JobError {
+    fn from(error: SweepError) -> Self {
+        match error {
+            SweepError::Store(error) => error.into(),
+            SweepError::Submit(error) => error.into(),
+        }
+    }
 }

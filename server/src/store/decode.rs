@@ -2,10 +2,11 @@
 
 use scrip_domain::coupon::{Coupon, CouponSource, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
+use scrip_domain::job::{Job, JobKind, JobState, Priority};
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
-use scrip_domain::{CouponId, EventId, HoldId, KeyId, LotId, TemplateId, Timestamp, TransactionId};
+use scrip_domain::{CouponId, EventId, HoldId, JobId, KeyId, LotId, TemplateId, Timestamp, TransactionId};
 use std::sync::Arc;
 
 use super::value::Row;
@@ -190,6 +191,32 @@ pub fn rules(row: &Row, known: &Definitions) -> Decoded<(Timestamp, Arc<Rules>)>
         }
     };
     Ok((row.time(2)?, rules))
+}
+
+pub const JOB: &str = "tenant_id, id, kind, payload, priority, max_attempts, every, created_at, state, run_at, attempts, \
+                       fence, lease_holder, lease_until, progress, last_error, updated_at, finished_at";
+
+pub fn job(row: &Row) -> Decoded<Job> {
+    let rank = row.int(4)?;
+    Ok(Job {
+        id: JobId(row.uuid(1)?),
+        kind: row.name(2, JobKind::parse)?,
+        payload: row.text(3)?,
+        priority: Priority::of_rank(rank).ok_or_else(|| StoreError::corrupt(format!("priority {rank} is none")))?,
+        max_attempts: row.int(5)?,
+        every: row.opt_int(6)?,
+        created_at: row.time(7)?,
+        state: row.name(8, JobState::parse)?,
+        run_at: row.time(9)?,
+        attempts: row.int(10)?,
+        fence: row.int(11)?,
+        lease_holder: row.opt_uuid(12)?,
+        lease_until: row.opt_time(13)?,
+        progress: row.text(14)?,
+        last_error: row.opt_text(15)?,
+        updated_at: row.time(16)?,
+        finished_at: row.opt_time(17)?,
+    })
 }
 
 pub const EVENT: &str = "tx, ordinal, id, type, subject_id, member_id, data, actor_id, occurred_at, recorded_at";

@@ -34,6 +34,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0003_orders.sqlite.sql"),
         postgres: include_str!("migrations/0003_orders.postgres.sql"),
     },
+    Migration {
+        number: 4,
+        name: "jobs",
+        sqlite: include_str!("migrations/0004_jobs.sqlite.sql"),
+        postgres: include_str!("migrations/0004_jobs.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

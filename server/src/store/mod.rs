@@ -9,6 +9,7 @@
 
 pub mod decode;
 pub mod definitions;
+pub mod job;
 pub mod migrate;
 mod postgres;
 mod projection;
@@ -26,6 +27,7 @@ use scrip_domain::decide::NeedLots;
 use scrip_domain::{Answer, Envelope, State, decide};
 
 pub use definitions::Definitions;
+pub use job::JobsReady;
 pub use postgres::{PostgresStore, PostgresWriter, lane_statements};
 pub use projection::{Folded, Progress, Statistic};
 pub use sqlite::{SqliteStore, SqliteWriter, batch_look_ups};
@@ -203,6 +205,14 @@ impl Store {
         match self {
             Store::Sqlite(store) => &store.traffic,
             Store::Postgres(store) => &store.traffic,
+        }
+    }
+
+    /// Says when a job has become ready on this node, so that its runner need not wait for its next look.
+    pub fn jobs_ready(&self) -> &JobsReady {
+        match self {
+            Store::Sqlite(store) => &store.jobs_ready,
+            Store::Postgres(store) => &store.jobs_ready,
         }
     }
 

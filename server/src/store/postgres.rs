@@ -41,7 +41,7 @@ use super::table::{
 };
 use super::traffic::{Pipeline, Traffic};
 use super::value::{Param, Row};
-use super::{BatchFailure, Definitions, StoreError, StoreOptions, decide_all, decode};
+use super::{BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, decide_all, decode};
 
 /// Guards migrations across nodes; any number will do, as long as it stays the same.
 const MIGRATION_LOCK: i64 = 0x5343_5249_5000;
@@ -54,6 +54,7 @@ pub struct PostgresStore {
     options: StoreOptions,
     pub(super) definitions: Definitions,
     pub(super) traffic: Traffic,
+    pub(super) jobs_ready: JobsReady,
 }
 
 impl PostgresStore {
@@ -88,6 +89,7 @@ impl PostgresStore {
             options: options.clone(),
             definitions: Definitions::default(),
             traffic: Traffic::new("postgres"),
+            jobs_ready: JobsReady::default(),
         };
         store.connect().await?;
         Ok(store)
@@ -192,6 +194,21 @@ impl PostgresStore {
         self.traffic.writes.inc();
         self.traffic.round_trips.inc();
         Ok(client.execute(&statement, &borrowed(parameters)).await?)
+    }
+
+    /// The same for a statement that returns the rows it has written.
+    pub(super) async fn execute_returning<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let client = self.pool.get().await?;
+        let statement = client.prepare_cached(sql).await?;
+        self.traffic.writes.inc();
+        self.traffic.round_trips.inc();
+        let rows = client.query(&statement, &borrowed(parameters)).await?;
+        rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
     /// Rows by two arrays of texts, as one statement.
@@ -598,6 +615,7 @@ enum Lookup {
     /// The rules that hold at the times of a batch.
     Rules,
     NewestRules,
+    LockedJobs,
     /// The batch's place in the event log, and beside it the recorded answers. The last look-up.
     PlaceAndRecords,
     // In a further round trip, when they turn out to be needed.
@@ -607,7 +625,7 @@ enum Lookup {
 }
 
 impl Lookup {
-    const ALL: [Lookup; 18] = [
+    const ALL: [Lookup; 19] = [
         Lookup::Tenants,
         Lookup::ApiKeys,
         Lookup::LockedTemplates,
@@ -622,6 +640,7 @@ impl Lookup {
         Lookup::Originals,
         Lookup::Rules,
         Lookup::NewestRules,
+        Lookup::LockedJobs,
         Lookup::PlaceAndRecords,
         Lookup::AllOpenLots,
         Lookup::Lots,
@@ -689,6 +708,7 @@ impl Lookup {
                 "mkt_points_rule",
                 "r.tenant_id = k.tenant_id ORDER BY r.version DESC LIMIT 1",
             ),
+            Lookup::LockedJobs => found(decode::JOB, ids, "job", &format!("{by_id} FOR UPDATE")),
             Lookup::Definitions => found(
                 "tenant_id, template_id, version, definition",
                 &unnested("k", &[("tenant_id", "uuid"), ("template_id", "uuid"), ("version", "bigint")], 1),
@@ -866,7 +886,7 @@ impl PostgresWriter {
             Some(lane) if !lane.client.is_closed() => lane,
             lane => lane.insert(Lane::open(&self.store).await?),
         };
-        let result = lane.run(&self.store.definitions, batch, self.stripe).await;
+        let result = lane.run(&self.store, batch, self.stripe).await;
         match result {
             Ok(answers) => Ok(answers),
             Err(Interrupted::Refused(error)) => {
@@ -918,9 +938,9 @@ impl<E: Into<StoreError>> From<E> for Interrupted {
 type Rows = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>;
 
 impl Lane {
-    async fn run(&self, known: &Definitions, batch: &[Envelope], stripe: i64) -> Result<Vec<Answer>, Interrupted> {
+    async fn run(&self, store: &PostgresStore, batch: &[Envelope], stripe: i64) -> Result<Vec<Answer>, Interrupted> {
         let keys = Keys::of(batch);
-        let (mut state, place, mut row_places) = self.load(&keys, known).await?;
+        let (mut state, place, mut row_places) = self.load(&keys, &store.definitions).await?;
         let mut answers = Vec::with_capacity(batch.len());
         while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
             let tenant = batch[answers.len()].tenant;
@@ -964,7 +984,12 @@ impl Lane {
             }
         }
         match committed {
-            Ok(()) => Ok(answers),
+            Ok(()) => {
+                if state.enqueues() {
+                    store.jobs_ready.notify();
+                }
+                Ok(answers)
+            }
             Err(error) if is_lost(&error) => Err(at_commit(answers, error)),
             Err(error) => Err(error.into()),
         }
@@ -1020,6 +1045,7 @@ impl Lane {
             (Lookup::Originals, KeyColumns::ids(keys.originals.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::Rules, KeyColumns::rules(&keys.rules)),
             (Lookup::NewestRules, KeyColumns::tenants(&keys.newest_rules)),
+            (Lookup::LockedJobs, KeyColumns::ids(keys.jobs.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::PlaceAndRecords, KeyColumns::records(&keys.idempotency)),
         ];
         let is_asked =
@@ -1081,6 +1107,7 @@ impl Lane {
                         state.load_rules(row.tenant(0)?, effective_from, rules);
                     }
                     Lookup::NewestRules => state.set_newest_rules(row.tenant(0)?, row.int(1)?),
+                    Lookup::LockedJobs => state.load_job(row.tenant(0)?, decode::job(&row)?),
                     Lookup::PlaceAndRecords => {
                         place = Place { xid: row.int(0)?, tx: row.int(1)?, batch: row.int(2)? };
                         if let Some(tenant) = row.opt_uuid(3)? {

@@ -602,6 +602,7 @@ pub fn hot_queries() -> Vec<(String, String)> {
         }
     }
     all.extend(projection::HOT_QUERIES.map(|(name, sql)| named(name, sql.to_owned())));
+    all.extend(super::job::hot_queries());
     let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS);
     all.extend(due.enumerate().map(|(number, sql)| (format!("due {number}"), sql.to_owned())));
     all

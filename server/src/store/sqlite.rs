@@ -26,7 +26,7 @@ use super::migrate::{self, Migration};
 use super::table::{Change, Placement, Table, Type, Verb, changes};
 use super::traffic::Traffic;
 use super::value::{Param, Row};
-use super::{Definitions, StoreError, StoreOptions, decide_all};
+use super::{Definitions, JobsReady, StoreError, StoreOptions, decide_all};
 
 /// 64 MiB of log at the default page size.
 const WAL_BACKSTOP_PAGES: u32 = 16_384;
@@ -45,6 +45,9 @@ pub struct SqliteStore {
     next_reader: AtomicUsize,
     pub(super) definitions: Definitions,
     pub(super) traffic: Traffic,
+    pub(super) jobs_ready: JobsReady,
+    /// Writes what is no batch: opened when first needed.
+    aside: Mutex<Option<Connection>>,
 }
 
 impl SqliteStore {
@@ -72,6 +75,8 @@ impl SqliteStore {
             next_reader: AtomicUsize::new(0),
             definitions: Definitions::default(),
             traffic: Traffic::new("sqlite"),
+            jobs_ready: JobsReady::default(),
+            aside: Mutex::new(None),
         })
     }
 
@@ -138,11 +143,38 @@ impl SqliteStore {
             .unwrap_or_else(|| self.readers[first % count].lock())
     }
 
-    /// Writes one statement outside any batch: definitions that no command touches.
+    /// Works on the connection for what is written outside any batch.
+    fn aside<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut place = self.aside.lock();
+        let connection = match &mut *place {
+            Some(connection) => connection,
+            none => none.insert(open_writer(&self.path)?),
+        };
+        let result = work(connection);
+        if matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
+            *place = None;
+        }
+        result
+    }
+
+    /// Writes one statement outside any batch: what no command touches.
     pub(super) fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
-        let connection = open_writer(&self.path)?;
         self.traffic.writes.inc();
-        Ok(connection.execute(&numbered(sql), rusqlite::params_from_iter(parameters.iter()))? as u64)
+        self.aside(|connection| {
+            let mut statement = connection.prepare_cached(&numbered(sql))?;
+            Ok(statement.execute(rusqlite::params_from_iter(parameters.iter()))? as u64)
+        })
+    }
+
+    /// The same for a statement that returns the rows it has written.
+    pub(super) fn execute_returning<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.traffic.writes.inc();
+        self.aside(|connection| query(connection, sql, parameters, decode))
     }
 
     /// Writes the changes in one transaction if `guard` writes a row, and nothing otherwise; whether it did.
@@ -378,6 +410,9 @@ fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> 
         session.write(&change)?;
     }
     transaction.commit()?;
+    if state.enqueues() {
+        store.jobs_ready.notify();
+    }
     Ok(answers)
 }
 
@@ -398,6 +433,7 @@ struct LookUps {
     lot: String,
     rules: String,
     newest_rules: String,
+    job: String,
     idempotency: String,
 }
 
@@ -435,12 +471,13 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         ),
         newest_rules: "SELECT version FROM mkt_points_rule WHERE tenant_id = ?1 ORDER BY version DESC LIMIT 1"
             .to_owned(),
+        job: by_id(decode::JOB, "job"),
         idempotency: "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = ?1 AND key = ?2".to_owned(),
     }
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 16] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 17] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
@@ -458,6 +495,7 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 16] {
         ("lot", &texts.lot),
         ("rules", &texts.rules),
         ("newest_rules", &texts.newest_rules),
+        ("job", &texts.job),
         ("idempotency", &texts.idempotency),
     ]
 }
@@ -543,6 +581,11 @@ fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State
     for tenant in &keys.newest_rules {
         for version in session.query(&texts.newest_rules, &[(*tenant).into()], |row| row.int(0))? {
             state.set_newest_rules(*tenant, version);
+        }
+    }
+    for (tenant, id) in &keys.jobs {
+        for job in session.query(&texts.job, &[(*tenant).into(), id.0.into()], decode::job)? {
+            state.load_job(*tenant, job);
         }
     }
     for (tenant, key) in &keys.idempotency {

@@ -3,6 +3,7 @@
 
 use scrip_domain::coupon::{Coupon, Template};
 use scrip_domain::event::Event;
+use scrip_domain::job::Job;
 use scrip_domain::points::{Account, Hold, Lot, Transaction};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, Writes};
@@ -426,6 +427,57 @@ fn rules(tenant: TenantId, row: &RulesVersion) -> Vec<Param<'_>> {
     vec![tenant.into(), row.rules.version.into(), row.effective_from.into(), json(&*row.rules), row.created_at.into()]
 }
 
+pub(super) static JOB: Table = table(
+    "job",
+    2,
+    9,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("kind", Text),
+        ("pool", Text),
+        ("payload", Text),
+        ("priority", Int),
+        ("max_attempts", Int),
+        ("every", Int),
+        ("created_at", Int),
+        ("state", Text),
+        ("run_at", Int),
+        ("attempts", Int),
+        ("fence", Int),
+        ("lease_holder", Uuid),
+        ("lease_until", Int),
+        ("progress", Text),
+        ("last_error", Text),
+        ("updated_at", Int),
+        ("finished_at", Int),
+    ],
+);
+
+pub(super) fn job(tenant: TenantId, row: &Job) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        row.kind.as_str().into(),
+        row.kind.pool().as_str().into(),
+        row.payload.as_str().into(),
+        row.priority.rank().into(),
+        row.max_attempts.into(),
+        row.every.into(),
+        row.created_at.into(),
+        row.state.as_str().into(),
+        row.run_at.into(),
+        row.attempts.into(),
+        row.fence.into(),
+        row.lease_holder.into(),
+        row.lease_until.into(),
+        row.progress.as_str().into(),
+        row.last_error.as_deref().into(),
+        row.updated_at.into(),
+        row.finished_at.into(),
+    ]
+}
+
 pub static EVENT: Table = log(
     "event",
     3,
@@ -480,7 +532,7 @@ fn idempotency<'a>(
 }
 
 /// Every table, for stores that prepare their statements once.
-pub static TABLES: [&Table; 14] = [
+pub static TABLES: [&Table; 15] = [
     &TENANT,
     &API_KEY,
     &TEMPLATE,
@@ -493,6 +545,7 @@ pub static TABLES: [&Table; 14] = [
     &HOLD,
     &REVERSAL,
     &RULES,
+    &JOB,
     &EVENT,
     &IDEMPOTENCY,
 ];
@@ -537,6 +590,8 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&HOLD, Verb::Update, w.hold_updates.iter().map(|(id, row)| hold(*id, row)).collect());
     add(&REVERSAL, Verb::Insert, w.reversed.iter().map(reversal).collect());
     add(&RULES, Verb::Insert, w.rules_inserts.iter().map(|(id, row)| rules(*id, row)).collect());
+    add(&JOB, Verb::Insert, w.job_inserts.iter().map(|(id, row)| job(*id, row)).collect());
+    add(&JOB, Verb::Update, w.job_updates.iter().map(|(id, row)| job(*id, row)).collect());
     let events = w.event_inserts.iter().zip(first_ordinal..);
     add(&EVENT, Verb::Insert, events.map(|((id, row), ordinal)| event(*id, tx, ordinal, row)).collect());
     add(&IDEMPOTENCY, Verb::Insert, w.idempotency_inserts.iter().map(|row| idempotency(row, now)).collect());

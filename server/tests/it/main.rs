@@ -6,6 +6,7 @@ mod doctor;
 mod faults;
 mod harness;
 mod http;
+mod jobs;
 mod kill;
 mod model;
 mod plans;

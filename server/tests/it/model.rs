@@ -89,6 +89,10 @@ async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, Store
         for version in store.list_rules(tenant, None, i64::MAX).await? {
             all.rules(tenant, version.effective_from, &version.rules);
         }
+        let sql = format!("SELECT {} FROM job WHERE tenant_id = $1", decode::JOB);
+        for job in store.stream(&sql, &own, decode::job).await? {
+            all.job(tenant, &job);
+        }
         let sql = "SELECT transaction_id, reversed FROM mkt_points_reversal WHERE tenant_id = $1";
         let reversal = |row: &Row| Ok((scrip_domain::TransactionId(row.uuid(0)?), row.int(1)?));
         for (id, reversed) in store.stream(sql, &own, reversal).await? {

@@ -22,7 +22,7 @@ const NAMED: [&str; 11] = [
 ];
 
 /// Fills the tables: `{n}` numbers the rows, `{id}` makes an id of 16 bytes from it, `{t}` one of four tenants.
-const FILL: [&str; 14] = [
+const FILL: [&str; 15] = [
     "INSERT INTO mkt_coupon_template SELECT {t}, {id}, 1, {n} >= 0, 'AMOUNT_OFF', NULL, NULL, NULL, NULL, 0, 0, 0 {from}",
     "INSERT INTO mkt_coupon_template_use SELECT {t}, {id}, 0, 1 {from}",
     "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",
@@ -38,6 +38,7 @@ const FILL: [&str; 14] = [
     "INSERT INTO board_score SELECT {t}, 'b-' || ({n} / 20000), 'm-' || {n}, {n} {from}",
     "INSERT INTO board_bucket SELECT {t}, 'b-' || ({n} / 20000), {n}, 1 {from}",
     "INSERT INTO projection SELECT {id}, 1, 0, 0 {from}",
+    "INSERT INTO job SELECT {t}, {id}, 'POINTS_GRANT', 'SHORT', '{}', 1, 3, NULL, 0, 'DONE', {n}, 1, 1, NULL, NULL, '{}', NULL, 0, {n} {from}",
     "INSERT INTO event SELECT {t}, {n}, 0, {id}, 'coupon.claimed', {id}, NULL, '{}', NULL, 0, 0 {from}",
 ];
 
@@ -74,7 +75,8 @@ async fn sqlite_serves_every_hot_query_and_batch_look_up_from_an_index() {
             statement.query_map(rusqlite::params_from_iter(nothing), |row| row.get::<_, String>(3)).expect("a plan");
         for step in rows.map(|row| row.expect("a step")) {
             // A sub-select's few rows are scanned, or the one row without a table; a table must be searched.
-            let few = ["SCAN s", "SCAN l", "SCAN CONSTANT ROW"];
+            // What a statement has just picked to change is few as well.
+            let few = ["SCAN s", "SCAN l", "SCAN CONSTANT ROW", "SCAN due", "SCAN gone", "SCAN held"];
             if step.starts_with("SCAN") && !few.iter().any(|start| step.starts_with(start)) {
                 scans.push(format!("{name}: {step}"));
             }

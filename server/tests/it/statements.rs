@@ -61,6 +61,8 @@ impl Server {
         let mut settings = Settings::load(None).expect("the defaults");
         settings.store.url = address_of(&fixture.url);
         settings.engine.lanes = 1;
+        // What the background asks would be counted as well.
+        settings.jobs.concurrency = 0;
         let app = App::start(&settings, Some(PLATFORM_KEY)).await.expect("the server starts");
         let router = scrip_server::http::router(app.state());
         Server { app, router }

@@ -1,8 +1,13 @@
 //! `verify` must find what is wrong: whole tables spoilt (here) and single rows ([`crate::verify_rows`]), in a store whose own
 //! constraints have been taken down. Each corruption is undone before the next one.
 
+use scrip_domain::command::Movement;
+use scrip_domain::job::{JobPool, JobTicket};
+use scrip_domain::points::{MAX_POINTS, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope};
 use scrip_domain::{Answer, Command, Envelope, KeyId, OrderId, Outcome, TenantId, Timestamp};
+use scrip_server::engine::EngineOptions;
+use scrip_server::store::job::JobEnd;
 use scrip_server::store::{StoreUrl, Writer};
 use scrip_server::verify::{CheckResult, VerifyReport, verify};
 
@@ -197,7 +202,7 @@ impl Patient {
 }
 
 /// What is spoilt; longer names before those they begin with.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "api_key",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
@@ -210,6 +215,7 @@ const TABLES: [&str; 13] = [
     "mkt_points_reversal",
     "mkt_points_rule",
     "idempotency",
+    "job",
     "event",
 ];
 
@@ -232,13 +238,14 @@ async fn history(kind: Kind) -> Fixture {
         }
     }
     finish(&mut writer, tenant.expect("some commands")).await;
+    jobs(&fixture, tenant.expect("some commands")).await;
     let report = verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
     let broken: Vec<&CheckResult> = report.checks.iter().filter(|check| !check.is_clean()).collect();
     assert!(broken.is_empty(), "{kind:?}: {broken:?}");
     fixture
 }
 
-/// What the random history may not leave: a key, a coupon that is used and one that is locked.
+/// What the random history may not leave: a key, a coupon that is used, one that is locked and one that was returned.
 async fn finish(writer: &mut Writer, tenant: TenantId) {
     let key = ApiKey {
         id: KeyId(uuid::Uuid::now_v7()),
@@ -251,19 +258,45 @@ async fn finish(writer: &mut Writer, tenant: TenantId) {
         created_at: Timestamp(0),
     };
     run(writer, tenant, Command::CreateApiKey { key, secret_digest: [7; 32] }).await;
-    let create = Command::CreateTemplate { definition: Box::new(definition()), total_stock: Some(2) };
+    let create = Command::CreateTemplate { definition: Box::new(definition()), total_stock: Some(3) };
     let Outcome::Template(template) = run(writer, tenant, create).await else { unreachable!("a template is made") };
     let order: OrderId = "a-\"quoted\"-order".parse().expect("an order");
-    for name in ["m-1", "m-2"] {
+    for name in ["m-1", "m-2", "m-3"] {
         let claim = Command::Claim { template_id: template.id, member_id: member(name), member_level: None };
         let Outcome::Coupon(coupon) = run(writer, tenant, claim).await else { unreachable!("a coupon is claimed") };
         let (coupon_id, order_id) = (coupon.id, order.clone());
         run(writer, tenant, Command::LockCoupon { coupon_id, order_id, expires_at: None }).await;
-        if name == "m-1" {
+        if name != "m-2" {
             let (order_id, discount_amount) = (order.clone(), Some(500));
             run(writer, tenant, Command::UseCoupon { coupon_id, order_id, discount_amount }).await;
         }
+        if name == "m-3" {
+            let (order_id, template_id) = (order.clone(), template.id);
+            run(writer, tenant, Command::ReturnCoupon { coupon_id, template_id, order_id }).await;
+        }
     }
+}
+
+/// A job in each state that a runner gives.
+async fn jobs(fixture: &Fixture, tenant: TenantId) {
+    let engine = fixture.engine(EngineOptions::default()).await;
+    let movement = |points| Movement { points, kind: TransactionType::EarnTask, reference: None, remark: None };
+    for points in [5, MAX_POINTS, 7] {
+        let command = Command::EnqueueGrant { member_id: member("m-1"), movement: movement(points), expires_at: None };
+        engine.submit(envelope(tenant, command)).await.expect("an answer");
+    }
+    let store = &fixture.store;
+    let (now, holder) = (scrip_server::clock::now(), uuid::Uuid::now_v7());
+    let until = Timestamp(now.0 + 1_000_000_000);
+    let claimed = store.claim_jobs(JobPool::Short, holder, now, until, i64::MAX).await.expect("jobs");
+    let mut own: Vec<_> = claimed.into_iter().filter(|claimed| claimed.tenant == tenant).collect();
+    own.sort_by_key(|claimed| claimed.job.created_at);
+    let [done, dead, _running] = own.split_off(own.len() - 3).try_into().expect("three jobs");
+    let ticket = JobTicket { job_id: done.job.id, fence: done.job.fence };
+    let grant = Command::Grant { member_id: member("m-1"), movement: movement(5), expires_at: None };
+    let answer = engine.submit(envelope(tenant, Command::Work { ticket, command: Box::new(grant) })).await;
+    assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{answer:?}");
+    assert!(store.end_job(&dead, &JobEnd::Dead("too often".into()), now).await.expect("an end"));
 }
 
 async fn run(writer: &mut Writer, tenant: TenantId, command: Command) -> Outcome {

@@ -35,6 +35,7 @@ const TEMPLATE: &str = "mkt_coupon_template";
 const VERSION: &str = "mkt_coupon_template_version";
 const USES: &str = "mkt_coupon_template_use";
 const COUPON: &str = "mkt_user_coupon";
+const JOB: &str = "job";
 const EVENT: &str = "event";
 const ANY: &str = "1 = 1";
 const MEMBER: (&str, &str) = ("", "member_id");
@@ -43,6 +44,7 @@ const OWN_LINE: (&str, &str) = ("ptx_", "id");
 const OWN_HOLD: (&str, &str) = ("hold_", "id");
 const OWN_TEMPLATE: (&str, &str) = ("tpl_", "id");
 const OWN_COUPON: (&str, &str) = ("cpn_", "id");
+const OWN_JOB: (&str, &str) = ("job_", "id");
 const OWN_EVENT: (&str, &str) = ("evt_", "id");
 /// The line that made a lot.
 const MADE_BY: (&str, &str) = ("ptx_", "transaction_id");
@@ -241,6 +243,16 @@ const CORRUPTIONS: &[Corruption] = &[
         "SET outcome = replace(outcome, '\"i\":\"ptx_0', '\"i\":\"ptx_f')",
         ("", "key"),
     ),
+    row("J1", JOB, "state = 'RUNNING'", "SET lease_holder = NULL", OWN_JOB),
+    row("J2", JOB, "state = 'DONE'", "SET finished_at = NULL", OWN_JOB),
+    row("J2", JOB, "state = 'DEAD'", "SET last_error = NULL", OWN_JOB),
+    row("J3", JOB, "state = 'DONE'", "SET every = 1", OWN_JOB),
+    row("J3", JOB, "state = 'DONE'", "SET tenant_id = id", OWN_JOB),
+    row("J4", JOB, "state = 'DONE'", "SET attempts = 4, fence = 4", OWN_JOB),
+    row("J4", JOB, "state = 'DONE'", "SET fence = 0", OWN_JOB),
+    row("J5", JOB, ANY, "SET pool = 'LONG'", OWN_JOB),
+    row("J6", JOB, "state = 'DONE'", "SET progress = '{}'", OWN_JOB),
+    row("J7", JOB, ANY, "SET payload = '{}'", OWN_JOB),
     row("X6", "api_key", ANY, "SET scope = 'MEMBER'", ("key_", "id")),
 ];
 

@@ -2,7 +2,7 @@
 //! [`Reading`] is a check of text that only this program can judge.
 //!
 //! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, C coupons and templates,
-//! R rules, E events.
+//! R rules, E events, J jobs.
 //!
 //! Joins are written for both planners. Inner joins are `CROSS JOIN ... WHERE`: to PostgreSQL that is the same, while SQLite
 //! then keeps the order, which it would otherwise turn round to walk all of a tenant's rows for each row. A join that concerns
@@ -13,6 +13,7 @@ mod accounts;
 mod coupons;
 mod events;
 mod holds;
+mod jobs;
 mod ledger;
 mod lots;
 mod outcomes;
@@ -110,11 +111,12 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
     all.extend(coupons::groups(dialect));
     all.extend(rules::groups(dialect));
     all.extend(events::groups(dialect));
+    all.push(jobs::group(dialect));
     Ok(all)
 }
 
 pub fn readings(dialect: Dialect) -> Vec<Reading> {
-    vec![outcomes::reading(dialect), templates::reading(dialect), rules::reading()]
+    vec![outcomes::reading(dialect), templates::reading(dialect), rules::reading(), jobs::reading(dialect)]
 }
 
 fn check(id: &'static str, title: &'static str, broken: impl Into<String>, detail: impl Into<String>) -> Check {

@@ -60,8 +60,11 @@ pub fn reading(dialect: Dialect) -> Reading {
                 Ok(outcome) => outcome,
                 Err(error) => return Ok(Some(format!("the recorded outcome cannot be read: {error}"))),
             };
-            let names_nothing =
-                matches!(outcome, Outcome::Rules(_) | Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_));
+            // A job is deleted after its time, perhaps before the outcome.
+            let names_nothing = matches!(
+                outcome,
+                Outcome::Rules(_) | Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_) | Outcome::Job(_)
+            );
             let is_found = names_nothing || row.bool(3)?;
             Ok((!is_found).then(|| "what the recorded outcome names does not exist".to_owned()))
         },

@@ -5,7 +5,7 @@ use crate::store::StoreError;
 use crate::store::migrate::MIGRATIONS;
 
 /// The tables whose rows are verified.
-pub const TABLES: [&str; 14] = [
+pub const TABLES: [&str; 15] = [
     "tenant",
     "api_key",
     "mkt_coupon_template",
@@ -18,12 +18,13 @@ pub const TABLES: [&str; 14] = [
     "mkt_points_hold",
     "mkt_points_reversal",
     "mkt_points_rule",
+    "job",
     "event",
     "idempotency",
 ];
 
 /// The indexes that hot queries and uniqueness rest on.
-const INDEXES: [&str; 20] = [
+const INDEXES: [&str; 24] = [
     "uq_api_key_secret",
     "idx_template_tenant_status",
     "idx_template_tenant_type",
@@ -44,6 +45,10 @@ const INDEXES: [&str; 20] = [
     "idx_points_hold_expire",
     "idx_points_rule_date",
     "idx_idempotency_created",
+    "idx_job_due",
+    "idx_job_lease",
+    "idx_job_state",
+    "idx_job_finished",
 ];
 
 pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
@@ -85,8 +90,8 @@ fn soundness(dialect: Dialect) -> Group {
 }
 
 fn tenants() -> Group {
-    // An outcome may belong to no tenant; what an event tells of has a check of its own.
-    let tables = TABLES.iter().filter(|table| !matches!(**table, "tenant" | "idempotency" | "event"));
+    // An outcome may belong to no tenant; events and jobs have checks of their own.
+    let tables = TABLES.iter().filter(|table| !matches!(**table, "tenant" | "idempotency" | "event" | "job"));
     let owners: Vec<String> =
         tables.map(|table| format!("SELECT DISTINCT tenant_id, '{table}' AS name FROM {table}")).collect();
     let rows = format!("({}) r LEFT JOIN tenant t ON t.tenant_id = r.tenant_id", owners.join(" UNION ALL "));
@@ -142,7 +147,7 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// PostgreSQL's names: a constraint without one of its own is called after its table and column.
-const CONSTRAINTS: [&str; 14] = [
+const CONSTRAINTS: [&str; 15] = [
     "tenant_pkey tenant_refund_grace_days_check",
     "api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
     "platform_key_pkey platform_key_id_check",
@@ -165,5 +170,7 @@ const CONSTRAINTS: [&str; 14] = [
      mkt_points_hold_released_check mkt_points_hold_status_check",
     "mkt_points_reversal_pkey ck_reversal_bound",
     "mkt_points_rule_pkey mkt_points_rule_version_check mkt_points_rule_tenant_id_fkey",
+    "job_pkey ck_job_fence ck_job_lease ck_job_finished job_pool_check job_priority_check job_max_attempts_check \
+     job_every_check job_state_check job_attempts_check lease_pkey lease_token_check",
     "event_pkey idempotency_pkey schema_migration_pkey",
 ];

@@ -67,6 +67,13 @@ async fn check(kind: Kind) {
     let reversals = format!("/v1/points-transactions/{}/reversals", text(&granted, "id"));
     twice(&mut client, &reversals, json!({ "points": 1 })).await;
     twice(&mut client, "/v1/expirations", json!({ "limit": 10 })).await;
+    let job = twice(&mut client, "/v1/members/m-2/points/grants", json!({ "points": 9, "mode": "async" })).await;
+    assert_eq!(job.status, 202);
+    let job = format!("/v1/jobs/{}", text(&job.value(), "id"));
+    assert_eq!(client.get(&job).await.json(200)["kind"], "POINTS_GRANT");
+    for step in ["cancel", "retry"] {
+        twice(&mut client, &format!("{job}/{step}"), json!({})).await;
+    }
     let balance = client.get(points).await.json(200);
     assert_eq!((&balance["available"], &balance["used"]), (&json!(84), &json!(15)), "each step counted once");
 

@@ -3,8 +3,8 @@
 use axum::body::Bytes;
 use serde_json::{Value, json};
 
-use super::{Client, JSON, Server, Shop, start, template, text};
-use crate::harness::{KINDS, Kind};
+use super::{Client, JSON, Server, Shop, template, text};
+use crate::harness::{Fixture, KINDS, Kind};
 
 /// Ids of real objects of one tenant, by the name of the path parameter that takes them.
 async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
@@ -15,11 +15,14 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
         client.post(&format!("/v1/coupon-templates/{id}/claims"), json!({ "member_id": "m-1" })).await.json(201);
     let grant = client.post("/v1/members/m-1/points/grants", json!({ "points": 100 })).await.json(201);
     let hold = client.post("/v1/members/m-1/points/holds", json!({ "points": 10 })).await.json(201);
+    let later = json!({ "points": 10, "mode": "async" });
+    let job = client.post("/v1/members/m-1/points/grants", later).await.json(202);
     vec![
         ("template_id", id),
         ("coupon_id", text(&coupon, "id").to_owned()),
         ("transaction_id", text(&grant, "id").to_owned()),
         ("hold_id", text(&hold, "id").to_owned()),
+        ("job_id", text(&job, "id").to_owned()),
         ("member_id", "m-1".to_owned()),
         ("tenant_id", shop.id.clone()),
         ("key_id", format!("key_{}", "0".repeat(32))),
@@ -61,7 +64,9 @@ async fn ask(client: &mut Client, method: &str, path: &str, template: &str) -> (
 }
 
 async fn check(kind: Kind) {
-    let (_fixture, server) = start(kind).await;
+    let fixture = Fixture::new(kind).await;
+    // What is asked for later stays undone, so that nothing changes by itself.
+    let server = Server::with(&fixture.url, |settings| settings.jobs.concurrency = 0).await;
     let (own, stranger) = (server.shop().await, server.shop().await);
     let objects = objects(&server, &own).await;
     let mut nobody = server.client("").await;

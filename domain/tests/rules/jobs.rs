@@ -1,0 +1,127 @@
+//! What a job may do to its row, and that its work counts once.
+
+use scrip_domain::command::Movement;
+use scrip_domain::event::EventKind;
+use scrip_domain::job::{Job, JobKind, JobState, JobTicket, PointsGrant};
+use scrip_domain::points::TransactionType;
+use scrip_domain::{Answer, Command, Envelope, IdSeed, JobId, MemberId, Outcome, Rejection, TenantId, Timestamp};
+use uuid::Uuid;
+
+use crate::harness::Harness;
+
+const TENANT: TenantId = TenantId(Uuid::from_u128(1));
+const NOW: Timestamp = Timestamp(1_000_000_000);
+
+fn ask(harness: &mut Harness, seed: u128, command: Command) -> Answer {
+    let seed = IdSeed { unix_ms: 1_000, random: seed };
+    let envelope = Envelope { tenant: TENANT, actor: None, command, idempotency: None, at: NOW, now: NOW, seed };
+    harness.execute(&[envelope]).remove(0)
+}
+
+fn alice() -> MemberId {
+    "alice".parse().expect("a member")
+}
+
+fn movement(points: i64) -> Movement {
+    Movement { points, kind: TransactionType::EarnTask, reference: None, remark: None }
+}
+
+fn enqueued(harness: &mut Harness) -> Job {
+    let command = Command::EnqueueGrant { member_id: alice(), movement: movement(5), expires_at: None };
+    match ask(harness, 1, command) {
+        Answer::Accepted { outcome: Outcome::Job(job), .. } => *job,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Claims the job as a store does.
+fn claim(harness: &mut Harness, id: JobId) -> JobTicket {
+    let job = harness.rows.jobs.get_mut(&(TENANT, id)).expect("the job");
+    job.state = JobState::Running;
+    job.attempts += 1;
+    job.fence += 1;
+    job.lease_holder = Some(Uuid::from_u128(9));
+    job.lease_until = Some(Timestamp(NOW.0 + 1));
+    JobTicket { job_id: id, fence: job.fence }
+}
+
+fn work(ticket: JobTicket, points: i64) -> Command {
+    let command = Command::Debit {
+        member_id: alice(),
+        movement: Movement { kind: TransactionType::UseOrder, ..movement(points) },
+    };
+    let grant = Command::Grant { member_id: alice(), movement: movement(points), expires_at: None };
+    Command::Work { ticket, command: Box::new(if points > 100 { command } else { grant }) }
+}
+
+fn row(harness: &Harness, id: JobId) -> &Job {
+    &harness.rows.jobs[&(TENANT, id)]
+}
+
+#[test]
+fn a_grant_that_was_asked_for_is_a_job_that_says_what_to_do() {
+    let mut harness = Harness::default();
+    let job = enqueued(&mut harness);
+    assert_eq!((job.kind, job.state, job.max_attempts), (JobKind::PointsGrant, JobState::Queued, 3));
+    let grant: PointsGrant = serde_json::from_str(&job.payload).expect("a payload");
+    assert_eq!((grant.member_id, grant.movement), (alice(), movement(5)));
+    assert!(harness.rows.events.is_empty(), "nothing was granted yet");
+    let late = Command::EnqueueGrant { member_id: alice(), movement: movement(5), expires_at: Some(NOW) };
+    assert_eq!(ask(&mut harness, 2, late), Answer::Refused(Rejection::DeadlinePassed { field: "expires_at" }));
+}
+
+#[test]
+fn the_work_of_a_job_counts_once_and_ends_it() {
+    let mut harness = Harness::default();
+    let id = enqueued(&mut harness).id;
+    let stale = claim(&mut harness, id);
+    let ticket = claim(&mut harness, id);
+    assert_eq!(ask(&mut harness, 3, work(stale, 5)), Answer::Refused(Rejection::JobLeaseLost));
+    let Answer::Accepted { outcome: Outcome::Transaction(granted), .. } = ask(&mut harness, 4, work(ticket, 5)) else {
+        panic!("the grant is made")
+    };
+    let done = row(&harness, id);
+    assert_eq!((done.state, done.lease_holder, done.finished_at), (JobState::Done, None, Some(NOW)));
+    assert_eq!(done.progress, format!("{{\"transaction_id\":\"{}\"}}", granted.id));
+    assert_eq!(ask(&mut harness, 5, work(ticket, 5)), Answer::Refused(Rejection::JobLeaseLost));
+    let grants = harness.rows.events.iter().filter(|(_, event)| event.kind == EventKind::PointsGranted).count();
+    assert_eq!(grants, 1);
+    harness.check_all();
+}
+
+#[test]
+fn refused_work_leaves_a_dead_job_with_its_reason() {
+    let mut harness = Harness::default();
+    let id = enqueued(&mut harness).id;
+    let ticket = claim(&mut harness, id);
+    let refused = ask(&mut harness, 6, work(ticket, 500));
+    assert!(matches!(refused, Answer::Refused(Rejection::PointsInsufficient { .. })), "{refused:?}");
+    let dead = row(&harness, id);
+    assert_eq!((dead.state, dead.last_error.as_deref()), (JobState::Dead, Some("POINTS_INSUFFICIENT")));
+    // An operator gives it its attempts anew.
+    ask(&mut harness, 7, Command::RetryJob(id));
+    let queued = row(&harness, id);
+    assert_eq!((queued.state, queued.attempts, queued.finished_at), (JobState::Queued, 0, None));
+    let ticket = claim(&mut harness, id);
+    assert!(matches!(ask(&mut harness, 8, work(ticket, 5)), Answer::Accepted { .. }));
+}
+
+#[test]
+fn a_cancelled_job_does_nothing_more_until_it_is_retried() {
+    let mut harness = Harness::default();
+    let id = enqueued(&mut harness).id;
+    let ticket = claim(&mut harness, id);
+    ask(&mut harness, 9, Command::CancelJob(id));
+    assert_eq!(row(&harness, id).state, JobState::Cancelled);
+    assert_eq!(ask(&mut harness, 10, work(ticket, 5)), Answer::Refused(Rejection::JobLeaseLost));
+    ask(&mut harness, 11, Command::RetryJob(id));
+    let ticket = claim(&mut harness, id);
+    ask(&mut harness, 12, work(ticket, 5));
+    // What is done stays done.
+    for command in [Command::CancelJob(id), Command::RetryJob(id)] {
+        ask(&mut harness, 13, command);
+        assert_eq!(row(&harness, id).state, JobState::Done);
+    }
+    let nobody = JobId(Uuid::from_u128(77));
+    assert_eq!(ask(&mut harness, 14, Command::CancelJob(nobody)), Answer::Refused(Rejection::JobNotFound));
+}
