@@ -1,7 +1,7 @@
 # Everything a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test restart-test model-test deploy-test openapi clean deps
+.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test restart-test model-test deploy-test api-fuzz openapi clean deps
 
 LISTEN ?= 127.0.0.1:8080
 STORE ?= sqlite:data/scrip.db
@@ -23,6 +23,7 @@ test: deps ## Run every test, on SQLite and on a real PostgreSQL, and a slice of
 	cargo test --workspace
 	cargo build --bin scrip
 	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/deploy-test.sh
+	SCRIP_BIN=$(CURDIR)/target/debug/scrip SCRIP_FUZZ_EXAMPLES=3 scripts/api-fuzz.sh
 	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/journey-slice.sh
 
 check: ## Formatter and clippy; warnings are errors
@@ -59,6 +60,10 @@ model-test: deps ## A million random commands against the reference model on eac
 deploy-test: deps ## Alert rules by promtool; every query of the dashboard on a live Prometheus
 	cargo build --bin scrip
 	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/deploy-test.sh
+
+api-fuzz: deps ## Generated requests for every operation of the API: no server error, every answer as described (CI: a short form)
+	cargo build --release --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/release/scrip SCRIP_FUZZ_EXAMPLES=500 scripts/api-fuzz.sh
 
 openapi: ## Write openapi.json from the code
 	cargo run --quiet --bin scrip -- openapi > openapi.json

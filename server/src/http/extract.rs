@@ -57,8 +57,8 @@ impl<T: Checked> FromRequest<AppState> for Input<T> {
         let bytes = read_body(&parts.headers, body, app.limits.max_body_bytes).await?;
         let idempotency = idempotency::of_request(&parts, &bytes)?;
         let now = clock::now();
-        // A command without options needs no body.
-        let bytes = if bytes.is_empty() { b"{}" } else { bytes.as_ref() };
+        // A command without options needs no body; some clients write that as null.
+        let bytes = if bytes.is_empty() || bytes.trim_ascii() == b"null" { b"{}" } else { bytes.as_ref() };
         Ok(Input { value: parse::<T>(bytes, now)?, idempotency, now })
     }
 }
