@@ -4,12 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::coupon::{Definition, TemplatePatch};
 use crate::decide::Sweep;
-use crate::id::{CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId};
+use crate::id::{
+    CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId, WebhookId,
+};
 use crate::job::JobTicket;
 use crate::points::TransactionType;
 use crate::pricing::Rules;
 use crate::tenant::{ApiKey, Tenant};
 use crate::time::Timestamp;
+use crate::webhook::{NewWebhook, WebhookChange};
 
 /// Points moved by a grant, a debit or a hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +120,11 @@ pub enum Command {
         expected_version: i64,
         rules: Box<Rules>,
         effective_from: Option<Timestamp>,
+    },
+    CreateWebhook(Box<NewWebhook>),
+    ChangeWebhook {
+        webhook_id: WebhookId,
+        change: Box<WebhookChange>,
     },
     /// Records what a sweep has done under the key it was asked with.
     RecordSweep(Sweep),

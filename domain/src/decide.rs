@@ -15,6 +15,7 @@ use crate::rejection::Rejection;
 use crate::rules::{self, RulesVersion};
 use crate::state::State;
 use crate::tenant::{ApiKey, Tenant};
+use crate::webhook::{self, Webhook};
 
 /// What an accepted command gives. Recorded as JSON under its idempotency key, from which the answer is rendered again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,7 @@ pub enum Outcome {
     ApiKey(Box<ApiKey>),
     Template(Box<Template>),
     Rules(Box<RulesVersion>),
+    Webhook(Box<Webhook>),
     Deleted,
     Coupon(Box<Coupon>),
     Transaction(Box<Transaction>),
@@ -212,6 +214,10 @@ fn apply_command(
         }
         Command::SetRules { expected_version, rules, effective_from } => {
             Ok(rules::set(state, envelope, ids, *expected_version, rules, *effective_from)?)
+        }
+        Command::CreateWebhook(new) => Ok(webhook::create(state, envelope, ids, new)?),
+        Command::ChangeWebhook { webhook_id, change } => {
+            Ok(webhook::change(state, envelope, ids, *webhook_id, change)?)
         }
         Command::RecordSweep(sweep) => Ok(Outcome::Swept(*sweep)),
         Command::EnqueueGrant { member_id, movement, expires_at } => {

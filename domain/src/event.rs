@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, TemplateId, TenantId, TransactionId};
+use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, TemplateId, TenantId, TransactionId, WebhookId};
 use crate::time::Timestamp;
 
 macro_rules! event_kinds {
@@ -51,6 +51,12 @@ event_kinds! {
     PointsExpired = "points.expired", TransactionId;
     PointsDebtSettled = "points.debt_settled", TransactionId;
     RulesChanged = "points_rules.changed", TenantId;
+    WebhookCreated = "webhook.created", WebhookId;
+    WebhookUpdated = "webhook.updated", WebhookId;
+    WebhookEnabled = "webhook.enabled", WebhookId;
+    WebhookDisabled = "webhook.disabled", WebhookId;
+    WebhookSecretRotated = "webhook.secret_rotated", WebhookId;
+    WebhookDeleted = "webhook.deleted", WebhookId;
 }
 
 impl EventKind {

@@ -86,6 +86,7 @@ id_type!(TransactionId, "ptx_", "a points transaction");
 id_type!(LotId, "lot_", "a points lot");
 id_type!(EventId, "evt_", "an event");
 id_type!(JobId, "job_", "a job");
+id_type!(WebhookId, "whk_", "a webhook");
 
 /// The longest member or order id, in bytes.
 pub const MAX_CALLER_ID_BYTES: usize = 64;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{Command, Envelope};
-use crate::id::{CouponId, HoldId, JobId, KeyId, MemberId, TemplateId, TenantId, TransactionId};
+use crate::id::{CouponId, HoldId, JobId, KeyId, MemberId, TemplateId, TenantId, TransactionId, WebhookId};
 use crate::time::Timestamp;
 
 /// The keys of a batch, each set sorted: every store locks in this order, so that batches cannot deadlock.
@@ -33,6 +33,7 @@ pub struct Keys {
     pub newest_rules: BTreeSet<TenantId>,
     /// To lock.
     pub jobs: BTreeSet<(TenantId, JobId)>,
+    pub webhooks: BTreeSet<(TenantId, WebhookId)>,
     pub idempotency: BTreeSet<(TenantId, [u8; 16])>,
     /// The latest time any command of the batch takes effect: holds due by then must be loaded.
     pub latest: Option<Timestamp>,
@@ -73,6 +74,12 @@ impl Keys {
             }
             Command::CreateApiKey { key, .. } => {
                 self.tenants.insert(key.tenant_id);
+            }
+            Command::CreateWebhook(_) => {
+                self.tenants.insert(tenant);
+            }
+            Command::ChangeWebhook { webhook_id, .. } => {
+                self.webhooks.insert((tenant, *webhook_id));
             }
             Command::RevokeApiKey(id) => {
                 self.api_keys.insert((tenant, *id));

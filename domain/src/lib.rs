@@ -23,6 +23,7 @@ pub mod rules;
 pub mod state;
 pub mod tenant;
 pub mod time;
+pub mod webhook;
 
 pub use command::{Command, Envelope, Idempotency};
 pub use decide::{Answer, Interrupt, Outcome, decide};

@@ -17,6 +17,7 @@ pub enum Rejection {
     TenantNotFound,
     KeyNotFound,
     JobNotFound,
+    WebhookNotFound,
 
     // Templates.
     TemplateVersionStale { current: i64 },
@@ -85,6 +86,7 @@ impl Rejection {
             Rejection::KeyNotFound => "API_KEY_NOT_FOUND",
             Rejection::JobNotFound => "JOB_NOT_FOUND",
             Rejection::JobLeaseLost => "JOB_LEASE_LOST",
+            Rejection::WebhookNotFound => "WEBHOOK_NOT_FOUND",
             Rejection::TemplateVersionStale { .. } => "COUPON_TEMPLATE_VERSION_STALE",
             Rejection::TemplateInUse { .. } => "COUPON_TEMPLATE_IN_USE",
             Rejection::StockUnlimited => "COUPON_STOCK_UNLIMITED",

@@ -11,7 +11,9 @@ use uuid::Uuid;
 use crate::command::{Envelope, Idempotency};
 use crate::coupon::{Coupon, Template};
 use crate::event::{Event, EventKind};
-use crate::id::{CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, TemplateId, TenantId, TransactionId};
+use crate::id::{
+    CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, TemplateId, TenantId, TransactionId, WebhookId,
+};
 use crate::job::{Job, JobState};
 use crate::key::Keys;
 use crate::points::{Account, Hold, Lot, Transaction};
@@ -20,6 +22,7 @@ use crate::rejection::Rejection;
 use crate::rules::RulesVersion;
 use crate::tenant::{ApiKey, Tenant};
 use crate::time::Timestamp;
+use crate::webhook::Webhook;
 
 /// How many open lots of an account a batch loads at first, soonest-expiring first.
 pub const LOT_PAGE: i64 = 256;
@@ -162,6 +165,7 @@ type Keyed<K, T> = HashMap<(TenantId, K), Row<T>>;
 pub struct State {
     tenants: HashMap<TenantId, Row<Tenant>>,
     api_keys: Keyed<KeyId, (ApiKey, [u8; 32])>,
+    webhooks: Keyed<WebhookId, Webhook>,
     templates: Keyed<TemplateId, Template>,
     template_versions: Vec<(TenantId, Template)>,
     claimed: HashMap<TenantId, HashMap<(TemplateId, MemberId), i64>>,
@@ -197,6 +201,10 @@ impl State {
 
     pub fn load_api_key(&mut self, key: ApiKey, secret_digest: [u8; 32]) {
         self.api_keys.insert((key.tenant_id, key.id), Row::loaded((key, secret_digest)));
+    }
+
+    pub fn load_webhook(&mut self, tenant: TenantId, webhook: Webhook) {
+        self.webhooks.insert((tenant, webhook.id), Row::loaded(webhook));
     }
 
     pub fn load_template(&mut self, tenant: TenantId, template: Template) {
@@ -328,6 +336,29 @@ impl State {
             row.changed().0.revoked_at = Some(at);
         }
         Ok(row.value.0.clone())
+    }
+
+    pub fn webhook(&self, tenant: TenantId, id: WebhookId) -> Result<&Webhook, Rejection> {
+        match self.webhooks.get(&(tenant, id)) {
+            Some(row) if row.change != Change::Delete => Ok(&row.value),
+            _ => Err(Rejection::WebhookNotFound),
+        }
+    }
+
+    pub(crate) fn insert_webhook(&mut self, tenant: TenantId, webhook: Webhook) {
+        self.webhooks.insert((tenant, webhook.id), Row::inserted(webhook));
+    }
+
+    pub(crate) fn save_webhook(&mut self, tenant: TenantId, webhook: Webhook) {
+        if let Some(row) = self.webhooks.get_mut(&(tenant, webhook.id)) {
+            *row.changed() = webhook;
+        }
+    }
+
+    pub(crate) fn delete_webhook(&mut self, tenant: TenantId, id: WebhookId) {
+        if let Some(row) = self.webhooks.get_mut(&(tenant, id)) {
+            row.change = Change::Delete;
+        }
     }
 
     pub fn template(&self, tenant: TenantId, id: TemplateId) -> Result<&Template, Rejection> {
@@ -501,6 +532,9 @@ pub struct Writes<'a> {
     pub tenant_inserts: Vec<&'a Tenant>,
     pub api_key_inserts: Vec<&'a (ApiKey, [u8; 32])>,
     pub api_key_updates: Vec<&'a (ApiKey, [u8; 32])>,
+    pub webhook_inserts: Vec<(TenantId, &'a Webhook)>,
+    pub webhook_updates: Vec<(TenantId, &'a Webhook)>,
+    pub webhook_deletes: Vec<(TenantId, WebhookId)>,
     pub template_inserts: Vec<(TenantId, &'a Template)>,
     pub template_updates: Vec<(TenantId, &'a Template)>,
     pub template_deletes: Vec<(TenantId, TemplateId)>,
@@ -552,6 +586,14 @@ impl State {
                 Change::Insert => writes.api_key_inserts.push(&row.value),
                 Change::Update => writes.api_key_updates.push(&row.value),
                 Change::None | Change::Delete => {}
+            }
+        }
+        for ((tenant, id), row) in &self.webhooks {
+            match row.change {
+                Change::None => {}
+                Change::Insert => writes.webhook_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.webhook_updates.push((*tenant, &row.value)),
+                Change::Delete => writes.webhook_deletes.push((*tenant, *id)),
             }
         }
         for ((tenant, id), row) in &self.templates {

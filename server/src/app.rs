@@ -14,6 +14,9 @@ use crate::jobs::runner::Runner;
 use crate::jobs::{self, housekeeping};
 use crate::metrics::Metrics;
 use crate::projection;
+use crate::relay::guard::Guard;
+use crate::relay::sender::Sender;
+use crate::relay::webhooks::Dispatcher;
 use crate::store::Store;
 
 /// How long a stopping server still accepts connections, while `/readyz` already says that it stops.
@@ -29,7 +32,7 @@ pub struct App {
     limits: HttpLimits,
     /// Does the background jobs.
     pub runner: Runner,
-    background: [JoinHandle<()>; 1],
+    background: Vec<JoinHandle<()>>,
     /// Keeps a second server off a SQLite file.
     _lock: Option<std::fs::File>,
 }
@@ -73,7 +76,12 @@ impl App {
             drain: Duration::from_secs(settings.server.drain_seconds),
             quota: settings.quota.options()?,
         };
-        let state = AppState::new(store.clone(), engine.clone(), metrics.clone(), limits.clone(), platform_digest);
+        let webhooks = &settings.webhooks;
+        let sender = Sender::new(Guard::new(webhooks.policy()?), Duration::from_secs(webhooks.timeout_seconds))?;
+        let dispatcher =
+            Dispatcher::new(store.clone(), engine.clone(), sender.clone(), metrics.clone(), webhooks.options());
+        let state =
+            AppState::new(store.clone(), engine.clone(), metrics.clone(), sender, limits.clone(), platform_digest);
         let (options, passes) = (settings.runner_options(), settings.housekeeping_options());
         if options.concurrency > 0 && options.recurring {
             housekeeping::ensure_passes(&store, &passes).await?;
@@ -81,7 +89,7 @@ impl App {
         let runner = Runner::new(store.clone(), engine.clone(), metrics.clone(), options, jobs::handler(passes));
         runner.start();
         let projection = projection::run(store.clone(), metrics, settings.projection.options());
-        let background = [tokio::spawn(projection)];
+        let background = vec![tokio::spawn(projection), tokio::spawn(dispatcher.run())];
         Ok(App { store, engine, new_platform_key, state, limits, runner, background, _lock: lock })
     }
 

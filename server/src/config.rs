@@ -13,6 +13,8 @@ use crate::http::quota::QuotaOptions;
 use crate::jobs::housekeeping::HousekeepingOptions;
 use crate::jobs::runner::RunnerOptions;
 use crate::projection::ProjectionOptions;
+use crate::relay::guard::Policy;
+use crate::relay::webhooks::WebhookOptions;
 use crate::store::{StoreOptions, StoreUrl};
 
 /// The text of every setting's default.
@@ -28,6 +30,7 @@ pub struct Settings {
     pub housekeeping: HousekeepingSettings,
     pub jobs: JobsSettings,
     pub projection: ProjectionSettings,
+    pub webhooks: WebhookSettings,
     pub log: LogSettings,
 }
 
@@ -93,6 +96,18 @@ pub struct ProjectionSettings {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct WebhookSettings {
+    pub poll_ms: u64,
+    pub concurrency: usize,
+    pub timeout_seconds: u64,
+    pub retry_seconds: Vec<u64>,
+    pub delivery_days: u64,
+    pub allow_http: bool,
+    pub allow: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LogSettings {
     pub filter: String,
     pub format: LogFormat,
@@ -130,7 +145,7 @@ impl Settings {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let Settings { server, store, engine, quota, housekeeping, jobs, projection, log: _ } = self;
+        let Settings { server, store, engine, quota, housekeeping, jobs, projection, webhooks, log: _ } = self;
         let ranges = [
             ("server.max_connections", server.max_connections as u64, 1..=1_000_000),
             ("server.drain_seconds", server.drain_seconds, 0..=3_600),
@@ -152,6 +167,10 @@ impl Settings {
             ("jobs.dead_days", jobs.dead_days, 1..=3_650),
             ("projection.interval_ms", projection.interval_ms, 0..=3_600_000),
             ("housekeeping.idempotency_days", housekeeping.idempotency_days, 1..=3_650),
+            ("webhooks.poll_ms", webhooks.poll_ms, 0..=3_600_000),
+            ("webhooks.concurrency", webhooks.concurrency as u64, 1..=256),
+            ("webhooks.timeout_seconds", webhooks.timeout_seconds, 1..=30),
+            ("webhooks.delivery_days", webhooks.delivery_days, 0..=3_650),
         ];
         let outside = ranges.into_iter().filter(|(_, value, range)| !range.contains(value));
         let mut problems: Vec<String> = outside
@@ -161,6 +180,13 @@ impl Settings {
             .collect();
         if let Err(error) = quota.options() {
             problems.push(error.to_string());
+        }
+        if let Err(error) = webhooks.policy() {
+            problems.push(error.to_string());
+        }
+        let retries = &webhooks.retry_seconds;
+        if !(1..=20).contains(&retries.len()) || retries.iter().any(|delay| !(1..=604_800).contains(delay)) {
+            problems.push("webhooks.retry_seconds must have 1 to 20 delays, each from 1 to 604800".to_owned());
         }
         anyhow::ensure!(problems.is_empty(), "the configuration cannot be used:\n  {}", problems.join("\n  "));
         Ok(())
@@ -221,6 +247,28 @@ impl ProjectionSettings {
     }
 }
 
+impl WebhookSettings {
+    /// Where webhooks may send to.
+    ///
+    /// # Errors
+    /// When `allow` has what is neither a name nor an address nor a network.
+    pub fn policy(&self) -> anyhow::Result<Policy> {
+        Policy::new(self.allow_http, &self.allow).map_err(|entry| {
+            anyhow::anyhow!(
+                "webhooks.allow: {entry:?} is neither a host name nor an address nor a network like 10.0.0.0/8"
+            )
+        })
+    }
+
+    pub fn options(&self) -> WebhookOptions {
+        WebhookOptions {
+            poll: Duration::from_millis(self.poll_ms),
+            concurrency: self.concurrency,
+            retries: self.retry_seconds.iter().map(|delay| Duration::from_secs(*delay)).collect(),
+        }
+    }
+}
+
 impl Settings {
     /// How this node does background work.
     pub fn runner_options(&self) -> RunnerOptions {
@@ -241,6 +289,7 @@ impl Settings {
             idempotency_retention: days(self.housekeeping.idempotency_days),
             done_retention: days(self.jobs.done_days),
             dead_retention: days(self.jobs.dead_days),
+            delivery_retention: days(self.webhooks.delivery_days),
         }
     }
 }

@@ -14,6 +14,8 @@ pub mod http;
 pub mod jobs;
 pub mod metrics;
 pub mod projection;
+pub mod relay;
 pub mod reports;
 pub mod store;
+mod tls;
 pub mod verify;

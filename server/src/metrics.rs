@@ -38,6 +38,15 @@ pub struct Metrics {
     job_oldest_seconds: GaugeVec,
     /// How far the read models are behind the event log; zero when they are not.
     pub projection_lag_seconds: Gauge,
+    /// How long the longest waiting event has waited for a webhook.
+    pub webhook_lag_seconds: Gauge,
+    /// Members and objects of which an event was refused by a webhook and waits for its next attempt.
+    pub webhook_parked_subjects: IntGauge,
+    /// Requests to webhooks, by what became of them: ok, refused, unreachable.
+    pub webhook_deliveries: IntCounterVec,
+    pub webhook_delivery_seconds: Histogram,
+    /// Webhooks that this node has disabled.
+    pub webhooks_disabled: IntCounter,
 }
 
 impl Metrics {
@@ -87,6 +96,21 @@ impl Metrics {
                 &registry,
                 Gauge::new("scrip_projection_lag_seconds", "How far statistics and leaderboards are behind the events"),
             ),
+            webhook_lag_seconds: keep(
+                &registry,
+                Gauge::new("scrip_webhook_lag_seconds", "How long the oldest event has waited for an enabled webhook"),
+            ),
+            webhook_parked_subjects: keep(
+                &registry,
+                IntGauge::new("scrip_webhook_parked_subjects", "Members and objects that wait for a retry"),
+            ),
+            webhook_deliveries: counters("scrip_webhook_deliveries_total", "Requests to webhooks", &["result"]),
+            webhook_delivery_seconds: histogram(
+                "scrip_webhook_delivery_seconds",
+                "Time of a request to a webhook",
+                buckets(0.001, 2.0, 15),
+            ),
+            webhooks_disabled: counter("scrip_webhooks_disabled_total", "Webhooks given up after their last retry"),
             registry,
         })
     }

@@ -14,8 +14,10 @@ use scrip_domain::points::{PointsValidity, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::Tenant;
 use scrip_domain::time::Window;
+use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
     Answer, CouponId, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId,
+    WebhookId,
 };
 
 pub const HOUR: i64 = 3_600_000_000;
@@ -68,6 +70,7 @@ impl Random {
 /// What is known of one tenant.
 #[derive(Debug, Default, Clone)]
 struct Pools {
+    webhooks: Vec<WebhookId>,
     templates: Vec<TemplateId>,
     coupons: Vec<(CouponId, TemplateId)>,
     holds: Vec<(HoldId, MemberId)>,
@@ -165,6 +168,7 @@ impl Generator {
         let Answer::Accepted { outcome, replayed: false } = answer else { return };
         match outcome {
             Outcome::Template(row) if !pools.templates.contains(&row.id) => pools.templates.push(row.id),
+            Outcome::Webhook(row) if !pools.webhooks.contains(&row.id) => pools.webhooks.push(row.id),
             Outcome::Coupon(row) if matches!(envelope.command, Command::Claim { .. }) => {
                 pools.coupons.push((row.id, row.template_id));
             }
@@ -202,9 +206,11 @@ impl Generator {
         if self.random.percent(1) {
             return self.set_rules(index);
         }
-        let weight = self.random.between(0, 99);
-        let points_command = weight >= 50;
-        let chosen = if points_command { self.points_command(index) } else { self.coupon_command(index) };
+        let chosen = match self.random.between(0, 99) {
+            0..2 => self.webhook_command(index),
+            2..50 => self.coupon_command(index),
+            _ => self.points_command(index),
+        };
         // Until there is something to act on, points come in.
         chosen.unwrap_or_else(|| self.grant())
     }
@@ -228,6 +234,33 @@ impl Generator {
             rules: Box::new(rules),
             effective_from: self.deadline(24),
         }
+    }
+    fn webhook_command(&mut self, index: usize) -> Option<Command> {
+        let all = ["coupon.claimed", "points.granted", "coupon.used"];
+        let types =
+            |random: &mut Random| all[..random.between(0, 3) as usize].iter().map(|&name| name.into()).collect();
+        let url = format!("https://shop.example/{}", self.random.between(1, 3));
+        if self.random.percent(30) {
+            return Some(Command::CreateWebhook(Box::new(NewWebhook {
+                url,
+                types: types(&mut self.random),
+                description: String::new(),
+                secret: format!("s{}", self.random.between(1, 9)),
+                starts_after: LogPosition { tx: 0, ordinal: -1 },
+            })));
+        }
+        let webhook_id = *self.random.pick_recent(&self.pools[index].webhooks)?;
+        let change = match self.random.between(0, 99) {
+            0..30 => {
+                let types = self.random.percent(50).then(|| types(&mut self.random));
+                WebhookChange::Edit { url: self.random.percent(50).then_some(url), types, description: None }
+            }
+            30..50 => WebhookChange::Enable,
+            50..70 => WebhookChange::Disable(*self.random.pick(&DisabledReason::ALL)?),
+            70..90 => WebhookChange::Rotate { secret: "new".into(), previous_until: self.deadline(12) },
+            _ => WebhookChange::Delete,
+        };
+        Some(Command::ChangeWebhook { webhook_id, change: Box::new(change) })
     }
 
     fn coupon_command(&mut self, index: usize) -> Option<Command> {

@@ -14,9 +14,10 @@ use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, Transact
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
 use scrip_domain::tenant::{ApiKey, Tenant};
+use scrip_domain::webhook::Webhook;
 use scrip_domain::{
     Answer, CouponId, Envelope, EventId, HoldId, JobId, KeyId, LotId, MemberId, State, TemplateId, TenantId,
-    TransactionId, decide,
+    TransactionId, WebhookId, decide,
 };
 
 use crate::model::Snapshot;
@@ -26,6 +27,7 @@ use crate::model::Snapshot;
 pub struct Rows {
     pub tenants: BTreeMap<TenantId, Tenant>,
     pub api_keys: BTreeMap<(TenantId, KeyId), (ApiKey, [u8; 32])>,
+    pub webhooks: BTreeMap<(TenantId, WebhookId), Webhook>,
     /// Without the uses, which are kept apart.
     pub templates: BTreeMap<(TenantId, TemplateId), Template>,
     pub versions: BTreeMap<(TenantId, TemplateId, i64), Arc<Definition>>,
@@ -112,6 +114,11 @@ impl Harness {
         }
         for (key, digest) in keys.api_keys.iter().filter_map(|id| rows.api_keys.get(id)) {
             state.load_api_key(key.clone(), *digest);
+        }
+        for (tenant, id) in &keys.webhooks {
+            if let Some(webhook) = rows.webhooks.get(&(*tenant, *id)) {
+                state.load_webhook(*tenant, webhook.clone());
+            }
         }
         for (tenant, id) in keys.templates.iter().chain(&keys.template_reads) {
             if let Some(template) = self.template(*tenant, *id) {
@@ -223,6 +230,9 @@ impl Harness {
         for ((tenant, _), holds) in &self.rows.holds {
             holds.values().for_each(|hold| all.hold(*tenant, hold));
         }
+        for ((tenant, _), webhook) in &self.rows.webhooks {
+            all.webhook(*tenant, webhook);
+        }
         for ((tenant, _), transaction) in &self.rows.transactions {
             all.transaction(*tenant, transaction);
         }
@@ -251,6 +261,17 @@ impl Harness {
         for (key, _) in &writes.api_key_updates {
             let row = rows.api_keys.get_mut(&(key.tenant_id, key.id)).expect("a row to update");
             row.0 = key.clone();
+        }
+        assert_distinct(writes.webhook_updates.iter().map(|(tenant, row)| (*tenant, row.id)));
+        for (tenant, row) in &writes.webhook_inserts {
+            assert!(rows.tenants.contains_key(tenant));
+            insert(&mut rows.webhooks, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.webhook_updates {
+            update(&mut rows.webhooks, (*tenant, row.id), (*row).clone());
+        }
+        for key in &writes.webhook_deletes {
+            rows.webhooks.remove(key);
         }
         assert_distinct(writes.template_updates.iter().map(|(tenant, row)| (*tenant, row.id)));
         for (tenant, row) in &writes.template_inserts {
@@ -477,6 +498,9 @@ fn is_empty(writes: &Writes<'_>) -> bool {
     writes.tenant_inserts.is_empty()
         && writes.api_key_inserts.is_empty()
         && writes.api_key_updates.is_empty()
+        && writes.webhook_inserts.is_empty()
+        && writes.webhook_updates.is_empty()
+        && writes.webhook_deletes.is_empty()
         && writes.template_inserts.is_empty()
         && writes.template_updates.is_empty()
         && writes.template_deletes.is_empty()

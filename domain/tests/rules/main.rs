@@ -9,3 +9,4 @@ mod points;
 mod properties;
 mod rules;
 mod script;
+mod webhooks;

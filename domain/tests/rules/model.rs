@@ -14,9 +14,10 @@ use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template, Validity}
 use scrip_domain::job::Job;
 use scrip_domain::points::{Account, Allocation, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
+use scrip_domain::webhook::{DisabledReason, Webhook, WebhookChange};
 use scrip_domain::{
     Answer, CouponId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp,
-    TransactionId,
+    TransactionId, WebhookId,
 };
 
 /// An answer as a caller sees it, in a form that can be compared and read.
@@ -45,6 +46,7 @@ fn shown(outcome: &Outcome) -> String {
         Outcome::ApiKey(key) => format!("key {} revoked {:?}", key.id, key.revoked_at),
         Outcome::Template(template) => format!("{} {:?}", template.id, TemplateRow::from(&**template)),
         Outcome::Rules(version) => format!("rules {} of {}", version.rules.version, version.newest),
+        Outcome::Webhook(row) => format!("{} {:?}", row.id, WebhookRow::from(&**row)),
         Outcome::Deleted => "deleted".into(),
         Outcome::Coupon(coupon) => format!("{} {:?}", coupon.id, CouponRow::from(&**coupon)),
         Outcome::Transaction(line) => format!("{} {:?}", line.id, LineRow::from(&**line)),
@@ -71,6 +73,10 @@ pub struct Snapshot(pub BTreeMap<String, String>);
 impl Snapshot {
     pub fn template(&mut self, tenant: TenantId, row: &Template) {
         self.0.insert(format!("{tenant} {}", row.id), format!("{:?}", TemplateRow::from(row)));
+    }
+
+    pub fn webhook(&mut self, tenant: TenantId, row: &Webhook) {
+        self.0.insert(format!("{tenant} {}", row.id), format!("{:?}", WebhookRow::from(row)));
     }
 
     pub fn coupon(&mut self, tenant: TenantId, row: &Coupon) {
@@ -143,6 +149,20 @@ impl From<&Template> for TemplateRow {
             used: row.used_count,
             definition: row.definition.clone(),
         }
+    }
+}
+
+/// A webhook without its secrets, which no answer repeats.
+#[derive(Debug, Clone)]
+struct WebhookRow {
+    url: String,
+    types: Vec<String>,
+    disabled: Option<DisabledReason>,
+}
+
+impl From<&Webhook> for WebhookRow {
+    fn from(row: &Webhook) -> Self {
+        WebhookRow { url: row.url.clone(), types: row.types.clone(), disabled: row.disabled }
     }
 }
 
@@ -309,6 +329,7 @@ fn pairs(allocations: &[Allocation]) -> Vec<(LotId, i64)> {
 
 /// The ids that the domain has made for an accepted command.
 struct New {
+    webhook: WebhookId,
     template: TemplateId,
     coupon: CouponId,
     transaction: TransactionId,
@@ -323,6 +344,7 @@ impl New {
             format!("{prefix}{:032}", 0).parse().expect("a nil id")
         }
         let mut new = New {
+            webhook: nil(WebhookId::PREFIX),
             template: nil(TemplateId::PREFIX),
             coupon: nil(CouponId::PREFIX),
             transaction: nil(TransactionId::PREFIX),
@@ -333,6 +355,7 @@ impl New {
         if let Answer::Accepted { outcome, .. } = answer {
             match outcome {
                 Outcome::Template(template) => new.template = template.id,
+                Outcome::Webhook(webhook) => new.webhook = webhook.id,
                 Outcome::Coupon(coupon) => new.coupon = coupon.id,
                 Outcome::Transaction(line) => {
                     new.transaction = line.id;
@@ -364,6 +387,7 @@ pub struct Model {
     /// Days of grace for refunded points.
     tenants: BTreeMap<TenantId, u32>,
     keys: BTreeMap<(TenantId, KeyId), Option<Timestamp>>,
+    webhooks: BTreeMap<(TenantId, WebhookId), WebhookRow>,
     templates: BTreeMap<(TenantId, TemplateId), TemplateRow>,
     coupons: BTreeMap<(TenantId, CouponId), CouponRow>,
     books: BTreeMap<(TenantId, MemberId), Book>,
@@ -403,6 +427,9 @@ impl Model {
         let mut all = Snapshot::default();
         for (tenant, id) in self.templates.keys() {
             let row = self.counted(*tenant, *id).expect("it exists");
+            all.0.insert(format!("{tenant} {id}"), format!("{row:?}"));
+        }
+        for ((tenant, id), row) in &self.webhooks {
             all.0.insert(format!("{tenant} {id}"), format!("{row:?}"));
         }
         for ((tenant, id), row) in &self.coupons {
@@ -448,6 +475,31 @@ impl Model {
                 let revoked = self.keys.get_mut(&(tenant, *id)).ok_or("API_KEY_NOT_FOUND")?;
                 *revoked = revoked.or(Some(at));
                 Ok(format!("key {id} revoked {revoked:?}"))
+            }
+            Command::CreateWebhook(asked) => {
+                self.tenants.get(&tenant).ok_or("TENANT_NOT_FOUND")?;
+                let row = WebhookRow { url: asked.url.clone(), types: asked.types.clone(), disabled: None };
+                let text = format!("{} {row:?}", new.webhook);
+                self.webhooks.insert((tenant, new.webhook), row);
+                Ok(text)
+            }
+            Command::ChangeWebhook { webhook_id, change } => {
+                let key = (tenant, *webhook_id);
+                let row = self.webhooks.get_mut(&key).ok_or("WEBHOOK_NOT_FOUND")?;
+                match &**change {
+                    WebhookChange::Edit { url, types, .. } => {
+                        row.url = url.clone().unwrap_or_else(|| row.url.clone());
+                        row.types = types.clone().unwrap_or_else(|| row.types.clone());
+                    }
+                    WebhookChange::Enable => row.disabled = None,
+                    WebhookChange::Disable(reason) => row.disabled = row.disabled.or(Some(*reason)),
+                    WebhookChange::Rotate { .. } => {}
+                    WebhookChange::Delete => {
+                        self.webhooks.remove(&key);
+                        return Ok("deleted".into());
+                    }
+                }
+                Ok(format!("{webhook_id} {row:?}"))
             }
             Command::CreateTemplate { definition, total_stock } => {
                 let (total, definition) = (*total_stock, Arc::new((**definition).clone()));

@@ -511,6 +511,7 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::TransactionNotFound,
         Rejection::TenantNotFound,
         Rejection::KeyNotFound,
+        Rejection::WebhookNotFound,
         Rejection::TemplateVersionStale { current: 1 },
         Rejection::TemplateInUse { claimed: 1 },
         Rejection::StockUnlimited,
@@ -546,6 +547,7 @@ fn every_rejection_appears_in_a_scenario() {
         match rejection {
             Rejection::TemplateNotFound | Rejection::CouponNotFound | Rejection::HoldNotFound => {}
             Rejection::TransactionNotFound | Rejection::TenantNotFound | Rejection::KeyNotFound => {}
+            Rejection::WebhookNotFound => {}
             Rejection::TemplateVersionStale { .. } | Rejection::TemplateInUse { .. } | Rejection::StockUnlimited => {}
             Rejection::StockOutOfRange { .. } | Rejection::TemplateDisabled | Rejection::ClaimNotStarted { .. } => {}
             Rejection::ClaimEnded { .. } | Rejection::ValidityEnded { .. } | Rejection::MemberLevel { .. } => {}
@@ -567,7 +569,7 @@ fn every_rejection_appears_in_a_scenario() {
     }
     let codes: BTreeSet<&str> = all.iter().map(Rejection::code).collect();
     assert_eq!(codes.len(), all.len(), "every code says one thing");
-    let scenarios = [crate::coupons::ALL, crate::rules::ALL, ALL].concat();
+    let scenarios = [crate::coupons::ALL, crate::rules::ALL, crate::webhooks::ALL, ALL].concat();
     let missing: Vec<_> = codes
         .iter()
         .filter(|code| {

@@ -307,6 +307,12 @@ fn touched(envelope: &Envelope) -> Vec<String> {
     keys.extend(all.templates.iter().chain(&all.template_reads).map(|key| format!("{key:?}")));
     keys.extend(all.coupons.iter().map(|key| format!("{key:?}")));
     keys.extend(all.accounts.iter().map(|key| format!("{key:?}")));
+    keys.extend(all.webhooks.iter().map(|key| format!("{key:?}")));
+    // A use is counted for a template that the command does not name, and an edit shows the count.
+    let counts = matches!(envelope.command, Command::UseCoupon { .. } | Command::ReturnCoupon { .. });
+    if counts || !all.template_uses.is_empty() {
+        keys.push(format!("uses of {tenant}"));
+    }
     if matches!(envelope.command, Command::CreateTenant(_)) {
         keys.push("everything".into());
     }

@@ -28,8 +28,10 @@ use scrip_domain::points::{Allocation, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::Window;
+use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
     Answer, CouponId, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId,
+    WebhookId,
 };
 
 use crate::generate::HOUR;
@@ -56,6 +58,7 @@ struct Named {
     transaction: Option<TransactionId>,
     hold: Option<HoldId>,
     key: Option<KeyId>,
+    webhook: Option<WebhookId>,
     member: Option<MemberId>,
 }
 
@@ -185,6 +188,10 @@ impl Script {
         let owner = owner.unwrap_or_else(|| member("m1"));
         let until = option(words, "until").map(parse_time).transpose()?;
         let order = || words.get(2).and_then(|text| text.parse::<OrderId>().ok()).ok_or("an order is missing");
+        let hook = |change| {
+            let webhook_id = known.webhook.unwrap_or_else(|| id(WebhookId::PREFIX));
+            Command::ChangeWebhook { webhook_id, change: Box::new(change) }
+        };
         let amount = |place: usize| words.get(place).and_then(|word| word.parse::<i64>().ok());
         let movement = |kind: TransactionType| {
             let kind = match option(words, "as") {
@@ -209,6 +216,25 @@ impl Script {
                 secret_digest: [0; 32],
             },
             "revoke-key" => Command::RevokeApiKey(known.key.unwrap_or_else(|| id(KeyId::PREFIX))),
+            "webhook" => Command::CreateWebhook(Box::new(NewWebhook {
+                url: option(words, "to").unwrap_or("https://shop.example/hook").to_owned(),
+                types: types(words),
+                description: String::new(),
+                secret: "s1".into(),
+                starts_after: LogPosition { tx: 0, ordinal: -1 },
+            })),
+            "hook-edit" => hook(WebhookChange::Edit {
+                url: option(words, "to").map(str::to_owned),
+                types: option(words, "types").map(|_| types(words)),
+                description: None,
+            }),
+            "hook-enable" => hook(WebhookChange::Enable),
+            "hook-disable" => {
+                let reason = option(words, "because").map_or(Some(DisabledReason::Operator), DisabledReason::parse);
+                hook(WebhookChange::Disable(reason.ok_or("no such reason")?))
+            }
+            "hook-rotate" => hook(WebhookChange::Rotate { secret: words[2].to_owned(), previous_until: until }),
+            "hook-delete" => hook(WebhookChange::Delete),
             "template" => Command::CreateTemplate {
                 definition: Box::new(definition(words)?),
                 total_stock: option(words, "stock").map(parse_number).transpose()?,
@@ -311,6 +337,7 @@ impl Script {
                 facts.insert("newest", row.newest.to_string());
                 facts.insert("from", show_time(row.effective_from));
             }
+            Outcome::Webhook(row) => webhook_facts(&mut facts, row),
             Outcome::Coupon(row) => coupon_facts(&mut facts, row),
             Outcome::Transaction(row) => {
                 facts.insert("", row.kind.as_str().into());
@@ -390,6 +417,7 @@ impl Script {
                     named.hold.map(|id| id.0),
                     named.template.map(|id| id.0),
                     named.transaction.map(|id| id.0),
+                    named.webhook.map(|id| id.0),
                 ];
                 let own = rows.events.iter().filter(|(owner, event)| {
                     *owner == tenant
@@ -435,6 +463,17 @@ impl Script {
                 let key = (tenant, named.coupon.ok_or("no such coupon")?);
                 coupon_facts(&mut facts, rows.coupons.get(&key).ok_or("no such coupon")?);
             }
+            ("show", "webhook") => {
+                let key = (tenant, named.webhook.ok_or("no such webhook")?);
+                let row = rows.webhooks.get(&key).ok_or("no such webhook")?;
+                webhook_facts(&mut facts, row);
+                let previous = row.secrets.previous.as_ref();
+                facts.insert("secret", row.secrets.current.clone());
+                facts.insert(
+                    "previous",
+                    previous.map_or("none".into(), |(text, until)| format!("{text}@{}", show_time(*until))),
+                );
+            }
             ("show", "template") => {
                 let id = named.template.ok_or("no such template")?;
                 template_facts(&mut facts, &self.harness.template(tenant, id).ok_or("no such template")?);
@@ -453,6 +492,14 @@ fn template_facts(facts: &mut Facts, row: &scrip_domain::coupon::Template) {
     facts.insert("remaining", row.remaining_stock.map_or("none".into(), |stock| stock.to_string()));
     facts.insert("claimed", row.claimed_count.to_string());
     facts.insert("used", row.used_count.to_string());
+    facts.insert("created_at", show_time(row.created_at));
+    facts.insert("updated_at", show_time(row.updated_at));
+}
+
+fn webhook_facts(facts: &mut Facts, row: &scrip_domain::webhook::Webhook) {
+    facts.insert("", row.disabled.map_or("ENABLED", DisabledReason::as_str).into());
+    facts.insert("url", row.url.clone());
+    facts.insert("types", row.types.join(","));
     facts.insert("created_at", show_time(row.created_at));
     facts.insert("updated_at", show_time(row.updated_at));
 }
@@ -491,6 +538,7 @@ fn expect_facts(facts: &Facts, expected: &[&str], got: &str) -> Line<()> {
 fn named(outcome: &Outcome) -> Named {
     match outcome {
         Outcome::ApiKey(row) => Named { key: Some(row.id), ..Named::default() },
+        Outcome::Webhook(row) => Named { webhook: Some(row.id), ..Named::default() },
         Outcome::Template(row) => Named { template: Some(row.id), ..Named::default() },
         Outcome::Coupon(row) => Named { coupon: Some(row.id), ..Named::default() },
         Outcome::Transaction(row) => Named { transaction: Some(row.id), lot: row.lot_id, ..Named::default() },
@@ -537,6 +585,9 @@ fn rules(words: &[&str]) -> Line<Rules> {
     (rules.points.redeem.ratio, rules.points.redeem.base) = ratio("redeem")?;
     rules.points.redeem.max_percent = None;
     Ok(rules)
+}
+fn types(words: &[&str]) -> Vec<String> {
+    option(words, "types").map_or(Vec::new(), |all| all.split(',').map(str::to_owned).collect())
 }
 
 /// The word after `name`.

@@ -228,7 +228,7 @@ impl Engine {
             // Work is not nested.
             Command::Work { ticket, .. } => ticket.job_id.hash(&mut hasher),
             // Nothing is there yet to be contended; the seed spreads them.
-            Command::CreateTemplate { .. } => match envelope.idempotency {
+            Command::CreateTemplate { .. } | Command::CreateWebhook(_) => match envelope.idempotency {
                 Some(idempotency) => idempotency.key.hash(&mut hasher),
                 None => envelope.seed.random.hash(&mut hasher),
             },
@@ -243,6 +243,7 @@ impl Engine {
             | Command::ReturnCoupon { coupon_id, .. }
             | Command::RevokeCoupon { coupon_id, .. }
             | Command::SettleCoupon(coupon_id) => coupon_id.hash(&mut hasher),
+            Command::ChangeWebhook { webhook_id, .. } => webhook_id.hash(&mut hasher),
             Command::Grant { member_id, .. }
             | Command::Debit { member_id, .. }
             | Command::EnqueueGrant { member_id, .. }

@@ -13,6 +13,7 @@ use super::AppState;
 use super::problem::Problem;
 use super::rules::RulesView;
 use super::views::{CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
+use super::webhooks::WebhookView;
 
 const REPLAYED: &str = "idempotency-replayed";
 /// Most answers fit; a larger one grows once or twice.
@@ -104,6 +105,7 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
         }
         Outcome::Template(template) => serde_json::to_writer(out, &TemplateView::from(&**template)),
         Outcome::Rules(rules) => serde_json::to_writer(out, &RulesView::from(&**rules)),
+        Outcome::Webhook(webhook) => serde_json::to_writer(out, &WebhookView::from(&**webhook)),
         Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
         Outcome::Job(job) => serde_json::to_writer(out, &JobView::new(job)?),
         Outcome::Swept(sweep) => serde_json::to_writer(out, &SweepView::from(*sweep)),

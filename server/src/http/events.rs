@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
-use scrip_domain::event::EventKind;
+use scrip_domain::event::{Event, EventKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,7 +16,7 @@ use super::schema::{self, PageQuery, Problems};
 use super::views::EventView;
 use crate::store::read::EventPosition;
 
-const START: EventPosition = EventPosition { tx: 0, ordinal: -1 };
+pub(super) const START: EventPosition = EventPosition { tx: 0, ordinal: -1 };
 
 impl Cursor for EventPosition {
     fn write(&self) -> String {
@@ -29,6 +29,14 @@ impl Cursor for EventPosition {
         let position = EventPosition { tx: tx.parse().ok()?, ordinal: ordinal.parse().ok()? };
         (position >= START && position.ordinal >= -1).then_some(position)
     }
+}
+
+/// An event as the API shows it, and as it is sent to webhooks and the broker.
+///
+/// # Errors
+/// When the stored data is no JSON.
+pub fn event_json(position: EventPosition, event: &Event) -> Result<String, serde_json::Error> {
+    serde_json::to_string(&EventView::new(position, event)?)
 }
 
 /// A page of events.
@@ -54,7 +62,7 @@ pub async fn list_events(State(app): State<AppState>, Service(caller): Service, 
     parameters.finish()?;
     let found = app.store.list_events(caller.tenant(), page.cursor.unwrap_or(START), kind, page.limit).await?;
     let data = found.events.iter().map(|(position, event)| EventView::new(*position, event));
-    let data = data.collect::<Result<Vec<_>, _>>()?;
+    let data = data.collect::<Result<Vec<_>, _>>().map_err(Problem::internal)?;
     answer::ok(&EventPage { data, next_cursor: found.scanned_to.write() })
 }
 

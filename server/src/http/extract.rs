@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use scrip_domain::{
-    CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, TemplateId, TenantId, Timestamp, TransactionId,
+    CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -289,6 +289,7 @@ path_ids! {
     HoldId = "hold_id", HoldNotFound;
     TransactionId = "transaction_id", TransactionNotFound;
     JobId = "job_id", JobNotFound;
+    WebhookId = "webhook_id", WebhookNotFound;
 }
 
 impl PathParameter for MemberId {
@@ -384,7 +385,7 @@ macro_rules! id_cursors {
     )*};
 }
 
-id_cursors! { TenantId KeyId TemplateId CouponId JobId }
+id_cursors! { TenantId KeyId TemplateId CouponId JobId WebhookId }
 
 #[cfg(test)]
 mod tests {

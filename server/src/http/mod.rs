@@ -30,6 +30,7 @@ mod templates;
 mod tenants;
 mod time;
 mod views;
+mod webhooks;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -42,10 +43,12 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use events::event_json;
 pub use serve::serve;
 
 use crate::engine::Engine;
 use crate::metrics::Metrics;
+use crate::relay::sender::Sender;
 use crate::store::Store;
 
 /// Every path with its methods. What a handler admits is its first parameter: `Platform`, `Operator`, `Service`, `AnyKey`;
@@ -106,6 +109,16 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(batch::create_batch))
         .routes(routes!(expirations::create_expirations))
         .routes(routes!(events::list_events))
+        // Webhooks.
+        .routes(routes!(webhooks::create_webhook, webhooks::list_webhooks))
+        .routes(routes!(webhooks::get_webhook, webhooks::update_webhook, webhooks::delete_webhook))
+        .routes(routes!(webhooks::enable_webhook))
+        .routes(routes!(webhooks::disable_webhook))
+        .routes(routes!(webhooks::rotate_webhook))
+        .routes(routes!(webhooks::replay_webhook))
+        .routes(routes!(webhooks::resend_webhook))
+        .routes(routes!(webhooks::test_webhook))
+        .routes(routes!(webhooks::list_webhook_deliveries))
         .routes(routes!(health::get_health))
         .routes(routes!(health::get_readiness))
         .routes(routes!(health::get_metrics))
@@ -170,6 +183,7 @@ pub struct Shared {
     store: Store,
     engine: Engine,
     metrics: Arc<Metrics>,
+    sender: Sender,
     limits: HttpLimits,
     platform_digest: [u8; 32],
     keys: auth::KeyCache,
@@ -190,12 +204,13 @@ impl AppState {
         store: Store,
         engine: Engine,
         metrics: Arc<Metrics>,
+        sender: Sender,
         limits: HttpLimits,
         platform_digest: [u8; 32],
     ) -> Self {
         let (keys, draining) = (auth::KeyCache::new(), AtomicBool::new(false));
         let quotas = quota::Quotas::new(limits.quota.clone());
-        AppState(Arc::new(Shared { store, engine, metrics, limits, platform_digest, keys, quotas, draining }))
+        AppState(Arc::new(Shared { store, engine, metrics, sender, limits, platform_digest, keys, quotas, draining }))
     }
 
     /// Lets `/readyz` say that this server is about to stop; it goes on answering.
@@ -224,6 +239,7 @@ mod tests {
     use tower::ServiceExt;
 
     use crate::engine::EngineOptions;
+    use crate::relay::guard::{Guard, Policy};
     use crate::store::{StoreOptions, StoreUrl};
 
     /// The paths that need no credential.
@@ -250,7 +266,8 @@ mod tests {
             quota: quota::QuotaOptions::default(),
         };
         let (platform, digest) = auth::new_secret();
-        Server { app: AppState::new(store, engine, metrics, limits, digest), platform, _folder: folder }
+        let sender = Sender::new(Guard::new(Policy::default()), Duration::from_secs(1)).unwrap();
+        Server { app: AppState::new(store, engine, metrics, sender, limits, digest), platform, _folder: folder }
     }
 
     impl Server {

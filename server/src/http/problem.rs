@@ -150,6 +150,14 @@ codes! {
     "API key not found", "The tenant has no such API key. GET /v1/tenants/{tenant_id}/api-keys lists them.";
     "API 密钥不存在", "该租户没有此 API 密钥，可通过 GET /v1/tenants/{tenant_id}/api-keys 查询。";
 
+    WebhookNotFound = "WEBHOOK_NOT_FOUND", NOT_FOUND;
+    "Webhook not found", "There is no such webhook. GET /v1/webhooks lists them.";
+    "Webhook 不存在", "该 Webhook 不存在，可通过 GET /v1/webhooks 查询。";
+
+    WebhookLimit = "WEBHOOK_LIMIT_REACHED", UNPROCESSABLE_ENTITY;
+    "Too many webhooks", "A tenant may have {limit} webhooks. Delete one that is no longer needed.";
+    "Webhook 数量已达上限", "每个租户最多可有 {limit} 个 Webhook，请先删除不再需要的。";
+
     TemplateNotFound = "COUPON_TEMPLATE_NOT_FOUND", NOT_FOUND;
     "Coupon template not found", "There is no such coupon template. GET /v1/coupon-templates lists them.";
     "优惠券模板不存在", "该优惠券模板不存在，可通过 GET /v1/coupon-templates 查询。";
@@ -520,6 +528,7 @@ impl From<Rejection> for Problem {
             Rejection::KeyNotFound => of(Code::KeyNotFound),
             Rejection::JobNotFound => of(Code::JobNotFound),
             Rejection::JobLeaseLost => of(Code::JobLeaseLost),
+            Rejection::WebhookNotFound => of(Code::WebhookNotFound),
             Rejection::TemplateVersionStale { current } => of(Code::TemplateVersionStale).with("current", current),
             Rejection::TemplateInUse { claimed } => of(Code::TemplateInUse).with("claimed", claimed),
             Rejection::StockUnlimited => of(Code::StockUnlimited),
@@ -631,6 +640,7 @@ mod tests {
             KeyNotFound,
             JobNotFound,
             JobLeaseLost,
+            WebhookNotFound,
             TemplateVersionStale { current: 2 },
             TemplateInUse { claimed: 1 },
             StockUnlimited,
@@ -673,8 +683,9 @@ mod tests {
         for rejection in &all {
             match rejection {
                 TemplateNotFound | CouponNotFound | HoldNotFound | TransactionNotFound | TenantNotFound
-                | KeyNotFound | JobNotFound | JobLeaseLost | StockUnlimited | TemplateDisabled | CouponNotLocked
-                | CouponRevoked | OrderMismatch | PointsOverflow | NotReversible | IdempotencyKeyReused => {}
+                | KeyNotFound | WebhookNotFound | JobNotFound | JobLeaseLost | StockUnlimited | TemplateDisabled
+                | CouponNotLocked | CouponRevoked | OrderMismatch | PointsOverflow | NotReversible
+                | IdempotencyKeyReused => {}
                 TemplateVersionStale { .. } | TemplateInUse { .. } | StockOutOfRange { .. } => {}
                 ClaimNotStarted { .. } | ClaimEnded { .. } | ValidityEnded { .. } | MemberLevel { .. } => {}
                 ClaimLimitReached { .. } | SoldOut { .. } | CouponExpired { .. } | CouponNotYetValid { .. } => {}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use scrip_domain::coupon::{self, Benefit};
 use scrip_domain::event::EventKind;
-use scrip_domain::{job, points, tenant};
+use scrip_domain::{job, points, tenant, webhook};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{
@@ -71,6 +71,9 @@ schemas! {
     LotId = id(scrip_domain::LotId::PREFIX);
     EventId = id(scrip_domain::EventId::PREFIX);
     JobId = id(scrip_domain::JobId::PREFIX);
+    WebhookId = id(scrip_domain::WebhookId::PREFIX);
+    DisabledReason = names(webhook::DisabledReason::ALL.map(|reason| reason.as_str()));
+    DeliveryKind = names(crate::store::DELIVERY_KINDS);
     MemberId = caller_id("member", "m-1");
     OrderId = caller_id("order", "o-1");
     BenefitType = names(Benefit::KINDS);

@@ -23,6 +23,7 @@ use super::problem::Problem;
 use super::rules::RulesView;
 use super::schema;
 use super::time::Time;
+use super::webhooks::{DeliveryView, WebhookView};
 use crate::store::read::{Balance, EventPosition};
 
 fn time(at: Option<Timestamp>) -> Option<Time> {
@@ -73,6 +74,8 @@ pages! {
     PointsLotPage of LotView;
     RulesPage of RulesView<'static>;
     JobPage of JobView<'static>;
+    WebhookPage of WebhookView<'static>;
+    WebhookDeliveryPage of DeliveryView<'static>;
 }
 
 #[derive(Serialize, ToSchema)]
@@ -766,8 +769,8 @@ pub struct EventView<'a> {
 impl<'a> EventView<'a> {
     /// # Errors
     /// When the stored data is no JSON.
-    pub fn new(position: EventPosition, event: &'a Event) -> Result<Self, Problem> {
-        let data: &RawValue = serde_json::from_str(&event.data).map_err(Problem::internal)?;
+    pub fn new(position: EventPosition, event: &'a Event) -> Result<Self, serde_json::Error> {
+        let data: &RawValue = serde_json::from_str(&event.data)?;
         Ok(EventView {
             id: event.id,
             position: format!("{}-{}", position.tx, position.ordinal),

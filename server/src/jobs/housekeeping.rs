@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use scrip_domain::decide::Sweep;
 use scrip_domain::job::{JobKind, JobState};
-use scrip_domain::{TenantId, Timestamp};
+use scrip_domain::{TenantId, Timestamp, WebhookId};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -32,6 +32,8 @@ pub struct HousekeepingOptions {
     /// How long jobs are kept that ended well or were cancelled.
     pub done_retention: Duration,
     pub dead_retention: Duration,
+    /// How long the log of deliveries to webhooks is kept.
+    pub delivery_retention: Duration,
 }
 
 /// Makes sure that the passes are there; their first run comes after one interval.
@@ -83,12 +85,16 @@ pub async fn purge_all(run: &Run, options: &HousekeepingOptions) -> Result<Done,
     let before = |retention: Duration| {
         Timestamp(clock::now().0.saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX)))
     };
-    let mut outcomes = 0;
+    let (mut outcomes, mut deliveries) = (0, 0);
     let mut tenants = Tenants::new(&run.store);
     // Records of tenants being made stand under no tenant.
     let mut next = Some(TenantId(Uuid::nil()));
     while let Some(tenant) = next {
         outcomes += purge(run, Old::Outcomes(tenant), before(options.idempotency_retention)).await?;
+        for webhook in run.store.list_webhooks(tenant, None, i64::MAX).await? {
+            let what = Old::Deliveries(tenant, webhook.id);
+            deliveries += purge(run, what, before(options.delivery_retention)).await?;
+        }
         next = tenants.next().await?;
     }
     let mut jobs = 0;
@@ -99,7 +105,7 @@ pub async fn purge_all(run: &Run, options: &HousekeepingOptions) -> Result<Done,
     ] {
         jobs += purge(run, Old::Jobs(state), before(retention)).await?;
     }
-    Ok(Done::With(Some(json!({ "idempotency_records": outcomes, "jobs": jobs }).to_string())))
+    Ok(Done::With(Some(json!({ "idempotency_records": outcomes, "jobs": jobs, "deliveries": deliveries }).to_string())))
 }
 
 /// What may be past its time.
@@ -107,6 +113,7 @@ pub async fn purge_all(run: &Run, options: &HousekeepingOptions) -> Result<Done,
 enum Old {
     Outcomes(TenantId),
     Jobs(JobState),
+    Deliveries(TenantId, WebhookId),
 }
 
 /// Deletes page after page until one is not full; how many rows there were.
@@ -117,6 +124,7 @@ async fn purge(run: &Run, what: Old, before: Timestamp) -> Result<u64, JobError>
         let page = match what {
             Old::Outcomes(tenant) => run.store.purge_idempotency(tenant, before, PURGE_PAGE).await?,
             Old::Jobs(state) => run.store.purge_jobs(state, before, PURGE_PAGE).await?,
+            Old::Deliveries(tenant, webhook) => run.store.purge_deliveries(tenant, webhook, before, PURGE_PAGE).await?,
         };
         deleted += page;
         if page < PURGE_PAGE as u64 {

@@ -6,7 +6,8 @@ use scrip_domain::job::{Job, JobKind, JobState, Priority};
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
-use scrip_domain::{CouponId, EventId, HoldId, JobId, KeyId, LotId, TemplateId, Timestamp, TransactionId};
+use scrip_domain::webhook::{DisabledReason, LogPosition, Secrets, Webhook};
+use scrip_domain::{CouponId, EventId, HoldId, JobId, KeyId, LotId, TemplateId, Timestamp, TransactionId, WebhookId};
 use std::sync::Arc;
 
 use super::value::Row;
@@ -44,6 +45,27 @@ pub fn api_key(row: &Row) -> Decoded<ApiKey> {
         expires_at: row.opt_time(5)?,
         revoked_at: row.opt_time(6)?,
         created_at: row.time(7)?,
+    })
+}
+
+pub const WEBHOOK: &str = "tenant_id, id, url, types, description, disabled_reason, secret, previous_secret, previous_until, \
+                           starts_tx, starts_ordinal, created_at, updated_at";
+pub const WEBHOOK_COLUMNS: usize = 13;
+
+pub fn webhook(row: &Row) -> Decoded<Webhook> {
+    let disabled = row.opt_text(5)?.map(|text| {
+        DisabledReason::parse(&text).ok_or_else(|| StoreError::corrupt(format!("unknown reason {text:?}")))
+    });
+    Ok(Webhook {
+        id: WebhookId(row.uuid(1)?),
+        url: row.text(2)?,
+        types: row.json(3)?,
+        description: row.text(4)?,
+        disabled: disabled.transpose()?,
+        secrets: Secrets { current: row.text(6)?, previous: row.opt_text(7)?.zip(row.opt_time(8)?) },
+        starts_after: LogPosition { tx: row.int(9)?, ordinal: row.int(10)? },
+        created_at: row.time(11)?,
+        updated_at: row.time(12)?,
     })
 }
 

@@ -40,6 +40,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0004_jobs.sqlite.sql"),
         postgres: include_str!("migrations/0004_jobs.postgres.sql"),
     },
+    Migration {
+        number: 7,
+        name: "relay",
+        sqlite: include_str!("migrations/0007_relay.sqlite.sql"),
+        postgres: include_str!("migrations/0007_relay.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

@@ -18,6 +18,7 @@ mod sqlite;
 mod table;
 mod traffic;
 mod value;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use projection::{Folded, Progress, Statistic};
 pub use sqlite::{SqliteStore, SqliteWriter, batch_look_ups};
 pub use traffic::Traffic;
 pub use value::{Param, Row};
+pub use webhooks::{DELIVERY_KINDS, Delivery, LogProgress, Parked, Round, Waiting, WebhookStanding};
 
 /// A store's fault, as opposed to a rejection: the caller did nothing wrong.
 #[derive(Debug, thiserror::Error)]

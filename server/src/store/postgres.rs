@@ -350,17 +350,8 @@ pub(super) async fn scan(
     Ok(())
 }
 
-/// Certificates are checked against the system's roots.
 fn tls() -> Result<MakeRustlsConnect, StoreError> {
-    let mut roots = rustls::RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(system.certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| StoreError::Fault(format!("TLS: {error}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = crate::tls::client_config().map_err(|error| StoreError::Fault(format!("TLS: {error}")))?;
     Ok(MakeRustlsConnect::new(config))
 }
 
@@ -607,6 +598,7 @@ enum Lookup {
     Claimed,
     LockedCoupons,
     LockedAccounts,
+    LockedWebhooks,
     /// The first page of an account's open lots.
     OpenLots,
     DueHolds,
@@ -625,7 +617,7 @@ enum Lookup {
 }
 
 impl Lookup {
-    const ALL: [Lookup; 19] = [
+    const ALL: [Lookup; 20] = [
         Lookup::Tenants,
         Lookup::ApiKeys,
         Lookup::LockedTemplates,
@@ -634,6 +626,7 @@ impl Lookup {
         Lookup::Claimed,
         Lookup::LockedCoupons,
         Lookup::LockedAccounts,
+        Lookup::LockedWebhooks,
         Lookup::OpenLots,
         Lookup::DueHolds,
         Lookup::Holds,
@@ -681,6 +674,7 @@ impl Lookup {
             }
             Lookup::AllOpenLots => placed(decode::LOT, members, "mkt_points_lot", &open_lots),
             Lookup::Lots => placed(decode::LOT, ids, "mkt_points_lot", by_id),
+            Lookup::LockedWebhooks => found(decode::WEBHOOK, ids, "webhook", &format!("{by_id} FOR UPDATE")),
             Lookup::DueHolds => found(
                 decode::HOLD,
                 &unnested("k", &[("tenant_id", "uuid"), ("member_id", "text"), ("latest", "bigint")], 1),
@@ -1039,6 +1033,7 @@ impl Lane {
             (Lookup::Claimed, KeyColumns::claimants(&keys.claimants)),
             (Lookup::LockedCoupons, KeyColumns::ids(keys.coupons.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::LockedAccounts, KeyColumns::accounts(&keys.accounts)),
+            (Lookup::LockedWebhooks, KeyColumns::ids(keys.webhooks.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::OpenLots, KeyColumns::accounts(&keys.accounts)),
             (Lookup::DueHolds, KeyColumns::accounts(&keys.accounts).and_all(latest)),
             (Lookup::Holds, KeyColumns::ids(keys.holds.iter().map(|(tenant, id)| (*tenant, id.0)))),
@@ -1097,6 +1092,7 @@ impl Lane {
                         places.insert(&LOT, tenant, lot.id.0, found)?;
                         lots.push((tenant, row.caller_id::<MemberId>(1)?, lot));
                     }
+                    Lookup::LockedWebhooks => state.load_webhook(row.tenant(0)?, decode::webhook(&row)?),
                     Lookup::DueHolds | Lookup::Holds => state.load_hold(row.tenant(0)?, decode::hold(&row)?),
                     Lookup::Originals => {
                         let reversed = row.opt_int(decode::TRANSACTION_COLUMNS)?.unwrap_or(0);

@@ -603,6 +603,7 @@ pub fn hot_queries() -> Vec<(String, String)> {
     }
     all.extend(projection::HOT_QUERIES.map(|(name, sql)| named(name, sql.to_owned())));
     all.extend(super::job::hot_queries());
+    all.extend(super::webhooks::hot_queries().into_iter().map(|(name, sql)| named(name, sql)));
     let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS);
     all.extend(due.enumerate().map(|(number, sql)| (format!("due {number}"), sql.to_owned())));
     all

@@ -420,6 +420,7 @@ fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> 
 struct LookUps {
     tenant: String,
     api_key: String,
+    webhook: String,
     template: String,
     template_uses: String,
     definition: String,
@@ -446,6 +447,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
     LookUps {
         tenant: format!("SELECT {} FROM tenant WHERE tenant_id = ?1", decode::TENANT),
         api_key: by_id(&format!("{}, secret_digest", decode::API_KEY), "api_key"),
+        webhook: by_id(decode::WEBHOOK, "webhook"),
         template: by_id(decode::TEMPLATE, "mkt_coupon_template t"),
         template_uses: "SELECT coalesce(sum(used_count), 0) FROM mkt_coupon_template_use \
                         WHERE tenant_id = ?1 AND template_id = ?2"
@@ -477,11 +479,12 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 17] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 18] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
         ("api_key", &texts.api_key),
+        ("webhook", &texts.webhook),
         ("template", &texts.template),
         ("template_uses", &texts.template_uses),
         ("definition", &texts.definition),
@@ -512,6 +515,11 @@ fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State
         let decode = |row: &Row| Ok((decode::api_key(row)?, row.bytes(8)?));
         for (key, digest) in session.query(&texts.api_key, &[(*tenant).into(), id.0.into()], decode)? {
             state.load_api_key(key, digest);
+        }
+    }
+    for (tenant, id) in &keys.webhooks {
+        for webhook in session.query(&texts.webhook, &[(*tenant).into(), id.0.into()], decode::webhook)? {
+            state.load_webhook(*tenant, webhook);
         }
     }
     for (tenant, id) in keys.templates.iter().chain(&keys.template_reads) {

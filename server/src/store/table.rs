@@ -8,6 +8,7 @@ use scrip_domain::points::{Account, Hold, Lot, Transaction};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, Writes};
 use scrip_domain::tenant::{ApiKey, Tenant};
+use scrip_domain::webhook::{DisabledReason, Webhook};
 use scrip_domain::{MemberId, TemplateId, TenantId, Timestamp, TransactionId};
 
 use super::value::Param;
@@ -135,6 +136,46 @@ fn api_key((row, secret_digest): &(ApiKey, [u8; 32])) -> Vec<Param<'_>> {
         row.expires_at.into(),
         row.created_at.into(),
         row.revoked_at.into(),
+    ]
+}
+
+static WEBHOOK: Table = table(
+    "webhook",
+    2,
+    5,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("starts_tx", Int),
+        ("starts_ordinal", Int),
+        ("created_at", Int),
+        ("url", Text),
+        ("types", Text),
+        ("description", Text),
+        ("disabled_reason", Text),
+        ("secret", Text),
+        ("previous_secret", Text),
+        ("previous_until", Int),
+        ("updated_at", Int),
+    ],
+);
+
+fn webhook(tenant: TenantId, row: &Webhook) -> Vec<Param<'_>> {
+    let previous = row.secrets.previous.as_ref();
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        row.starts_after.tx.into(),
+        row.starts_after.ordinal.into(),
+        row.created_at.into(),
+        row.url.as_str().into(),
+        json(&row.types),
+        row.description.as_str().into(),
+        row.disabled.map(DisabledReason::as_str).into(),
+        row.secrets.current.as_str().into(),
+        previous.map(|(secret, _)| secret.as_str()).into(),
+        previous.map(|(_, until)| *until).into(),
+        row.updated_at.into(),
     ]
 }
 
@@ -532,9 +573,10 @@ fn idempotency<'a>(
 }
 
 /// Every table, for stores that prepare their statements once.
-pub static TABLES: [&Table; 15] = [
+pub static TABLES: [&Table; 16] = [
     &TENANT,
     &API_KEY,
+    &WEBHOOK,
     &TEMPLATE,
     &TEMPLATE_VERSION,
     &TEMPLATE_USE,
@@ -594,6 +636,9 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&JOB, Verb::Update, w.job_updates.iter().map(|(id, row)| job(*id, row)).collect());
     let events = w.event_inserts.iter().zip(first_ordinal..);
     add(&EVENT, Verb::Insert, events.map(|((id, row), ordinal)| event(*id, tx, ordinal, row)).collect());
+    add(&WEBHOOK, Verb::Insert, w.webhook_inserts.iter().map(|(id, row)| webhook(*id, row)).collect());
+    add(&WEBHOOK, Verb::Update, w.webhook_updates.iter().map(|(id, row)| webhook(*id, row)).collect());
+    add(&WEBHOOK, Verb::Delete, w.webhook_deletes.iter().map(|(id, row)| vec![(*id).into(), row.0.into()]).collect());
     add(&IDEMPOTENCY, Verb::Insert, w.idempotency_inserts.iter().map(|row| idempotency(row, now)).collect());
     let uses = w.uses.iter().map(|(id, template, change)| use_count(*id, *template, stripe, *change));
     add(&TEMPLATE_USE, Verb::Insert, uses.collect());

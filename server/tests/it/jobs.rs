@@ -35,6 +35,7 @@ fn options() -> RunnerOptions {
 fn passes() -> HousekeepingOptions {
     let day = Duration::from_secs(86_400);
     HousekeepingOptions {
+        delivery_retention: Duration::from_secs(3_600),
         interval: Duration::from_secs(60),
         idempotency_retention: day,
         done_retention: day,

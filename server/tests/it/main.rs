@@ -16,6 +16,7 @@ mod projection;
 mod statements;
 mod verify;
 mod verify_rows;
+mod webhooks;
 
 // The reference model and the command generator are those of the domain's own tests.
 #[path = "../../../domain/tests/rules/generate.rs"]

@@ -65,6 +65,9 @@ async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, Store
         for template in store.list_templates(tenant, None, None, None, i64::MAX).await? {
             all.template(tenant, &template);
         }
+        for webhook in store.list_webhooks(tenant, None, i64::MAX).await? {
+            all.webhook(tenant, &webhook);
+        }
         let sql = format!("SELECT {} FROM mkt_user_coupon WHERE tenant_id = $1", decode::COUPON);
         for coupon in store.stream(&sql, &own, decode::coupon).await? {
             all.coupon(tenant, &coupon);

@@ -22,7 +22,7 @@ const NAMED: [&str; 11] = [
 ];
 
 /// Fills the tables: `{n}` numbers the rows, `{id}` makes an id of 16 bytes from it, `{t}` one of four tenants.
-const FILL: [&str; 15] = [
+const FILL: [&str; 19] = [
     "INSERT INTO mkt_coupon_template SELECT {t}, {id}, 1, {n} >= 0, 'AMOUNT_OFF', NULL, NULL, NULL, NULL, 0, 0, 0 {from}",
     "INSERT INTO mkt_coupon_template_use SELECT {t}, {id}, 0, 1 {from}",
     "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",
@@ -39,6 +39,10 @@ const FILL: [&str; 15] = [
     "INSERT INTO board_bucket SELECT {t}, 'b-' || ({n} / 20000), {n}, 1 {from}",
     "INSERT INTO projection SELECT {id}, 1, 0, 0 {from}",
     "INSERT INTO job SELECT {t}, {id}, 'POINTS_GRANT', 'SHORT', '{}', 1, 3, NULL, 0, 'DONE', {n}, 1, 1, NULL, NULL, '{}', NULL, 0, {n} {from}",
+    "INSERT INTO webhook SELECT {t}, {id}, 'u', '[]', '', NULL, 's', NULL, NULL, 0, -1, 0, 0 {from}",
+    "INSERT INTO webhook_progress SELECT {t}, {id}, 1, 0, 0, {n} < 0 {from}",
+    "INSERT INTO webhook_parked SELECT {t}, {id}, {n}, 0, 's', 0, {n} {from}",
+    "INSERT INTO webhook_delivery SELECT {t}, {id}, {id}, 'EVENT', {id}, 'coupon.claimed', 1, 0, 1, {n} < 0, NULL, NULL, '', 1, 0 {from}",
     "INSERT INTO event SELECT {t}, {n}, 0, {id}, 'coupon.claimed', {id}, NULL, '{}', NULL, 0, 0 {from}",
 ];
 
@@ -107,6 +111,8 @@ async fn postgres_serves_every_hot_query_and_lane_statement_from_an_index() {
             .replace("{from}", "FROM generate_series(0, 99999) AS numbers(value)");
         // Literals of a SELECT have no type of their own.
         let sql = sql.replace("NULL, '[]', 0, NULL", "NULL, '[]', 0, NULL::bigint");
+        let sql =
+            sql.replace("'s', NULL, NULL, 0", "'s', NULL, NULL::bigint, 0").replace("< 0, NULL,", "< 0, NULL::bigint,");
         client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {:?}", error.as_db_error()));
     }
     client.batch_execute("ANALYZE").await.expect("statistics");

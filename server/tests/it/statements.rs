@@ -63,6 +63,7 @@ impl Server {
         settings.engine.lanes = 1;
         // What the background asks would be counted as well.
         settings.jobs.concurrency = 0;
+        settings.webhooks.poll_ms = 0;
         let app = App::start(&settings, Some(PLATFORM_KEY)).await.expect("the server starts");
         let router = scrip_server::http::router(app.state());
         Server { app, router }

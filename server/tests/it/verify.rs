@@ -5,10 +5,12 @@ use scrip_domain::command::Movement;
 use scrip_domain::job::{JobPool, JobTicket};
 use scrip_domain::points::{MAX_POINTS, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope};
+use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{Answer, Command, Envelope, KeyId, OrderId, Outcome, TenantId, Timestamp};
 use scrip_server::engine::EngineOptions;
+use scrip_server::relay::subject_of;
 use scrip_server::store::job::JobEnd;
-use scrip_server::store::{StoreUrl, Writer};
+use scrip_server::store::{LogProgress, Parked, Round, Store, StoreUrl, Writer};
 use scrip_server::verify::{CheckResult, VerifyReport, verify};
 
 use crate::generate::Generator;
@@ -202,7 +204,7 @@ impl Patient {
 }
 
 /// What is spoilt; longer names before those they begin with.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 17] = [
     "api_key",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
@@ -217,6 +219,9 @@ const TABLES: [&str; 14] = [
     "idempotency",
     "job",
     "event",
+    "webhook_parked",
+    "webhook_progress",
+    "webhook",
 ];
 
 const LET_THROUGH: &str = "DO $$ DECLARE c record; BEGIN FOR c IN SELECT conrelid::regclass AS t, conname FROM pg_constraint \
@@ -237,8 +242,10 @@ async fn history(kind: Kind) -> Fixture {
             tenant = Some(envelope.tenant);
         }
     }
-    finish(&mut writer, tenant.expect("some commands")).await;
-    jobs(&fixture, tenant.expect("some commands")).await;
+    let tenant = tenant.expect("some commands");
+    finish(&mut writer, tenant).await;
+    jobs(&fixture, tenant).await;
+    park(&mut writer, &fixture.store, tenant).await;
     let report = verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
     let broken: Vec<&CheckResult> = report.checks.iter().filter(|check| !check.is_clean()).collect();
     assert!(broken.is_empty(), "{kind:?}: {broken:?}");
@@ -246,6 +253,7 @@ async fn history(kind: Kind) -> Fixture {
 }
 
 /// What the random history may not leave: a key, a coupon that is used, one that is locked and one that was returned.
+/// What the random history may not leave: a key, a coupon that is used and one that is locked, webhooks and parked events.
 async fn finish(writer: &mut Writer, tenant: TenantId) {
     let key = ApiKey {
         id: KeyId(uuid::Uuid::now_v7()),
@@ -297,6 +305,39 @@ async fn jobs(fixture: &Fixture, tenant: TenantId) {
     let answer = engine.submit(envelope(tenant, Command::Work { ticket, command: Box::new(grant) })).await;
     assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{answer:?}");
     assert!(store.end_job(&dead, &JobEnd::Dead("too often".into()), now).await.expect("an end"));
+}
+/// A webhook that is off, one that is gone, and one that two events of a member wait for.
+async fn park(writer: &mut Writer, store: &Store, tenant: TenantId) {
+    let new = NewWebhook {
+        url: "https://shop.example/".into(),
+        types: Vec::new(),
+        description: String::new(),
+        secret: "s".into(),
+        starts_after: LogPosition { tx: 0, ordinal: -1 },
+    };
+    let mut made = Vec::new();
+    for change in [Some(WebhookChange::Disable(DisabledReason::Operator)), Some(WebhookChange::Delete), None] {
+        let Outcome::Webhook(webhook) = run(writer, tenant, Command::CreateWebhook(Box::new(new.clone()))).await else {
+            unreachable!("a webhook is made")
+        };
+        if let Some(change) = change {
+            run(writer, tenant, Command::ChangeWebhook { webhook_id: webhook.id, change: Box::new(change) }).await;
+        }
+        made.push(webhook);
+    }
+    let webhook = made.pop().expect("the last one");
+    let from = store.webhook_progress(&webhook, tenant).await.expect("its progress");
+    let page = store.list_events(tenant, from.position, None, 100).await.expect("events");
+    let first = page.events.iter().find(|(_, event)| event.member_id.is_some()).expect("a member's event");
+    let own = page.events.iter().filter(|(_, event)| event.member_id == first.1.member_id).take(2);
+    let parked = own.zip([Timestamp(1), Timestamp::NEVER]).map(|((position, event), due_at)| {
+        let attempts = i64::from(due_at < Timestamp::NEVER);
+        Parked { position: *position, subject: subject_of(event), attempts, due_at }
+    });
+    let round = Round { parked: parked.collect(), ..Round::default() };
+    assert_eq!(round.parked.len(), 2);
+    let to = LogProgress { position: page.scanned_to, ..from };
+    assert!(store.finish_round(tenant, webhook.id, from, to, &round).await.expect("the round is kept"));
 }
 
 async fn run(writer: &mut Writer, tenant: TenantId, command: Command) -> Outcome {

@@ -37,6 +37,8 @@ const USES: &str = "mkt_coupon_template_use";
 const COUPON: &str = "mkt_user_coupon";
 const JOB: &str = "job";
 const EVENT: &str = "event";
+const WEBHOOK: &str = "webhook";
+const PARKED: &str = "webhook_parked";
 const ANY: &str = "1 = 1";
 const MEMBER: (&str, &str) = ("", "member_id");
 const OWN_LOT: (&str, &str) = ("lot_", "id");
@@ -46,6 +48,12 @@ const OWN_TEMPLATE: (&str, &str) = ("tpl_", "id");
 const OWN_COUPON: (&str, &str) = ("cpn_", "id");
 const OWN_JOB: (&str, &str) = ("job_", "id");
 const OWN_EVENT: (&str, &str) = ("evt_", "id");
+const OWN_WEBHOOK: (&str, &str) = ("whk_", "id");
+const OF_WEBHOOK: (&str, &str) = ("whk_", "subject_id");
+const PARKED_FOR: (&str, &str) = ("whk_", "webhook_id");
+/// The making of a webhook that nothing else has happened to.
+const ONLY_EVENT_OF_WEBHOOK: &str = "type = 'webhook.created' AND NOT EXISTS (SELECT 1 FROM event x \
+    WHERE x.tenant_id = r.tenant_id AND x.subject_id = r.subject_id AND x.type <> 'webhook.created')";
 /// The line that made a lot.
 const MADE_BY: (&str, &str) = ("ptx_", "transaction_id");
 const OF_TEMPLATE: (&str, &str) = ("tpl_", "template_id");
@@ -235,6 +243,16 @@ const CORRUPTIONS: &[Corruption] = &[
     row("E21", EVENT, "type = 'coupon.locked'", "SET occurred_at = recorded_at + 1", OWN_EVENT),
     row("E22", EVENT, ANY, TAKE_LAST_ID, LAST_EVENT),
     row("E23", EVENT, "type = 'coupon_template.created'", "SET subject_id = id", OWN_EVENT),
+    row("W1", EVENT, "type = 'webhook.disabled'", "SET member_id = 'm-1'", OWN_EVENT),
+    row("W1", EVENT, "type = 'webhook.deleted'", "DELETE", OF_WEBHOOK),
+    row("W2", EVENT, ONLY_EVENT_OF_WEBHOOK, "DELETE", OF_WEBHOOK),
+    row("W3", WEBHOOK, "disabled_reason = 'OPERATOR'", "SET disabled_reason = NULL", OWN_WEBHOOK),
+    row("W3", WEBHOOK, "disabled_reason IS NULL", "SET disabled_reason = 'GONE'", OWN_WEBHOOK),
+    row("W4", "webhook_progress", ANY, "SET webhook_id = tenant_id", ("whk_", "tenant_id")),
+    row("W5", PARKED, ANY, "SET subject = 'm:nobody'", PARKED_FOR),
+    row("W6", PARKED, ANY, "SET tx = tx + 1000000", PARKED_FOR),
+    row("W7", PARKED, "due_at < 9223372036854775807", "SET due_at = 9223372036854775807", PARKED_FOR),
+    row("W7", PARKED, "due_at = 9223372036854775807", "SET due_at = 5", PARKED_FOR),
     row("X4", "idempotency", ANY, "SET outcome = '{\"Deleted\":'", ("", "key")),
     row(
         "X4",
@@ -287,6 +305,8 @@ impl Corruption {
             USES => "tenant_id, template_id, stripe",
             EVENT => "tenant_id, tx, ordinal",
             "idempotency" => "tenant_id, key",
+            "webhook_progress" => "tenant_id, webhook_id",
+            PARKED => "tenant_id, webhook_id, tx, ordinal",
             _ => "tenant_id, id",
         }
     }

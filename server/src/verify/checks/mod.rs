@@ -3,6 +3,7 @@
 //!
 //! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, C coupons and templates,
 //! R rules, E events, J jobs.
+//! R rules, E events, W webhooks.
 //!
 //! Joins are written for both planners. Inner joins are `CROSS JOIN ... WHERE`: to PostgreSQL that is the same, while SQLite
 //! then keeps the order, which it would otherwise turn round to walk all of a tenant's rows for each row. A join that concerns
@@ -20,6 +21,7 @@ mod outcomes;
 mod rules;
 mod structure;
 mod templates;
+mod webhooks;
 
 use uuid::Uuid;
 
@@ -112,6 +114,7 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
     all.extend(rules::groups(dialect));
     all.extend(events::groups(dialect));
     all.push(jobs::group(dialect));
+    all.extend(webhooks::groups(dialect));
     Ok(all)
 }
 

@@ -4,8 +4,8 @@ use scrip_domain::Outcome;
 
 use super::{Dialect, Reading};
 
-/// Every outcome must be readable, or a retry could not be answered; and what it names must exist, but for a template that
-/// was deleted since.
+/// Every outcome must be readable, or a retry could not be answered; and what it names must exist, but for a template
+/// or webhook that was deleted since.
 pub fn reading(dialect: Dialect) -> Reading {
     // An outcome's JSON begins with its kind and the id of what it names: {"Coupon":{"i":"cpn_... Both are taken out once
     // for each row: without its end, the inner statement would become part of every join.
@@ -25,7 +25,7 @@ pub fn reading(dialect: Dialect) -> Reading {
         ),
     };
     // Grouped, SQLite makes a relation of it and looks up; else it would walk the events for each outcome.
-    let deleted = "(SELECT tenant_id, subject_id FROM event WHERE type = 'coupon_template.deleted' \
+    let deleted = "(SELECT tenant_id, subject_id FROM event WHERE type IN ('coupon_template.deleted', 'webhook.deleted') \
                    GROUP BY tenant_id, subject_id)";
     let tables = [
         ("Coupon", "mkt_user_coupon", "id"),
@@ -34,6 +34,8 @@ pub fn reading(dialect: Dialect) -> Reading {
         ("Template", "mkt_coupon_template", "id"),
         ("Template", deleted, "subject_id"),
         ("ApiKey", "api_key", "id"),
+        ("Webhook", "webhook", "id"),
+        ("Webhook", deleted, "subject_id"),
         // A tenant is made under no tenant.
         ("Tenant", "tenant", "tenant_id"),
     ];

@@ -5,7 +5,7 @@ use crate::store::StoreError;
 use crate::store::migrate::MIGRATIONS;
 
 /// The tables whose rows are verified.
-pub const TABLES: [&str; 15] = [
+pub const TABLES: [&str; 20] = [
     "tenant",
     "api_key",
     "mkt_coupon_template",
@@ -21,10 +21,15 @@ pub const TABLES: [&str; 15] = [
     "job",
     "event",
     "idempotency",
+    "webhook",
+    "webhook_progress",
+    "webhook_parked",
+    "webhook_delivery",
+    "broker_progress",
 ];
 
 /// The indexes that hot queries and uniqueness rest on.
-const INDEXES: [&str; 24] = [
+const INDEXES: [&str; 25] = [
     "uq_api_key_secret",
     "idx_template_tenant_status",
     "idx_template_tenant_type",
@@ -49,6 +54,7 @@ const INDEXES: [&str; 24] = [
     "idx_job_lease",
     "idx_job_state",
     "idx_job_finished",
+    "idx_webhook_parked_due",
 ];
 
 pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
@@ -147,7 +153,7 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// PostgreSQL's names: a constraint without one of its own is called after its table and column.
-const CONSTRAINTS: [&str; 15] = [
+const CONSTRAINTS: [&str; 16] = [
     "tenant_pkey tenant_refund_grace_days_check",
     "api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
     "platform_key_pkey platform_key_id_check",
@@ -173,4 +179,8 @@ const CONSTRAINTS: [&str; 15] = [
     "job_pkey ck_job_fence ck_job_lease ck_job_finished job_pool_check job_priority_check job_max_attempts_check \
      job_every_check job_state_check job_attempts_check lease_pkey lease_token_check",
     "event_pkey idempotency_pkey schema_migration_pkey",
+    "webhook_pkey ck_webhook_previous webhook_disabled_reason_check webhook_tenant_id_fkey webhook_progress_pkey \
+     webhook_progress_tenant_id_webhook_id_fkey webhook_parked_pkey webhook_parked_attempts_check \
+     webhook_parked_tenant_id_webhook_id_fkey webhook_delivery_pkey webhook_delivery_attempt_check \
+     webhook_delivery_tenant_id_webhook_id_fkey broker_progress_pkey",
 ];

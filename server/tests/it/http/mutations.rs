@@ -23,7 +23,19 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
     full["metadata"] = json!({ "a": [1, { "b": null }] });
     full["validity"] =
         json!({ "type": "FIXED", "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2036-01-01T00:00:00Z" });
+    let webhook = client.post("/v1/webhooks", json!({ "url": "https://shop.example/" })).await.json(201);
+    let webhook = format!("/v1/webhooks/{}", text(&webhook, "id"));
     vec![
+        (
+            "POST",
+            "/v1/webhooks".into(),
+            json!({ "url": "https://shop.example/", "types": ["coupon.claimed"], "description": "d", "after": "0--1" }),
+        ),
+        ("PATCH", webhook.clone(), json!({ "url": "https://shop.example/", "types": [], "description": "d" })),
+        ("POST", format!("{webhook}/rotate"), json!({ "overlap_seconds": 60 })),
+        ("POST", format!("{webhook}/replay"), json!({ "after": "0--1" })),
+        ("POST", format!("{webhook}/resend"), json!({ "position": "0-0" })),
+        ("POST", format!("{webhook}/disable"), json!({})),
         ("POST", "/v1/coupon-templates".into(), full),
         ("PATCH", path.clone(), json!({ "name": "x", "metadata": { "k": 1 } })),
         ("POST", format!("{path}/stock"), json!({ "change": 5 })),

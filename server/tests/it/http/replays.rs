@@ -15,7 +15,7 @@ async fn twice(client: &mut Client, path: &str, body: Value) -> Answer {
     let again = client.send("POST", path, &headers, body.to_string()).await;
     assert_eq!(again.header("idempotency-replayed"), Some("true"), "{path}");
     assert_eq!(first.status, again.status, "{path}");
-    if path.ends_with("/api-keys") {
+    if ["/api-keys", "/webhooks", "/rotate"].iter().any(|end| path.ends_with(end)) {
         assert_eq!(again.value()["secret"], Value::Null, "a secret is shown once");
     } else {
         assert_eq!(first.body, again.body, "{path}");
@@ -76,6 +76,12 @@ async fn check(kind: Kind) {
     }
     let balance = client.get(points).await.json(200);
     assert_eq!((&balance["available"], &balance["used"]), (&json!(84), &json!(15)), "each step counted once");
+
+    let made = twice(&mut client, "/v1/webhooks", json!({ "url": "https://shop.example/" })).await.json(201);
+    let path = format!("/v1/webhooks/{}", text(&made, "id"));
+    for step in ["disable", "enable", "rotate"] {
+        twice(&mut client, &format!("{path}/{step}"), json!({})).await;
+    }
 
     at_once_and_after_a_restart(&fixture, server, &shop.operator).await;
 }

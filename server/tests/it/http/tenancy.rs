@@ -17,7 +17,9 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
     let hold = client.post("/v1/members/m-1/points/holds", json!({ "points": 10 })).await.json(201);
     let later = json!({ "points": 10, "mode": "async" });
     let job = client.post("/v1/members/m-1/points/grants", later).await.json(202);
+    let webhook = client.post("/v1/webhooks", json!({ "url": "https://shop.example/" })).await.json(201);
     vec![
+        ("webhook_id", text(&webhook, "id").to_owned()),
         ("template_id", id),
         ("coupon_id", text(&coupon, "id").to_owned()),
         ("transaction_id", text(&grant, "id").to_owned()),
@@ -39,6 +41,9 @@ fn body(path: &str) -> Value {
         "grants" | "debits" | "holds" => json!({ "points": 1 }),
         "points-rules" => json!({ "earn": { "ratio": 2 } }),
         "coupon-templates" => template(),
+        "webhooks" => json!({ "url": "https://shop.example/" }),
+        "replay" => json!({ "after": null }),
+        "resend" => json!({ "position": "1-0" }),
         _ => json!({}),
     }
 }
