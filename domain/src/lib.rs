@@ -10,6 +10,7 @@
 //! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`rules`], [`state`], [`decide`].
 
 pub mod command;
+pub mod condition;
 pub mod coupon;
 pub mod decide;
 pub mod event;

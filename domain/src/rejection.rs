@@ -47,9 +47,12 @@ pub enum Rejection {
 
     // Prices. These say why a coupon does not apply to an order, in order of precedence after MemberLevel; the last one
     // refuses the order itself.
+    CouponOutsideHours,
     CouponOutOfScope,
     CouponQuantity { min_quantity: i64, eligible_quantity: i64 },
     CouponBelowThreshold { min_amount: i64, eligible_amount: i64 },
+    CouponConditionUnmet,
+    CouponConditionFailed { cause: String },
     CouponProductMissing,
     CouponNotStackable { with: CouponId },
     TooManyCoupons { most: u32 },
@@ -107,6 +110,9 @@ impl Rejection {
             Rejection::CouponRevoked => "COUPON_REVOKED",
             Rejection::OrderMismatch => "COUPON_ORDER_MISMATCH",
             Rejection::DeadlinePassed { .. } => "DEADLINE_PASSED",
+            Rejection::CouponOutsideHours => "COUPON_OUTSIDE_HOURS",
+            Rejection::CouponConditionUnmet => "COUPON_CONDITION_UNMET",
+            Rejection::CouponConditionFailed { .. } => "COUPON_CONDITION_FAILED",
             Rejection::CouponOutOfScope => "COUPON_OUT_OF_SCOPE",
             Rejection::CouponQuantity { .. } => "COUPON_QUANTITY_TOO_LOW",
             Rejection::CouponBelowThreshold { .. } => "COUPON_BELOW_THRESHOLD",

@@ -62,15 +62,23 @@ impl Calendar {
     pub const YEARS_AHEAD: u8 = 5;
 }
 
-/// An instant as clocks and calendars show it at some place. Which place is the caller's to know.
+/// An instant as clocks and calendars show it at some place. Which place is the caller's to know: the rules have no time zones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalTime {
-    pub weekday: Weekday,
+    /// The date, in days since 1970-01-01.
+    pub day: i32,
     /// Since midnight, as the clock shows it.
     pub minute: u16,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+impl LocalTime {
+    pub fn weekday(self) -> Weekday {
+        // 1970-01-01 was a Thursday.
+        Weekday::ALL[(i64::from(self.day) + 3).rem_euclid(7) as usize]
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Weekday {
     Monday,
@@ -80,6 +88,47 @@ pub enum Weekday {
     Friday,
     Saturday,
     Sunday,
+}
+
+impl Weekday {
+    pub const ALL: [Weekday; 7] = [
+        Weekday::Monday,
+        Weekday::Tuesday,
+        Weekday::Wednesday,
+        Weekday::Thursday,
+        Weekday::Friday,
+        Weekday::Saturday,
+        Weekday::Sunday,
+    ];
+
+    /// The name as stored and as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Weekday::Monday => "MONDAY",
+            Weekday::Tuesday => "TUESDAY",
+            Weekday::Wednesday => "WEDNESDAY",
+            Weekday::Thursday => "THURSDAY",
+            Weekday::Friday => "FRIDAY",
+            Weekday::Saturday => "SATURDAY",
+            Weekday::Sunday => "SUNDAY",
+        }
+    }
+}
+
+/// `[from_minute, to_minute)` since midnight, on these days of the week (none means every day).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeeklyHours {
+    pub weekdays: Vec<Weekday>,
+    pub from_minute: u16,
+    /// Up to 1440, the end of the day.
+    pub to_minute: u16,
+}
+
+impl WeeklyHours {
+    pub fn include(&self, local: LocalTime) -> bool {
+        (self.weekdays.is_empty() || self.weekdays.contains(&local.weekday()))
+            && (self.from_minute..self.to_minute).contains(&local.minute)
+    }
 }
 
 #[cfg(test)]
@@ -98,5 +147,15 @@ mod tests {
     fn days_stop_at_the_last_instant() {
         assert_eq!(Timestamp(0).plus_days(1), Timestamp(MICROS_PER_DAY));
         assert_eq!(Timestamp(1).plus_days(u32::MAX), Timestamp::MAX);
+    }
+
+    #[test]
+    fn weekdays_follow_the_calendar() {
+        let weekday = |day| LocalTime { day, minute: 0 }.weekday();
+        assert_eq!(weekday(0), Weekday::Thursday);
+        assert_eq!(weekday(-1), Weekday::Wednesday);
+        // 2026-11-25.
+        assert_eq!(weekday(20_782), Weekday::Wednesday);
+        assert_eq!(weekday(i32::MAX), Weekday::ALL[(i64::from(i32::MAX) + 3).rem_euclid(7) as usize]);
     }
 }

@@ -1,10 +1,10 @@
-//! Where a tenant's months and years end: time zones and daylight saving, which the rules know nothing of.
+//! What a tenant's clocks show, and where its months and years end: time zones and daylight saving, which the rules know nothing of.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, ToSpan};
 use scrip_domain::Timestamp;
-use scrip_domain::time::Calendar;
+use scrip_domain::time::{Calendar, LocalTime};
 
 /// The calendar of a place at an instant. A day that begins with a gap of the clock begins behind it.
 pub fn calendar(zone: &TimeZone, at: Timestamp) -> Calendar {
@@ -21,6 +21,15 @@ pub fn calendar(zone: &TimeZone, at: Timestamp) -> Calendar {
 
 fn start_of(zone: &TimeZone, date: Date) -> Timestamp {
     date.to_zoned(zone.clone()).map_or(Timestamp::MAX, |start| Timestamp(start.timestamp().as_microsecond()))
+}
+
+/// An instant as clocks and calendars show it in a time zone.
+pub fn local_time(zone: &TimeZone, at: Timestamp) -> LocalTime {
+    let instant = jiff::Timestamp::from_microsecond(at.0).unwrap_or(jiff::Timestamp::MAX);
+    let local = zone.to_datetime(instant);
+    let day = jiff::civil::date(1970, 1, 1).until(local.date()).map_or(i32::MAX, |span| span.get_days());
+    let minute = i32::from(local.hour()) * 60 + i32::from(local.minute());
+    LocalTime { day, minute: u16::try_from(minute).unwrap_or_default() }
 }
 
 #[cfg(test)]
@@ -50,5 +59,23 @@ mod tests {
         assert_eq!(leap.month_ends[0], at("2028-03-01T00:00:00Z"));
         assert_eq!(leap.month_ends.len(), 25);
         assert_eq!(leap.year_ends.len(), 6);
+    }
+
+    #[test]
+    fn local_times_follow_the_zone_and_its_summer() {
+        let local = |zone: &str, text: &str| {
+            let at = text.parse::<jiff::Timestamp>().expect("a time");
+            let zone = TimeZone::get(zone).expect("a known zone");
+            let local = local_time(&zone, Timestamp(at.as_microsecond()));
+            (local.day, local.minute / 60, local.minute % 60, local.weekday().as_str())
+        };
+        assert_eq!(local("UTC", "1970-01-01T00:00:00Z"), (0, 0, 0, "THURSDAY"));
+        assert_eq!(local("Asia/Shanghai", "2026-11-25T16:00:00Z"), (20_783, 0, 0, "THURSDAY"));
+        assert_eq!(local("Europe/Berlin", "2026-03-28T22:59:59Z"), (20_540, 23, 59, "SATURDAY"));
+        assert_eq!(local("Europe/Berlin", "2026-03-29T00:59:59Z"), (20_541, 1, 59, "SUNDAY"));
+        assert_eq!(local("Europe/Berlin", "2026-03-29T01:00:00Z"), (20_541, 3, 0, "SUNDAY"));
+        assert_eq!(local("America/New_York", "1970-01-01T00:00:00Z"), (-1, 19, 0, "WEDNESDAY"));
+        let last = local_time(&TimeZone::UTC, Timestamp::MAX);
+        assert!(last.day >= 2_932_895, "the last instant has a date: {last:?}");
     }
 }

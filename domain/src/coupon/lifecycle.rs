@@ -178,6 +178,19 @@ fn expire_if_over(
     coupon
 }
 
+/// Why the coupon cannot be used by this order (or by an order not named yet) at `at`, if so. One that the order itself has
+/// locked can.
+pub fn refusal_at(coupon: &Coupon, order_id: Option<&OrderId>, at: Timestamp) -> Option<Rejection> {
+    let settled = Coupon { status: coupon.status_at(at), ..coupon.clone() };
+    match settled.status {
+        CouponStatus::Locked if order_id.is_some() && coupon.order_id.as_ref() == order_id => None,
+        CouponStatus::Available if at < coupon.valid_from => {
+            Some(Rejection::CouponNotYetValid { valid_from: coupon.valid_from })
+        }
+        _ => require_available(&settled).err(),
+    }
+}
+
 fn require_available(coupon: &Coupon) -> Result<(), Rejection> {
     match coupon.status {
         CouponStatus::Available => Ok(()),

@@ -23,7 +23,7 @@ mod lifecycle;
 mod template;
 
 pub use claim::claim;
-pub use lifecycle::{lock, release, return_used, revoke, settle, use_locked};
+pub use lifecycle::{lock, refusal_at, release, return_used, revoke, settle, use_locked};
 pub use template::{
     Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step, StepOff,
     Template, TemplatePatch, Validity, change_stock, create, delete, set_enabled, update,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Envelope;
+use crate::condition::Condition;
 use crate::decide::Outcome;
 use crate::event::EventKind;
 use crate::id::{Ids, TemplateId};
 use crate::rejection::Rejection;
 use crate::state::State;
-use crate::time::{Timestamp, Window};
+use crate::time::{Timestamp, WeeklyHours, Window};
 
 /// The largest amount of money accepted, in minor units: sums of any order stay far from the range of `i64`.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
@@ -140,6 +141,15 @@ pub struct Definition {
     pub stacking: Stacking,
     /// Member levels that may claim and use; empty means all.
     pub member_levels: Vec<String>,
+    /// When coupons can be used, on the clock of the tenant's place; empty means always.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub usable_hours: Vec<WeeklyHours>,
+    /// Dates on which they cannot, in days since 1970-01-01.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub excluded_dates: Vec<i32>,
+    /// What an order must fulfil beside all this.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub condition: Option<Condition>,
     pub validity: Validity,
     /// When coupons can be claimed.
     pub distribution: Window,
@@ -163,6 +173,9 @@ impl Definition {
             priority: DEFAULT_PRIORITY,
             stacking: Stacking::SameTypeExclusive,
             member_levels: Vec::new(),
+            usable_hours: Vec::new(),
+            excluded_dates: Vec::new(),
+            condition: None,
             validity,
             distribution: Window::default(),
             limit_per_member: 1,

@@ -136,6 +136,33 @@ pub enum RedeemLimit {
     AmountLeft,
     /// Points are not combined with coupons.
     WithCoupons,
+    /// The member has no more.
+    Balance,
+}
+
+impl RedeemLimit {
+    pub const ALL: [RedeemLimit; 7] = [
+        RedeemLimit::Disabled,
+        RedeemLimit::WholeUnits,
+        RedeemLimit::MaxPointsPerOrder,
+        RedeemLimit::MaxPercent,
+        RedeemLimit::AmountLeft,
+        RedeemLimit::WithCoupons,
+        RedeemLimit::Balance,
+    ];
+
+    /// The name as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RedeemLimit::Disabled => "DISABLED",
+            RedeemLimit::WholeUnits => "WHOLE_UNITS",
+            RedeemLimit::MaxPointsPerOrder => "MAX_POINTS_PER_ORDER",
+            RedeemLimit::MaxPercent => "MAX_PERCENT",
+            RedeemLimit::AmountLeft => "AMOUNT_LEFT",
+            RedeemLimit::WithCoupons => "WITH_COUPONS",
+            RedeemLimit::Balance => "BALANCE",
+        }
+    }
 }
 
 impl PointsRule {

@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::Pricing;
 use super::share::part_of;
+use super::{Eligible, Pricing};
 use crate::coupon::{Benefit, Step, StepOff};
 use crate::rejection::Rejection;
 
@@ -32,22 +32,33 @@ impl Benefit {
     }
 }
 
-impl Pricing<'_> {
-    /// What the benefit takes off eligible goods that cost `subtotal` at item prices.
-    pub(super) fn wanted(&self, benefit: &Benefit, eligible: &[usize], subtotal: i64) -> Result<Wanted, Rejection> {
+impl Pricing<'_, '_> {
+    /// What the benefit takes off the eligible goods.
+    pub(super) fn wanted(&self, benefit: &Benefit, eligible: &Eligible) -> Result<Wanted, Rejection> {
+        let indexes = &eligible.indexes[..];
         match benefit {
-            Benefit::AmountOff { amount } => Ok(self.off_all(eligible, |left| left.min(*amount))),
+            Benefit::AmountOff { amount } => Ok(self.off_all(indexes, |left| left.min(*amount))),
             Benefit::PercentOff { basis_points, max_amount } => {
-                Ok(self.off_all(eligible, |left| capped(part(left, *basis_points), *max_amount)))
+                Ok(self.off_all(indexes, |left| capped(part(left, *basis_points), *max_amount)))
             }
-            Benefit::Exchange { product_id, sku_id } => self.exchange(eligible, product_id, sku_id.as_deref()),
-            Benefit::FreeShipping { max_amount } => Ok(Wanted::Freight { amount: capped(self.freight, *max_amount) }),
+            Benefit::Exchange { product_id, sku_id } => self.exchange(indexes, product_id, sku_id.as_deref()),
+            Benefit::FreeShipping { max_amount } => {
+                let left = self.goods.basket.freight - self.freight_discount;
+                Ok(Wanted::Freight { amount: capped(left, *max_amount) })
+            }
             Benefit::BuyXGetY { buy_quantity, get_quantity, basis_points, max_sets } => {
-                self.buy_x_get_y(eligible, *buy_quantity, *get_quantity, *basis_points, *max_sets)
+                let sets = (eligible.quantity / (buy_quantity + get_quantity)).min(max_sets.unwrap_or(i64::MAX));
+                if sets == 0 {
+                    let min_quantity = buy_quantity + get_quantity;
+                    return Err(Rejection::CouponQuantity { min_quantity, eligible_quantity: eligible.quantity });
+                }
+                let mut cheapest_first = indexes.to_vec();
+                cheapest_first.sort_by_key(|index| self.goods.lines[*index].unit_price);
+                Ok(self.off_units(cheapest_first, sets * get_quantity, |left, _| part(left, *basis_points)))
             }
             Benefit::Tiered { steps, max_amount } => {
-                let step = reached(steps, subtotal)?;
-                Ok(self.off_all(eligible, |left| {
+                let step = reached(steps, eligible.subtotal)?;
+                Ok(self.off_all(indexes, |left| {
                     let off = match step.off {
                         StepOff::Amount(amount) => amount.min(left),
                         StepOff::BasisPoints(basis_points) => part(left, basis_points),
@@ -55,13 +66,18 @@ impl Pricing<'_> {
                     capped(off, *max_amount)
                 }))
             }
-            Benefit::FixedPrice { price, max_quantity } => Ok(self.fixed_price(eligible, *price, *max_quantity)),
+            Benefit::FixedPrice { price, max_quantity } => {
+                let mut dearest_first = indexes.to_vec();
+                dearest_first.sort_by_key(|index| Reverse(self.goods.lines[*index].unit_price));
+                let most = max_quantity.unwrap_or(i64::MAX);
+                Ok(self.off_units(dearest_first, most, |left, units| (left - price * units).max(0)))
+            }
         }
     }
 
     /// Off everything eligible: `discount` tells how much of what is left of it.
     fn off_all(&self, eligible: &[usize], discount: impl Fn(i64) -> i64) -> Wanted {
-        let mut weights = vec![0; self.lines.len()];
+        let mut weights = vec![0; self.left.len()];
         for index in eligible {
             weights[*index] = self.left[*index];
         }
@@ -71,49 +87,22 @@ impl Pricing<'_> {
 
     /// One unit free: of the matching lines, the one with the cheapest unit.
     fn exchange(&self, eligible: &[usize], product_id: &str, sku_id: Option<&str>) -> Result<Wanted, Rejection> {
-        let matching = eligible.iter().filter(|index| {
-            let line = self.lines[**index];
+        let lines = &self.goods.lines;
+        let matching = eligible.iter().copied().filter(|index| {
+            let line = lines[*index];
             line.product_id == product_id && sku_id.is_none_or(|sku| line.sku_id.as_deref() == Some(sku))
         });
-        let cheapest = matching.min_by_key(|index| self.lines[**index].unit_price);
-        let index = *cheapest.ok_or(Rejection::CouponProductMissing)?;
-        let mut weights = vec![0; self.lines.len()];
-        weights[index] = part_of(self.left[index], 1, self.lines[index].quantity);
-        Ok(Wanted::Goods { amount: weights[index], weights })
-    }
-
-    /// For every `buy + get` units, `get` of them reduced: the cheapest of all. Works line by line, whatever the quantity.
-    fn buy_x_get_y(
-        &self,
-        eligible: &[usize],
-        buy: i64,
-        get: i64,
-        basis_points: u16,
-        max_sets: Option<i64>,
-    ) -> Result<Wanted, Rejection> {
-        let units: i64 = eligible.iter().map(|index| self.lines[*index].quantity).sum();
-        let sets = (units / (buy + get)).min(max_sets.unwrap_or(i64::MAX));
-        if sets == 0 {
-            return Err(Rejection::CouponQuantity { min_quantity: buy + get, eligible_quantity: units });
-        }
-        let mut by_price = eligible.to_vec();
-        by_price.sort_by_key(|index| self.lines[*index].unit_price);
-        Ok(self.off_units(by_price, sets * get, |left, _| part(left, basis_points)))
-    }
-
-    /// The price of the dearest units lowered to `price`, where it is higher.
-    fn fixed_price(&self, eligible: &[usize], price: i64, max_quantity: Option<i64>) -> Wanted {
-        let mut by_price = eligible.to_vec();
-        by_price.sort_by_key(|index| Reverse(self.lines[*index].unit_price));
-        self.off_units(by_price, max_quantity.unwrap_or(i64::MAX), |left, units| (left - price * units).max(0))
+        let cheapest = matching.min_by_key(|index| lines[*index].unit_price).ok_or(Rejection::CouponProductMissing)?;
+        Ok(self.off_units(vec![cheapest], 1, |left, _| left))
     }
 
     /// Off `most` units, those of the lines that come first: `discount` tells how much of what is left of so many units.
+    /// Works line by line, whatever the quantities.
     fn off_units(&self, lines: Vec<usize>, most: i64, discount: impl Fn(i64, i64) -> i64) -> Wanted {
         let mut units_left = most;
-        let mut weights = vec![0; self.lines.len()];
+        let mut weights = vec![0; self.left.len()];
         for index in lines {
-            let quantity = self.lines[index].quantity;
+            let quantity = self.goods.lines[index].quantity;
             let units = units_left.min(quantity);
             weights[index] = discount(part_of(self.left[index], units, quantity), units);
             units_left -= units;

@@ -15,15 +15,20 @@ mod best;
 pub mod refund;
 pub mod share;
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
+use self::benefit::Wanted;
+use crate::condition::Facts;
 use crate::coupon::{Definition, Scope, Stacking};
 use crate::id::{CouponId, TemplateId};
 use crate::points::{PointsRule, RedeemLimit};
 use crate::rejection::Rejection;
 use crate::time::LocalTime;
 
-pub use best::{Best, best};
+pub use best::{Best, Candidate, best};
 
 /// The most lines of an order.
 pub const MAX_LINES: usize = 200;
@@ -166,25 +171,44 @@ pub struct LineQuote {
     pub coupons: Vec<(CouponId, i64)>,
 }
 
-/// An order half priced. Lines stand in the order of their item ids.
-struct Pricing<'a> {
+/// What does not change while coupons apply. Lines stand in the order of their item ids.
+struct Goods<'a> {
     lines: Vec<&'a Line>,
     /// Each line's place in the caller's order.
     places: Vec<usize>,
     amounts: Vec<i64>,
+    original_amount: i64,
+    basket: &'a Basket,
+    rule: OrderRule,
+    by_product: HashMap<&'a str, Vec<usize>>,
+    by_category: HashMap<&'a str, Vec<usize>>,
+    /// Made for the first condition that asks.
+    facts: OnceCell<Facts>,
+}
+
+/// The goods a coupon applies to.
+struct Eligible {
+    /// Of lines.
+    indexes: Vec<usize>,
+    /// At item prices.
+    subtotal: i64,
+    quantity: i64,
+}
+
+/// An order half priced.
+#[derive(Clone)]
+struct Pricing<'a, 'g> {
+    goods: &'g Goods<'a>,
     /// What is left to pay of each line.
     left: Vec<i64>,
-    original_amount: i64,
-    freight: i64,
     freight_discount: i64,
     coupon_discount: i64,
     /// What coupons that apply want to remain of the goods.
     must_remain: i64,
-    member_level: Option<&'a str>,
-    rule: OrderRule,
     applied: Vec<Applied<'a>>,
 }
 
+#[derive(Clone)]
 struct Applied<'a> {
     coupon_id: CouponId,
     definition: &'a Definition,
@@ -197,7 +221,8 @@ struct Applied<'a> {
 /// # Errors
 /// [`Rejection::OrderTooLarge`] when the goods add up to more than [`MAX_ORDER_AMOUNT`].
 pub fn price(basket: &Basket, offers: &[Offer<'_>], points_requested: i64, rules: &Rules) -> Result<Quote, Rejection> {
-    let mut pricing = Pricing::of(basket, rules.orders)?;
+    let goods = Goods::of(basket, rules.orders)?;
+    let mut pricing = Pricing::of(&goods);
     let mut order: Vec<usize> = (0..offers.len()).collect();
     order.sort_by_key(|index| computed(&offers[*index]));
     let mut coupons: Vec<(usize, CouponQuote)> =
@@ -207,12 +232,43 @@ pub fn price(basket: &Basket, offers: &[Offer<'_>], points_requested: i64, rules
     Ok(pricing.finish(coupons, points_requested, &rules.points))
 }
 
+/// The same for a member who has `available` points: no more are redeemed.
+///
+/// # Errors
+/// As [`price`].
+pub fn price_within(
+    basket: &Basket,
+    offers: &[Offer<'_>],
+    points_requested: i64,
+    available: i64,
+    rules: &Rules,
+) -> Result<Quote, Rejection> {
+    let mut quote = price(basket, offers, points_requested.min(available.max(0)), rules)?;
+    if quote.points_requested < points_requested {
+        quote.points_requested = points_requested;
+        // A limit below the balance says more than the balance; what the balance leaves of a unit does not.
+        if matches!(quote.points_limited_by, None | Some(RedeemLimit::WholeUnits)) {
+            quote.points_limited_by = Some(RedeemLimit::Balance);
+        }
+    }
+    Ok(quote)
+}
+
+/// What each offer does for the basket on its own, in their order.
+///
+/// # Errors
+/// As [`price`].
+pub fn price_each(basket: &Basket, offers: &[Offer<'_>], rules: &Rules) -> Result<Vec<CouponQuote>, Rejection> {
+    let goods = Goods::of(basket, rules.orders)?;
+    Ok(offers.iter().map(|offer| Pricing::of(&goods).offer(offer)).collect())
+}
+
 /// Coupons are computed in this order.
 fn computed(offer: &Offer<'_>) -> (i32, usize, TemplateId, CouponId) {
     (offer.definition.priority, offer.definition.benefit.rank(), offer.template_id, offer.coupon_id)
 }
 
-impl<'a> Pricing<'a> {
+impl<'a> Goods<'a> {
     fn of(basket: &'a Basket, rule: OrderRule) -> Result<Self, Rejection> {
         let mut places: Vec<usize> = (0..basket.lines.len()).collect();
         places.sort_by_key(|place| &basket.lines[*place].item_id);
@@ -222,33 +278,104 @@ impl<'a> Pricing<'a> {
         let (Some(amounts), Some(original_amount)) = (amounts, original.filter(|sum| *sum <= MAX_ORDER_AMOUNT)) else {
             return Err(Rejection::OrderTooLarge { most: MAX_ORDER_AMOUNT });
         };
-        Ok(Pricing {
-            lines,
-            places,
-            left: amounts.clone(),
-            amounts,
-            original_amount,
-            freight: basket.freight,
+        let mut by_product: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut by_category: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, line) in lines.iter().enumerate() {
+            by_product.entry(&line.product_id).or_default().push(index);
+            for category in &line.category_ids {
+                by_category.entry(category).or_default().push(index);
+            }
+        }
+        let facts = OnceCell::new();
+        Ok(Goods { lines, places, amounts, original_amount, basket, rule, by_product, by_category, facts })
+    }
+
+    /// The lines of the scope's products and of its categories that it does not exclude.
+    fn eligible(&self, scope: &Scope) -> Eligible {
+        let mark = |marks: &mut [bool], known: &HashMap<&str, Vec<usize>>, names: &[String], value: bool| {
+            for index in names.iter().filter_map(|name| known.get(name.as_str())).flatten() {
+                marks[*index] = value;
+            }
+        };
+        let mut included = vec![scope.products.is_empty(); self.lines.len()];
+        mark(&mut included, &self.by_product, &scope.products, true);
+        mark(&mut included, &self.by_product, &scope.excluded_products, false);
+        mark(&mut included, &self.by_category, &scope.excluded_categories, false);
+        let mut in_categories = vec![scope.categories.is_empty(); self.lines.len()];
+        mark(&mut in_categories, &self.by_category, &scope.categories, true);
+        let indexes: Vec<usize> =
+            (0..self.lines.len()).filter(|index| included[*index] && in_categories[*index]).collect();
+        Eligible {
+            subtotal: indexes.iter().map(|index| self.amounts[*index]).sum(),
+            quantity: indexes.iter().map(|index| self.lines[*index].quantity).sum(),
+            indexes,
+        }
+    }
+
+    /// What a coupon asks of the order alone, whatever other coupons there are. Checks, in order: the member's level, dates
+    /// and hours, the scope, the quantity, the threshold, the condition.
+    fn check(&self, definition: &Definition, eligible: &Eligible) -> Result<(), Rejection> {
+        let levels = &definition.member_levels;
+        let level = self.basket.member_level.as_ref();
+        if level.is_some_and(|level| !levels.is_empty() && !levels.contains(level)) {
+            return Err(Rejection::MemberLevel { allowed: levels.clone() });
+        }
+        let local_time = self.basket.local_time;
+        let hours = &definition.usable_hours;
+        if definition.excluded_dates.contains(&local_time.day)
+            || !(hours.is_empty() || hours.iter().any(|hours| hours.include(local_time)))
+        {
+            return Err(Rejection::CouponOutsideHours);
+        }
+        if eligible.indexes.is_empty() {
+            return Err(Rejection::CouponOutOfScope);
+        }
+        if eligible.quantity < definition.min_quantity {
+            let min_quantity = definition.min_quantity;
+            return Err(Rejection::CouponQuantity { min_quantity, eligible_quantity: eligible.quantity });
+        }
+        if eligible.subtotal < definition.min_order_amount {
+            let min_amount = definition.min_order_amount;
+            return Err(Rejection::CouponBelowThreshold { min_amount, eligible_amount: eligible.subtotal });
+        }
+        if let Some(condition) = &definition.condition {
+            let facts = self.facts.get_or_init(|| Facts::of(self.basket, self.original_amount));
+            match condition.holds(facts, eligible.subtotal, eligible.quantity) {
+                Ok(true) => {}
+                Ok(false) => return Err(Rejection::CouponConditionUnmet),
+                Err(cause) => return Err(Rejection::CouponConditionFailed { cause }),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a, 'g> Pricing<'a, 'g> {
+    fn of(goods: &'g Goods<'a>) -> Self {
+        Pricing {
+            goods,
+            left: goods.amounts.clone(),
             freight_discount: 0,
             coupon_discount: 0,
             must_remain: 0,
-            member_level: basket.member_level.as_deref(),
-            rule,
             applied: Vec::new(),
-        })
+        }
+    }
+
+    fn total_discount(&self) -> i64 {
+        self.coupon_discount + self.freight_discount
     }
 
     fn offer(&mut self, offer: &Offer<'a>) -> CouponQuote {
-        let eligible: Vec<usize> =
-            (0..self.lines.len()).filter(|index| offer.definition.scope.includes(self.lines[*index])).collect();
-        let subtotal: i64 = eligible.iter().map(|index| self.amounts[*index]).sum();
+        let definition = offer.definition;
+        let eligible = self.goods.eligible(&definition.scope);
         let result = match &offer.refused {
             Some(refusal) => Err(refusal.clone()),
-            None => self.apply(offer, &eligible, subtotal),
+            None => self.goods.check(definition, &eligible).and_then(|()| self.apply(offer, &eligible)),
         };
         let next = match &result {
             Err(Rejection::CouponBelowThreshold { min_amount, .. }) => Some(*min_amount),
-            Ok(_) => offer.definition.benefit.next_step(subtotal),
+            Ok(_) => definition.benefit.next_step(eligible.subtotal),
             Err(_) => None,
         };
         CouponQuote {
@@ -256,47 +383,30 @@ impl<'a> Pricing<'a> {
             template_id: offer.template_id,
             discount: *result.as_ref().unwrap_or(&0),
             refusal: result.err(),
-            unlock_amount: next.map(|amount| amount - subtotal),
+            unlock_amount: next.map(|amount| amount - eligible.subtotal),
         }
     }
 
-    /// Applies a coupon and tells its discount. Checks, in order: the member's level, the scope, the quantity, the
-    /// threshold, the benefit's own condition, how it stacks, how many there are, whether anything is left to give.
-    fn apply(&mut self, offer: &Offer<'a>, eligible: &[usize], subtotal: i64) -> Result<i64, Rejection> {
+    /// Applies a coupon that [`Goods::check`] admits and tells its discount. Checks, in order: the benefit's own condition,
+    /// how it stacks, how many there are, whether anything is left to give.
+    fn apply(&mut self, offer: &Offer<'a>, eligible: &Eligible) -> Result<i64, Rejection> {
         let definition = offer.definition;
-        let levels = &definition.member_levels;
-        if self.member_level.is_some_and(|level| !levels.is_empty() && !levels.iter().any(|one| one == level)) {
-            return Err(Rejection::MemberLevel { allowed: levels.clone() });
-        }
-        if eligible.is_empty() {
-            return Err(Rejection::CouponOutOfScope);
-        }
-        let quantity: i64 = eligible.iter().map(|index| self.lines[*index].quantity).sum();
-        if quantity < definition.min_quantity {
-            return Err(Rejection::CouponQuantity {
-                min_quantity: definition.min_quantity,
-                eligible_quantity: quantity,
-            });
-        }
-        if subtotal < definition.min_order_amount {
-            let min_amount = definition.min_order_amount;
-            return Err(Rejection::CouponBelowThreshold { min_amount, eligible_amount: subtotal });
-        }
-        let wanted = self.wanted(&definition.benefit, eligible, subtotal)?;
+        let wanted = self.wanted(&definition.benefit, eligible)?;
         if let Some(other) = self.applied.iter().find(|other| !stack(definition, other.definition)) {
             return Err(Rejection::CouponNotStackable { with: other.coupon_id });
         }
-        if self.applied.len() >= self.rule.max_coupons_per_order as usize {
-            return Err(Rejection::TooManyCoupons { most: self.rule.max_coupons_per_order });
+        let most = self.goods.rule.max_coupons_per_order;
+        if self.applied.len() >= most as usize {
+            return Err(Rejection::TooManyCoupons { most });
         }
+        let limit = self.goods_limit(definition.min_pay_amount);
         let (shares, discount) = match wanted {
-            benefit::Wanted::Goods { weights, amount } => {
-                let discount = amount.min(self.goods_limit(definition.min_pay_amount)).max(0);
+            Wanted::Goods { weights, amount } => {
+                let discount = amount.min(limit).max(0);
                 (share::split(discount, &weights), discount)
             }
-            benefit::Wanted::Freight { amount } => {
-                (vec![0; self.lines.len()], amount.min(self.freight - self.freight_discount))
-            }
+            // Freight is not of the goods, but of goods that cost less than the coupon wants to remain it asks too much.
+            Wanted::Freight { amount } => (vec![0; self.left.len()], if limit < 0 { 0 } else { amount }),
         };
         if discount == 0 {
             return Err(Rejection::CouponWithoutEffect);
@@ -314,19 +424,21 @@ impl<'a> Pricing<'a> {
 
     /// What one more coupon may take off the goods, whatever it is worth.
     fn goods_limit(&self, min_pay_amount: i64) -> i64 {
-        let left = self.original_amount - self.coupon_discount - self.must_remain.max(min_pay_amount);
-        let percent = i128::from(self.original_amount) * i128::from(self.rule.max_total_percent) / 100;
+        let original = self.goods.original_amount;
+        let left = original - self.coupon_discount - self.must_remain.max(min_pay_amount);
+        let percent = i128::from(original) * i128::from(self.goods.rule.max_total_percent) / 100;
         left.min(percent as i64 - self.coupon_discount)
     }
 
     fn finish(self, coupons: Vec<CouponQuote>, points_requested: i64, rule: &PointsRule) -> Quote {
-        let goods_left = self.original_amount - self.coupon_discount;
+        let goods = self.goods;
+        let goods_left = goods.original_amount - self.coupon_discount;
         let payable = (goods_left - self.must_remain).max(0);
         let percent_left = rule.redeem.max_percent.map(|percent| {
-            let cap = i128::from(self.original_amount) * i128::from(percent) / 100;
+            let cap = i128::from(goods.original_amount) * i128::from(percent) / 100;
             (cap as i64 - self.coupon_discount).max(0)
         });
-        let separate = !self.rule.points_with_coupons && !self.applied.is_empty() && points_requested > 0;
+        let separate = !goods.rule.points_with_coupons && !self.applied.is_empty() && points_requested > 0;
         let (points_effective, points_discount, points_limited_by) = if separate {
             (0, 0, Some(RedeemLimit::WithCoupons))
         } else {
@@ -335,8 +447,8 @@ impl<'a> Pricing<'a> {
         let by_points = share::split(points_discount, &self.left);
         let spent = share::split(points_effective, &by_points);
         let line = |index: usize| {
-            let (line, amount, left) = (self.lines[index], self.amounts[index], self.left[index]);
-            let factor = rule.campaign_percent(&line.category_ids, self.member_level);
+            let (line, amount, left) = (goods.lines[index], goods.amounts[index], self.left[index]);
+            let factor = rule.campaign_percent(&line.category_ids, goods.basket.member_level.as_deref());
             let shares = self.applied.iter().map(|coupon| (coupon.coupon_id, coupon.shares[index]));
             LineQuote {
                 item_id: line.item_id.clone(),
@@ -351,18 +463,19 @@ impl<'a> Pricing<'a> {
             }
         };
         let mut lines: Vec<(usize, LineQuote)> =
-            self.places.iter().enumerate().map(|(index, place)| (*place, line(index))).collect();
+            goods.places.iter().enumerate().map(|(index, place)| (*place, line(index))).collect();
         lines.sort_unstable_by_key(|(place, _)| *place);
         let lines: Vec<LineQuote> = lines.into_iter().map(|(_, line)| line).collect();
-        let total_discount = self.coupon_discount + self.freight_discount + points_discount;
+        let total_discount = self.total_discount() + points_discount;
+        let freight = goods.basket.freight;
         Quote {
-            original_amount: self.original_amount,
+            original_amount: goods.original_amount,
             coupon_discount: self.coupon_discount,
             freight_discount: self.freight_discount,
             points_discount,
             total_discount,
-            freight: self.freight,
-            pay_amount: self.original_amount + self.freight - total_discount,
+            freight,
+            pay_amount: goods.original_amount + freight - total_discount,
             points_requested,
             points_effective,
             points_limited_by,
@@ -381,15 +494,4 @@ fn stack(one: &Definition, other: &Definition) -> bool {
         Stacking::SameTypeExclusive => kinds_differ,
         Stacking::Stackable => true,
     })
-}
-
-impl Scope {
-    /// Whether a line is eligible.
-    pub fn includes(&self, line: &Line) -> bool {
-        let in_categories = |names: &[String]| line.category_ids.iter().any(|id| names.contains(id));
-        (self.products.is_empty() || self.products.contains(&line.product_id))
-            && (self.categories.is_empty() || in_categories(&self.categories))
-            && !self.excluded_products.contains(&line.product_id)
-            && !in_categories(&self.excluded_categories)
-    }
 }

@@ -6,6 +6,8 @@ mod harness;
 mod jobs;
 mod model;
 mod points;
+mod pricing;
+mod pricing_laws;
 mod properties;
 mod rules;
 mod script;

@@ -558,6 +558,8 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::PointsOverflow | Rejection::HoldClosed { .. } | Rejection::CaptureExceedsHold { .. } => {}
             Rejection::NotReversible | Rejection::ReversalExceeds { .. } | Rejection::IdempotencyKeyReused => {}
             // Those of prices stand in the price tables, not in these scenarios.
+            Rejection::CouponOutsideHours | Rejection::CouponConditionUnmet => {}
+            Rejection::CouponConditionFailed { .. } => {}
             Rejection::CouponOutOfScope | Rejection::CouponProductMissing | Rejection::CouponWithoutEffect => {}
             Rejection::CouponQuantity { .. } | Rejection::CouponBelowThreshold { .. } => {}
             Rejection::CouponNotStackable { .. } | Rejection::TooManyCoupons { .. } => {}

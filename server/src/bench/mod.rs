@@ -28,6 +28,7 @@ pub mod client;
 pub mod gates;
 pub mod load;
 pub mod probe;
+mod quote;
 pub mod report;
 pub mod scenario;
 pub mod server;

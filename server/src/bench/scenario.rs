@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::client::{Api, JSON, NDJSON, Pattern, SLOT, excerpt, request_bytes};
-use super::{Options, Target};
+use super::{Options, Target, quote};
 
 /// Points a seeded account starts with; runs take single points from it.
 const SEED_POINTS: u64 = 1_000_000;
@@ -57,12 +57,14 @@ pub enum Scenario {
     Mix,
     /// `POST /v1/batch` with claims of one template; an operation is a line. Always closed loop, few connections.
     BatchApi,
+    /// `POST /v1/quotes`: the best of 20 coupons for 20 lines, over a few hundred members.
+    Quote,
     /// Claims of one template by a single caller that waits for each answer: commit time plus everything around it.
     OneCaller,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 10] = [
+    pub const ALL: [Scenario; 11] = [
         Scenario::Static,
         Scenario::HotClaim,
         Scenario::SoldOut,
@@ -72,6 +74,7 @@ impl Scenario {
         Scenario::Reads,
         Scenario::Mix,
         Scenario::BatchApi,
+        Scenario::Quote,
         Scenario::OneCaller,
     ];
 
@@ -86,6 +89,7 @@ impl Scenario {
             Scenario::Reads => "reads",
             Scenario::Mix => "mix",
             Scenario::BatchApi => "batch-api",
+            Scenario::Quote => "quote",
             Scenario::OneCaller => "one-caller",
         }
     }
@@ -275,6 +279,7 @@ impl Prepared {
         let templates = match scenario {
             Scenario::Static | Scenario::DebitUniform | Scenario::DebitHot => vec![],
             Scenario::SoldOut => vec![create_template(&mut api, "bench sold out", 1).await?],
+            Scenario::Quote => fill_wallets(&mut api, target, &run, progress).await?,
             Scenario::ZipfClaims => {
                 let mut ids = Vec::new();
                 for rank in 1..=options.zipf_templates {
@@ -398,6 +403,16 @@ impl Prepared {
                         Expectation { status: 201, effect: Effect::Claim }
                     }
                     _ => uniform_debit(out, &debit, rng.random_range(0..accounts), next()),
+                })
+            }
+            Scenario::Quote => {
+                let body = quote::body(&self.run);
+                let request = request_bytes(&self.target, "POST", "/v1/quotes", None, Some((JSON, &body)));
+                let pattern = Pattern::new(request);
+                Box::new(move |out| {
+                    let member = rng.random_range(0..quote::MEMBERS);
+                    pattern.write(out, |_| member);
+                    Expectation { status: 200, effect: Effect::Nothing }
                 })
             }
             Scenario::BatchApi => {
@@ -585,6 +600,19 @@ async fn create_template(api: &mut Api, name: &str, stock: u64) -> Result<String
     Ok(created["id"].as_str().context("a template without id")?.to_owned())
 }
 
+/// Gives every member of the quote scenario a coupon of each of its templates; the templates' ids.
+async fn fill_wallets(api: &mut Api, target: &Target, run: &str, progress: &ProgressBar) -> Result<Vec<String>> {
+    let templates = quote::create_templates(api).await?;
+    let (ids, member) = (templates.clone(), quote::member_prefix(run));
+    let coupons = quote::MEMBERS * templates.len() as u64;
+    seed(target, coupons, progress, "filling wallets", move |number| {
+        let (template, number) = (&ids[(number / quote::MEMBERS) as usize], number % quote::MEMBERS);
+        format!(r#"{{"op":"claim","template_id":"{template}","member_id":"{member}{number:010}"}}"#)
+    })
+    .await?;
+    Ok(templates)
+}
+
 /// Makes sure that accounts `0..accounts` have points, and a coupon each when `with_coupons`.
 ///
 /// Samples decide whether an earlier run has done it already, since a million grants take a while.
@@ -751,6 +779,9 @@ mod tests {
                 let (head, body) = text.split_once("\r\n\r\n").unwrap();
                 if head.starts_with("POST") {
                     assert!(head.contains(&format!("Content-Length: {}", body.len())), "{text}");
+                }
+                // A quote leaves nothing behind and needs no key.
+                if head.starts_with("POST") && scenario != Scenario::Quote {
                     for line in body.lines() {
                         let body: Value = serde_json::from_str(line).unwrap();
                         let key = match head.split_once("Idempotency-Key: ") {

@@ -159,8 +159,21 @@ impl Caller {
     /// # Errors
     /// 403 when a time is given and this is no operator.
     pub fn at(&self, effective_at: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Problem> {
-        match effective_at {
-            Some(_) if self.key.scope != Scope::Operator => Err(self.lacks("an OPERATOR key for `effective_at`")),
+        self.operators_time("effective_at", effective_at, now)
+    }
+
+    /// The time of a field that only operators may send; now when it is not sent.
+    ///
+    /// # Errors
+    /// 403 when it is given and this is no operator.
+    pub fn operators_time(
+        &self,
+        field: &'static str,
+        at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Timestamp, Problem> {
+        match at {
+            Some(_) if self.key.scope != Scope::Operator => Err(self.lacks(&format!("an OPERATOR key for `{field}`"))),
             at => Ok(at.unwrap_or(now)),
         }
     }

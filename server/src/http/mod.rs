@@ -7,6 +7,7 @@
 
 mod answer;
 pub mod auth;
+mod baskets;
 mod batch;
 mod coupons;
 mod docs;
@@ -22,6 +23,7 @@ mod percent;
 mod points;
 mod problem;
 pub mod quota;
+mod quotes;
 mod reports;
 mod rules;
 mod schema;
@@ -79,6 +81,8 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(coupons::unlock_coupon))
         .routes(routes!(coupons::return_coupon))
         .routes(routes!(coupons::revoke_coupon))
+        // Quotes.
+        .routes(routes!(quotes::create_quote))
         // Points.
         .routes(routes!(points::get_points))
         .routes(routes!(points::create_grant))
@@ -187,6 +191,7 @@ pub struct Shared {
     limits: HttpLimits,
     platform_digest: [u8; 32],
     keys: auth::KeyCache,
+    zones: baskets::Zones,
     quotas: quota::Quotas,
     draining: AtomicBool,
 }
@@ -209,8 +214,19 @@ impl AppState {
         platform_digest: [u8; 32],
     ) -> Self {
         let (keys, draining) = (auth::KeyCache::new(), AtomicBool::new(false));
-        let quotas = quota::Quotas::new(limits.quota.clone());
-        AppState(Arc::new(Shared { store, engine, metrics, sender, limits, platform_digest, keys, quotas, draining }))
+        let (zones, quotas) = (baskets::Zones::new(), quota::Quotas::new(limits.quota.clone()));
+        AppState(Arc::new(Shared {
+            store,
+            engine,
+            metrics,
+            sender,
+            limits,
+            platform_digest,
+            keys,
+            zones,
+            quotas,
+            draining,
+        }))
     }
 
     /// Lets `/readyz` say that this server is about to stop; it goes on answering.

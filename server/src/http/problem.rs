@@ -269,6 +269,11 @@ codes! {
     "Another order's coupon", "The coupon is held by another order. Send the `order_id` it was locked with.";
     "订单不符", "该优惠券属于其他订单，请发送锁定时使用的 `order_id`。";
 
+    CouponOutsideHours = "COUPON_OUTSIDE_HOURS", UNPROCESSABLE_ENTITY;
+    "Outside the usable hours",
+    "The coupon cannot be used on this day or at this hour: see the template's `usable_hours` and `excluded_dates`.";
+    "不在可用时段", "该优惠券在当前日期或时段不可用，见模板的 `usable_hours` 与 `excluded_dates`。";
+
     CouponOutOfScope = "COUPON_OUT_OF_SCOPE", UNPROCESSABLE_ENTITY;
     "No eligible goods", "The coupon applies to none of the order's goods: see the template's `scope`.";
     "无适用商品", "该优惠券不适用于订单中的任何商品，适用范围见模板的 `scope`。";
@@ -281,6 +286,15 @@ codes! {
     "Below the threshold",
     "The coupon needs eligible goods of {min_amount}; those of the order cost {eligible_amount} (in minor units).";
     "未达使用门槛", "该优惠券要求适用商品满 {min_amount}，订单中为 {eligible_amount}（最小货币单位）。";
+
+    CouponConditionUnmet = "COUPON_CONDITION_UNMET", UNPROCESSABLE_ENTITY;
+    "Condition not met", "The order or the member does not fulfil the coupon's condition: see the template's `condition`.";
+    "未满足使用条件", "订单或会员未满足该优惠券的使用条件，见模板的 `condition`。";
+
+    CouponConditionFailed = "COUPON_CONDITION_FAILED", UNPROCESSABLE_ENTITY;
+    "Condition undecided",
+    "Whether the coupon's condition holds cannot be said: {cause}. Send what the template's `condition` asks for.";
+    "无法判断使用条件", "无法判断该优惠券的使用条件：{cause}。请提供模板 `condition` 所需的数据。";
 
     CouponProductMissing = "COUPON_PRODUCT_MISSING", UNPROCESSABLE_ENTITY;
     "Product missing", "The order lacks the product that the coupon gives. Add one unit of it.";
@@ -439,6 +453,16 @@ impl Problem {
         }
     }
 
+    /// The values that the detail tells, by name.
+    pub fn values(&self) -> &[(&'static str, String)] {
+        &self.values
+    }
+
+    /// What happened and what helps.
+    pub fn detail(&self, language: Language) -> Cow<'static, str> {
+        fill(self.code.entry().detail[language as usize], &self.values)
+    }
+
     /// The body, as RFC 9457 has it.
     pub fn body<'a>(&'a self, language: Language, request_id: &'a str) -> ProblemBody<'a> {
         let entry = self.code.entry();
@@ -447,7 +471,7 @@ impl Problem {
             title: entry.title[language as usize],
             status: entry.status.as_u16(),
             code: entry.code,
-            detail: fill(entry.detail[language as usize], &self.values),
+            detail: self.detail(language),
             request_id,
             errors: &self.errors,
         }
@@ -557,6 +581,9 @@ impl From<Rejection> for Problem {
             Rejection::CouponRevoked => of(Code::CouponRevoked),
             Rejection::OrderMismatch => of(Code::OrderMismatch),
             Rejection::DeadlinePassed { field } => of(Code::DeadlinePassed).with("field", field),
+            Rejection::CouponOutsideHours => of(Code::CouponOutsideHours),
+            Rejection::CouponConditionUnmet => of(Code::CouponConditionUnmet),
+            Rejection::CouponConditionFailed { cause } => of(Code::CouponConditionFailed).with("cause", cause),
             Rejection::CouponOutOfScope => of(Code::CouponOutOfScope),
             Rejection::CouponQuantity { min_quantity, eligible_quantity } => {
                 of(Code::CouponQuantity).with("min_quantity", min_quantity).with("eligible_quantity", eligible_quantity)
@@ -661,6 +688,9 @@ mod tests {
             CouponRevoked,
             OrderMismatch,
             DeadlinePassed { field: "expires_at" },
+            CouponOutsideHours,
+            CouponConditionUnmet,
+            CouponConditionFailed { cause: "why".into() },
             CouponOutOfScope,
             CouponQuantity { min_quantity: 2, eligible_quantity: 1 },
             CouponBelowThreshold { min_amount: 2, eligible_amount: 1 },
@@ -692,6 +722,7 @@ mod tests {
                 CouponLocked { .. } | CouponUsed { .. } | CouponNotUsed { .. } | DeadlinePassed { .. } => {}
                 PointsInsufficient { .. } | HoldClosed { .. } | CaptureExceedsHold { .. } => {}
                 ReversalExceeds { .. } | RulesVersionStale { .. } | RulesTooManyVersions { .. } => {}
+                CouponOutsideHours | CouponConditionUnmet | CouponConditionFailed { .. } => {}
                 CouponOutOfScope | CouponProductMissing | CouponWithoutEffect => {}
                 CouponQuantity { .. } | CouponBelowThreshold { .. } | CouponNotStackable { .. } => {}
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}

@@ -78,6 +78,11 @@ schemas! {
     OrderId = caller_id("order", "o-1");
     BenefitType = names(Benefit::KINDS);
     Stacking = names(coupon::Stacking::ALL.map(|stacking| stacking.as_str()));
+    Weekday = names(scrip_domain::time::Weekday::ALL.map(|day| day.as_str()));
+    RedeemLimit = names(points::RedeemLimit::ALL.map(|limit| limit.as_str()));
+    Attributes = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some("At most 50 names with strings (up to 200 characters), integers or truth values."));
     CouponStatus = names(coupon::CouponStatus::ALL.map(|status| status.as_str()));
     CouponSource = names(["CLAIM"]);
     HoldStatus = names(points::HoldStatus::ALL.map(|status| status.as_str()));

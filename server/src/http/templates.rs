@@ -5,12 +5,13 @@ use std::ops::RangeInclusive;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use scrip_domain::condition::{self, Condition, ConditionError};
 use scrip_domain::coupon::{
     Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step, StepOff,
     TemplatePatch, Validity,
 };
 use scrip_domain::pricing::MAX_QUANTITY;
-use scrip_domain::time::Window;
+use scrip_domain::time::{Weekday, WeeklyHours, Window};
 use scrip_domain::{Command, Rejection, TemplateId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -26,8 +27,8 @@ use super::fields::FieldErrors;
 use super::percent::Percent;
 use super::problem::{Code, Problem};
 use super::schema::{self, EditProblems, IdempotencyKey, PageQuery, Problems};
-use super::time::Time;
-use super::views::{BenefitView, CouponTemplatePage, DefinitionView, Page, TemplateView, ValidityView};
+use super::time::{LocalDate, Time, TimeOfDay};
+use super::views::{BenefitView, CouponTemplatePage, DefinitionView, HoursView, Page, TemplateView, ValidityView};
 use crate::clock;
 
 const MAX_DAYS: i64 = 3_650;
@@ -42,6 +43,8 @@ const SET_QUANTITIES: RangeInclusive<i64> = 1..=1_000;
 const PARTS: RangeInclusive<i64> = 1..=9_999;
 const PARTS_OR_ALL: RangeInclusive<i64> = 1..=10_000;
 const MAX_STEPS: usize = 20;
+const MAX_HOURS: usize = 20;
+const MAX_DATES: usize = 400;
 
 /// How an operator describes a template.
 #[derive(Deserialize, ToSchema)]
@@ -74,6 +77,15 @@ pub struct TemplateRequest {
     /// Member levels that may claim and use. Default: all.
     #[schema(max_items = 1000)]
     member_levels: Option<Vec<String>>,
+    /// When coupons can be used, on the clock of the tenant's place. Default: always.
+    #[schema(value_type = Option<Vec<HoursView>>, max_items = 20)]
+    usable_hours: Option<Vec<Object<HoursRequest>>>,
+    /// Dates on which they cannot, where the tenant is. Default: none.
+    #[schema(value_type = Option<Vec<schema::LocalDate>>, max_items = 400)]
+    excluded_dates: Option<Vec<LocalDate>>,
+    /// A CEL expression over order, member and eligible that must hold, like `order.amount > 10000`. Default: none.
+    #[schema(max_length = 500)]
+    condition: Option<String>,
     #[schema(value_type = ValidityView)]
     validity: Option<Object<ValidityRequest>>,
     /// When coupons can be claimed. Default: always.
@@ -163,6 +175,15 @@ pub struct ScopeRequest {
     excluded_categories: Option<Vec<String>>,
 }
 
+/// From a time of day up to, not including, another, on these days of the week.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoursRequest {
+    weekdays: Option<Vec<Weekday>>,
+    from: Option<TimeOfDay>,
+    to: Option<TimeOfDay>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidityRequest {
@@ -218,6 +239,16 @@ impl Checked for TemplateRequest {
         let priority = errors.within("priority", priority, 0..=MAX_PRIORITY.into());
         let member_levels = self.member_levels.unwrap_or_default();
         errors.names("member_levels", &member_levels);
+        let usable_hours = check_hours(errors, self.usable_hours.unwrap_or_default());
+        let mut excluded_dates: Vec<i32> =
+            self.excluded_dates.unwrap_or_default().into_iter().map(|date| date.0).collect();
+        excluded_dates.sort_unstable();
+        excluded_dates.dedup();
+        if excluded_dates.len() > MAX_DATES {
+            let message = format!("has {} entries", excluded_dates.len());
+            errors.add("excluded_dates", message, format!("Send at most {MAX_DATES}."));
+        }
+        let condition = self.condition.as_deref().and_then(|source| check_condition(errors, source));
         let window = self.distribution.unwrap_or_default().0;
         let distribution =
             Window { starts_at: window.starts_at.map(|at| at.0), ends_at: window.ends_at.map(|at| at.0) };
@@ -244,6 +275,9 @@ impl Checked for TemplateRequest {
             priority: i32::try_from(priority?).ok()?,
             stacking: self.stacking.unwrap_or(Stacking::SameTypeExclusive),
             member_levels,
+            usable_hours,
+            excluded_dates,
+            condition,
             validity: validity?,
             distribution,
             limit_per_member: limit?,
@@ -255,6 +289,39 @@ impl Checked for TemplateRequest {
             None => None,
         };
         Some(Authored { definition, total_stock, effective_at })
+    }
+}
+
+fn check_hours(errors: &mut FieldErrors, hours: Vec<Object<HoursRequest>>) -> Vec<WeeklyHours> {
+    if hours.len() > MAX_HOURS {
+        let message = format!("has {} entries", hours.len());
+        errors.add("usable_hours", message, format!("Send at most {MAX_HOURS}."));
+    }
+    let mut checked = Vec::with_capacity(hours.len());
+    for (index, Object(hours)) in hours.into_iter().enumerate() {
+        let field = |name: &str| format!("usable_hours[{index}].{name}");
+        let (from, to) = (errors.required(field("from"), hours.from), errors.required(field("to"), hours.to));
+        let (Some(from), Some(to)) = (from, to) else { continue };
+        if from.0 >= to.0 {
+            let remedy = "Send a time after `from`, up to 24:00; hours over midnight are two entries.";
+            errors.add(field("to"), "is not after the start", remedy);
+        }
+        let mut weekdays = hours.weekdays.unwrap_or_default();
+        weekdays.sort_unstable();
+        weekdays.dedup();
+        checked.push(WeeklyHours { weekdays, from_minute: from.0, to_minute: to.0 });
+    }
+    checked
+}
+
+fn check_condition(errors: &mut FieldErrors, source: &str) -> Option<Condition> {
+    errors.text("condition", source, 1..=condition::MAX_LENGTH);
+    match Condition::compile(source) {
+        Ok(condition) => Some(condition),
+        Err(ConditionError { position, message, remedy }) => {
+            errors.add("condition", format!("at character {position}: {message}"), remedy);
+            None
+        }
     }
 }
 
@@ -422,7 +489,7 @@ impl utoipa::PartialSchema for TemplateEdit {
 
 impl ToSchema for TemplateEdit {}
 
-const EDITABLE: [&str; 15] = [
+const EDITABLE: [&str; 18] = [
     "name",
     "description",
     "benefit",
@@ -433,6 +500,9 @@ const EDITABLE: [&str; 15] = [
     "priority",
     "stacking",
     "member_levels",
+    "usable_hours",
+    "excluded_dates",
+    "condition",
     "validity",
     "distribution",
     "limit_per_member",
@@ -746,6 +816,9 @@ mod tests {
                 &mut value,
                 json!({
                     "benefit":benefit, "priority":7, "stacking":"STACKABLE", "min_quantity":2,
+                    "usable_hours":[{"weekdays":["SUNDAY","MONDAY"],"from":"09:30","to":"24:00"},{"from":"00:00","to":"00:01"}],
+                    "excluded_dates":["2026-12-24","1969-12-31","2028-02-29"],
+                    "condition":"member.level == 'GOLD' || order.amount > 1",
                     "validity":{"type":"FIXED","days":null,"starts_at":"2026-01-01T00:00:00Z","ends_at":"2026-02-01T00:00:00.5Z"},
                     "scope":{"products":["p"],"excluded_categories":["c"]},"metadata":{"k":[1,null]},
                 }),
@@ -813,6 +886,26 @@ mod tests {
                 "benefit.steps[1].min_amount",
             ),
             (tiered(json!([{"min_amount": 2, "amount": 1, "more": 1}])), "benefit.steps[0].more"),
+            (json!({"usable_hours": [{"from": "09:00"}]}), "usable_hours[0].to"),
+            (json!({"usable_hours": [{"from": "09:00", "to": "09:00"}]}), "usable_hours[0].to"),
+            (json!({"usable_hours": [{"from": "9:00", "to": "10:00"}]}), "usable_hours[0].from"),
+            (json!({"usable_hours": [{"from": "23:00", "to": "24:01"}]}), "usable_hours[0].to"),
+            (json!({"usable_hours": [{"from": "00:60", "to": "24:00"}]}), "usable_hours[0].from"),
+            (
+                json!({"usable_hours": [{"weekdays": ["monday"], "from": "00:00", "to": "24:00"}]}),
+                "usable_hours[0].weekdays[0]",
+            ),
+            (json!({"usable_hours": vec![json!({"from": "00:00", "to": "24:00"}); 21]}), "usable_hours"),
+            (json!({"excluded_dates": ["2026-02-29"]}), "excluded_dates[0]"),
+            (
+                json!({"excluded_dates": (0..401).map(|day| format!("{}-01-01", 2000 + day)).collect::<Vec<_>>()}),
+                "excluded_dates",
+            ),
+            (json!({"condition": ""}), "condition"),
+            (json!({"condition": "order.total > 1"}), "condition"),
+            (json!({"condition": "order.amount"}), "condition"),
+            (json!({"condition": "x".repeat(501)}), "condition"),
+            (json!({"condition": 1}), "condition"),
             (json!({"min_quantity": -1}), "min_quantity"),
             (json!({"priority": 1_001}), "priority"),
             (json!({"scope": {"excluded_products": [""]}}), "scope.excluded_products[0]"),
@@ -845,6 +938,22 @@ mod tests {
         }
         let all = bad_fields(json!({"name":"","limit_per_member":0,"benefit":{"type":"AMOUNT_OFF"},"oops":1}));
         assert_eq!(all, ["oops", "name", "benefit.amount", "validity", "limit_per_member"]);
+    }
+
+    #[test]
+    fn a_condition_that_is_none_is_told_with_its_place() {
+        let mut value = minimal();
+        merge(&mut value, json!({"condition": "order.amount > 100 && order.total > 1"}));
+        let read = parse_value::<TemplateRequest>(value, FieldErrors::default(), Timestamp(0));
+        let problem = read.err().expect("a bad condition");
+        let body = serde_json::to_value(problem.body(super::super::problem::Language::English, "r")).unwrap();
+        assert_eq!(
+            body["errors"][0],
+            json!({
+                "field": "condition", "message": "at character 29: `total` is no field of order",
+                "remedy": "Known are: amount, freight, quantity, hour, weekday, products, categories, lines, attributes.",
+            })
+        );
     }
 
     #[test]

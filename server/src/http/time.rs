@@ -116,6 +116,81 @@ impl PartialSchema for Time {
 
 impl ToSchema for Time {}
 
+/// A date on a calendar, in days since 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalDate(pub i32);
+
+/// The first and the last date with a year of four digits.
+const DATES: std::ops::RangeInclusive<i32> = -719_528..=2_932_896;
+
+impl LocalDate {
+    fn epoch() -> jiff::civil::Date {
+        jiff::civil::date(1970, 1, 1)
+    }
+}
+
+impl fmt::Display for LocalDate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let days = jiff::Span::new().try_days(self.0).unwrap_or_default();
+        LocalDate::epoch().saturating_add(days).fmt(f)
+    }
+}
+
+impl Serialize for LocalDate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LocalDate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let expected = || serde::de::Error::custom("expected a date like 2026-03-01");
+        if text.len() != 10 {
+            return Err(expected());
+        }
+        let date: jiff::civil::Date = text.parse().map_err(|_| expected())?;
+        let days = LocalDate::epoch().until(date).map_err(|_| expected())?.get_days();
+        if DATES.contains(&days) { Ok(LocalDate(days)) } else { Err(expected()) }
+    }
+}
+
+/// A time of day in minutes since midnight; 24:00 is the end of the day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeOfDay(pub u16);
+
+impl Serialize for TimeOfDay {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:02}:{:02}", self.0 / 60, self.0 % 60))
+    }
+}
+
+impl<'de> Deserialize<'de> for TimeOfDay {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let read = || {
+            let (hour, minute) = text.split_once(':')?;
+            let number = |text: &str| text.parse::<u16>().ok().filter(|_| text.len() == 2);
+            let (hour, minute) = (number(hour)?, number(minute)?);
+            let of_day = hour * 60 + minute;
+            (minute < 60 && of_day <= 1_440).then_some(TimeOfDay(of_day))
+        };
+        read().ok_or_else(|| serde::de::Error::custom("expected a time of day from 00:00 to 24:00"))
+    }
+}
+
+impl PartialSchema for TimeOfDay {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$"))
+            .examples(["09:30"])
+            .into()
+    }
+}
+
+impl ToSchema for TimeOfDay {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

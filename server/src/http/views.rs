@@ -1,5 +1,6 @@
 //! What the API answers: the domain's objects in their public form. Borrowed throughout, and written to bytes once.
 
+use scrip_domain::condition::Condition;
 use scrip_domain::coupon::{
     Benefit, Coupon, CouponSource, CouponStatus, Definition, Stacking, Step, StepOff, Template, Validity,
 };
@@ -7,7 +8,7 @@ use scrip_domain::event::Event;
 use scrip_domain::job::Job;
 use scrip_domain::points::{Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
-use scrip_domain::time::Window;
+use scrip_domain::time::{Weekday, WeeklyHours, Window};
 use scrip_domain::{
     CouponId, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp, TransactionId,
 };
@@ -22,7 +23,7 @@ use super::percent::Percent;
 use super::problem::Problem;
 use super::rules::RulesView;
 use super::schema;
-use super::time::Time;
+use super::time::{LocalDate, Time, TimeOfDay};
 use super::webhooks::{DeliveryView, WebhookView};
 use crate::store::read::{Balance, EventPosition};
 
@@ -298,6 +299,30 @@ impl From<&Validity> for ValidityView {
     }
 }
 
+/// From a time of day up to, not including, another, on these days of the week (none means every day).
+#[derive(Serialize, ToSchema)]
+#[schema(as = WeeklyHours)]
+pub struct HoursView<'a> {
+    #[schema(value_type = Vec<schema::Weekday>)]
+    weekdays: &'a [Weekday],
+    from: TimeOfDay,
+    to: TimeOfDay,
+}
+
+impl<'a> From<&'a WeeklyHours> for HoursView<'a> {
+    fn from(hours: &'a WeeklyHours) -> Self {
+        HoursView { weekdays: &hours.weekdays, from: TimeOfDay(hours.from_minute), to: TimeOfDay(hours.to_minute) }
+    }
+}
+
+fn usable_hours(definition: &Definition) -> Vec<HoursView<'_>> {
+    definition.usable_hours.iter().map(HoursView::from).collect()
+}
+
+fn excluded_dates(definition: &Definition) -> Vec<LocalDate> {
+    definition.excluded_dates.iter().map(|day| LocalDate(*day)).collect()
+}
+
 /// `[starts_at, ends_at)`; null is open.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Window)]
@@ -321,6 +346,9 @@ pub struct DefinitionView<'a> {
     priority: i32,
     stacking: Stacking,
     member_levels: &'a [String],
+    usable_hours: Vec<HoursView<'a>>,
+    excluded_dates: Vec<LocalDate>,
+    condition: Option<&'a str>,
     validity: ValidityView,
     distribution: WindowView,
     limit_per_member: i64,
@@ -341,6 +369,9 @@ impl<'a> From<&'a Definition> for DefinitionView<'a> {
             priority: definition.priority,
             stacking: definition.stacking,
             member_levels: &definition.member_levels,
+            usable_hours: usable_hours(definition),
+            excluded_dates: excluded_dates(definition),
+            condition: definition.condition.as_ref().map(Condition::source),
             validity: (&definition.validity).into(),
             distribution: distribution(definition),
             limit_per_member: definition.limit_per_member,
@@ -392,6 +423,12 @@ pub struct TemplateView<'a> {
     stacking: Stacking,
     #[schema(value_type = Vec<String>)]
     member_levels: &'a [String],
+    #[schema(value_type = Vec<HoursView<'static>>)]
+    usable_hours: Vec<HoursView<'a>>,
+    #[schema(value_type = Vec<schema::LocalDate>)]
+    excluded_dates: Vec<LocalDate>,
+    #[schema(required, value_type = Option<String>)]
+    condition: Option<&'a str>,
     validity: ValidityView,
     distribution: WindowView,
     /// Null is unlimited.
@@ -428,6 +465,9 @@ impl<'a> From<&'a Template> for TemplateView<'a> {
             priority: definition.priority,
             stacking: definition.stacking,
             member_levels: &definition.member_levels,
+            usable_hours: usable_hours(definition),
+            excluded_dates: excluded_dates(definition),
+            condition: definition.condition.as_ref().map(Condition::source),
             validity: (&definition.validity).into(),
             distribution: distribution(definition),
             total_stock: template.total_stock,

@@ -294,6 +294,13 @@ impl Store {
         self.query(&sql, &parameters, decode::coupon).await
     }
 
+    /// The coupons of these ids that there are.
+    pub async fn find_coupons(&self, tenant: TenantId, ids: &[CouponId]) -> Found<HashMap<CouponId, Coupon>> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let decode = |row: &Row| decode::coupon(row).map(|coupon| (coupon.id, coupon));
+        self.query_by_ids("mkt_user_coupon", decode::COUPON, tenant, &ids, decode).await
+    }
+
     /// Which template each of the coupons belongs to. Unknown ids are left out.
     pub async fn templates_of_coupons(
         &self,
@@ -302,13 +309,13 @@ impl Store {
     ) -> Found<HashMap<CouponId, TemplateId>> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let decode = |row: &Row| Ok((CouponId(row.uuid(0)?), TemplateId(row.uuid(1)?)));
-        self.query_by_ids("mkt_user_coupon", "template_id", tenant, &ids, decode).await
+        self.query_by_ids("mkt_user_coupon", "id, template_id", tenant, &ids, decode).await
     }
 
     pub async fn members_of_holds(&self, tenant: TenantId, ids: &[HoldId]) -> Found<HashMap<HoldId, MemberId>> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let decode = |row: &Row| Ok((HoldId(row.uuid(0)?), row.caller_id(1)?));
-        self.query_by_ids("mkt_points_hold", "member_id", tenant, &ids, decode).await
+        self.query_by_ids("mkt_points_hold", "id, member_id", tenant, &ids, decode).await
     }
 
     pub async fn members_of_transactions(
@@ -318,13 +325,13 @@ impl Store {
     ) -> Found<HashMap<TransactionId, MemberId>> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let decode = |row: &Row| Ok((TransactionId(row.uuid(0)?), row.caller_id(1)?));
-        self.query_by_ids("mkt_points_transaction", "member_id", tenant, &ids, decode).await
+        self.query_by_ids("mkt_points_transaction", "id, member_id", tenant, &ids, decode).await
     }
 
     async fn query_by_ids<K: Eq + Hash, V>(
         &self,
         table: &str,
-        column: &str,
+        columns: &str,
         tenant: TenantId,
         ids: &[Uuid],
         decode: impl Fn(&Row) -> Found<(K, V)>,
@@ -336,14 +343,15 @@ impl Store {
         match self {
             // No round trips to save here: one look-up for each id.
             Store::Sqlite(store) => {
-                let sql = format!("SELECT id, {column} FROM {table} WHERE tenant_id = $1 AND id = $2");
+                let sql = find_by_id_sql(columns, table);
                 for id in ids {
                     found.extend(store.query(&sql, &[tenant.into(), (*id).into()], &decode)?);
                 }
             }
             Store::Postgres(store) => {
+                let columns = decode::of("r", columns);
                 let sql = format!(
-                    "SELECT r.id, r.{column} FROM unnest($2::uuid[]) AS k(id) CROSS JOIN LATERAL \
+                    "SELECT {columns} FROM unnest($2::uuid[]) AS k(id) CROSS JOIN LATERAL \
                      (SELECT * FROM {table} t WHERE t.tenant_id = $1 AND t.id = k.id) r"
                 );
                 found.extend(store.query_ids(&sql, tenant, ids, decode).await?);
@@ -416,7 +424,7 @@ impl Store {
         let parts: Vec<_> = holds.iter().flat_map(|hold| &hold.allocations).collect();
         let ids: Vec<Uuid> = parts.iter().map(|part| part.lot_id.0).collect();
         let decode = |row: &Row| Ok((LotId(row.uuid(0)?), row.time(1)?));
-        let expiries = self.query_by_ids("mkt_points_lot", "expires_at", tenant, &ids, decode).await?;
+        let expiries = self.query_by_ids("mkt_points_lot", "id, expires_at", tenant, &ids, decode).await?;
         for part in parts {
             let expires_at = expiries.get(&part.lot_id).copied().unwrap_or(Timestamp::NEVER);
             balance.frozen -= part.points;
@@ -479,7 +487,10 @@ impl Store {
 
     /// The tenant's rules as they hold at `at`, for what happens at that time.
     pub async fn rules_at(&self, tenant: TenantId, at: Timestamp) -> Found<Arc<Rules>> {
-        Ok(self.find_rules(tenant, at).await?.rules.at(at))
+        let decode = |row: &Row| decode::rules(row, self.definitions());
+        let found = self.first(&find_rules_sql(), &[tenant.into(), at.into()], decode).await?;
+        let rules = found.map_or_else(|| Arc::new(Rules::default()), |(_, rules)| rules);
+        Ok(rules.at(at))
     }
 
     /// The version of the rules that holds at `at`.

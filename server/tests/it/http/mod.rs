@@ -5,6 +5,7 @@ mod bad_input;
 mod events;
 mod mutations;
 mod paging;
+mod quotes;
 mod replays;
 mod rules;
 mod tenancy;

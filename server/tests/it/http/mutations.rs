@@ -21,10 +21,17 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
     let mut full = template();
     full["scope"] = json!({ "products": ["p"], "categories": ["c"] });
     full["metadata"] = json!({ "a": [1, { "b": null }] });
+    full["benefit"] = json!({ "type": "TIERED", "steps": [{ "min_amount": 1, "percent_off": 12.5 }], "max_amount": 9 });
+    full["usable_hours"] = json!([{ "weekdays": ["MONDAY"], "from": "09:00", "to": "24:00" }]);
+    full["excluded_dates"] = json!(["2026-12-24"]);
+    full["condition"] = json!("order.amount > 100 && order.lines.exists(l, l.quantity in [1, 2])");
+    let line = json!({ "item_id": "i", "product_id": "p", "sku_id": "s", "category_ids": ["c"], "unit_price": 999,
+        "quantity": 3, "points_ratio": 50 });
     full["validity"] =
         json!({ "type": "FIXED", "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2036-01-01T00:00:00Z" });
     let webhook = client.post("/v1/webhooks", json!({ "url": "https://shop.example/" })).await.json(201);
     let webhook = format!("/v1/webhooks/{}", text(&webhook, "id"));
+    let id = coupon.rsplit('/').next().unwrap_or_default().to_owned();
     vec![
         (
             "POST",
@@ -37,6 +44,13 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
         ("POST", format!("{webhook}/resend"), json!({ "position": "0-0" })),
         ("POST", format!("{webhook}/disable"), json!({})),
         ("POST", "/v1/coupon-templates".into(), full),
+        (
+            "POST",
+            "/v1/quotes".into(),
+            json!({ "order_id": "o-1", "member_id": "m-1", "member_level": "gold", "lines": [line], "freight": 5,
+                "coupon_ids": [id], "points": 100, "best": true, "attributes": { "a": 1, "b": "x", "c": true },
+                "member_attributes": { "age": 5 }, "as_of": "2030-01-01T00:00:00Z" }),
+        ),
         ("PATCH", path.clone(), json!({ "name": "x", "metadata": { "k": 1 } })),
         ("POST", format!("{path}/stock"), json!({ "change": 5 })),
         ("POST", format!("{path}/claims"), json!({ "member_id": "m-2", "member_level": "gold" })),
