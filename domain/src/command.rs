@@ -2,17 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::coupon::{Definition, TemplatePatch};
+use crate::coupon::{CompensationStatus, Definition, TemplatePatch};
 use crate::decide::Sweep;
 use crate::id::{
-    CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId, WebhookId,
+    CompensationId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId,
+    WebhookId,
 };
 use crate::job::JobTicket;
+use crate::order::{RefundRequest, Reservation};
 use crate::points::TransactionType;
 use crate::pricing::Rules;
 use crate::tenant::{ApiKey, Tenant};
-use crate::time::Timestamp;
+use crate::time::{Calendar, Timestamp};
 use crate::webhook::{NewWebhook, WebhookChange};
+use std::sync::Arc;
 
 /// Points moved by a grant, a debit or a hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +118,34 @@ pub enum Command {
         remark: Option<String>,
     },
     SettleAccount(MemberId),
+    ReserveOrder(Box<Reservation>),
+    /// `member_id` must be the order's; it is looked up before, since it never changes. Likewise below. The calendar is the
+    /// tenant's at the time the command takes effect.
+    PayOrder {
+        member_id: MemberId,
+        order_id: OrderId,
+        calendar: Arc<Calendar>,
+    },
+    CancelOrder {
+        member_id: MemberId,
+        order_id: OrderId,
+        reason: Option<String>,
+    },
+    RefundOrder {
+        member_id: MemberId,
+        order_id: OrderId,
+        refund: Box<RefundRequest>,
+    },
+    SettleOrder {
+        member_id: MemberId,
+        order_id: OrderId,
+        calendar: Arc<Calendar>,
+    },
+    CloseCompensation {
+        compensation_id: CompensationId,
+        status: CompensationStatus,
+        remark: String,
+    },
     /// Makes a version of the tenant's rules ([`crate::rules::set`]).
     SetRules {
         expected_version: i64,

@@ -7,9 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Envelope};
-use crate::coupon::{self, Coupon, CouponStatus, Template};
+use crate::coupon::{self, Compensation, Coupon, CouponStatus, Template};
 use crate::id::{Ids, MemberId, TransactionId};
 use crate::job::{self, Job};
+use crate::order::{self, Order, Refund};
 use crate::points::{self, Hold, Transaction};
 use crate::rejection::Rejection;
 use crate::rules::{self, RulesVersion};
@@ -33,6 +34,9 @@ pub enum Outcome {
         available: i64,
         transaction_id: TransactionId,
     },
+    Order(Box<Order>),
+    Refund(Box<Refund>),
+    Compensation(Box<Compensation>),
     /// What a sweep found due on one object and has written.
     Settled(Settled),
     Swept(Sweep),
@@ -46,6 +50,13 @@ pub struct Settled {
     pub locks_released: u32,
     pub holds_released: u32,
     pub points_expired: i64,
+    #[serde(default)]
+    pub orders_released: u32,
+    /// Granted to orders whose points were to come later.
+    #[serde(default)]
+    pub points_granted: i64,
+    #[serde(default)]
+    pub grant_id: Option<TransactionId>,
 }
 
 /// What one page of a sweep over a tenant has written.
@@ -56,6 +67,10 @@ pub struct Sweep {
     pub holds_released: u64,
     pub accounts_settled: u64,
     pub points_expired: i64,
+    #[serde(default)]
+    pub orders_released: u64,
+    #[serde(default)]
+    pub points_granted: i64,
     /// False when more may be due.
     pub done: bool,
 }
@@ -77,6 +92,8 @@ impl Sweep {
         self.holds_released += u64::from(settled.holds_released);
         self.accounts_settled += u64::from(settled.points_expired > 0 || settled.holds_released > 0);
         self.points_expired += settled.points_expired;
+        self.orders_released += u64::from(settled.orders_released);
+        self.points_granted += settled.points_granted;
     }
 }
 
@@ -211,6 +228,22 @@ fn apply_command(
         Command::ReleaseHold { member_id, hold_id } => points::release(state, envelope, ids, member_id, *hold_id),
         Command::Reverse { member_id, transaction_id, points, remark } => {
             points::reverse(state, envelope, ids, member_id, *transaction_id, *points, remark.as_deref())
+        }
+        Command::ReserveOrder(asked) => order::reserve(state, envelope, ids, asked),
+        Command::PayOrder { member_id, order_id, calendar } => {
+            order::pay(state, envelope, ids, member_id, order_id, calendar)
+        }
+        Command::CancelOrder { member_id, order_id, reason } => {
+            order::cancel(state, envelope, ids, member_id, order_id, reason.as_deref())
+        }
+        Command::RefundOrder { member_id, order_id, refund } => {
+            order::refund(state, envelope, ids, member_id, order_id, refund)
+        }
+        Command::SettleOrder { member_id, order_id, calendar } => {
+            order::settle(state, envelope, ids, member_id, order_id, calendar)
+        }
+        Command::CloseCompensation { compensation_id, status, remark } => {
+            Ok(coupon::resolve(state, envelope, ids, *compensation_id, *status, remark)?)
         }
         Command::SetRules { expected_version, rules, effective_from } => {
             Ok(rules::set(state, envelope, ids, *expected_version, rules, *effective_from)?)

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, TemplateId, TenantId, TransactionId, WebhookId};
+use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TemplateId, TenantId, TransactionId, WebhookId};
 use crate::time::Timestamp;
 
 macro_rules! event_kinds {
@@ -42,6 +42,7 @@ event_kinds! {
     CouponRevoked = "coupon.revoked", CouponId;
     CouponExpired = "coupon.expired", CouponId;
     CouponCompensationNeeded = "coupon.compensation_needed", CouponId;
+    CouponCompensationClosed = "coupon.compensation_closed", CouponId;
     PointsGranted = "points.granted", TransactionId;
     PointsDebited = "points.debited", TransactionId;
     PointsHeld = "points.held", HoldId;
@@ -50,6 +51,12 @@ event_kinds! {
     PointsReversed = "points.reversed", TransactionId;
     PointsExpired = "points.expired", TransactionId;
     PointsDebtSettled = "points.debt_settled", TransactionId;
+    OrderReserved = "order.reserved", OrderUid;
+    OrderPaid = "order.paid", OrderUid;
+    OrderConfirmed = "order.confirmed", OrderUid;
+    OrderCancelled = "order.cancelled", OrderUid;
+    OrderReleased = "order.released", OrderUid;
+    OrderRefunded = "order.refunded", OrderUid;
     RulesChanged = "points_rules.changed", TenantId;
     WebhookCreated = "webhook.created", WebhookId;
     WebhookUpdated = "webhook.updated", WebhookId;

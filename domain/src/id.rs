@@ -84,6 +84,8 @@ id_type!(CouponId, "cpn_", "a member's coupon");
 id_type!(HoldId, "hold_", "a points hold");
 id_type!(TransactionId, "ptx_", "a points transaction");
 id_type!(LotId, "lot_", "a points lot");
+id_type!(OrderUid, "ord_", "an order, beside the caller's own id of it");
+id_type!(CompensationId, "cmp_", "a compensation case");
 id_type!(EventId, "evt_", "an event");
 id_type!(JobId, "job_", "a job");
 id_type!(WebhookId, "whk_", "a webhook");
@@ -144,6 +146,7 @@ macro_rules! caller_id_type {
 
 caller_id_type!(MemberId, "a member");
 caller_id_type!(OrderId, "an order");
+caller_id_type!(RefundId, "a refund of an order");
 
 /// What the ids of one command are made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,15 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{Command, Envelope};
-use crate::id::{CouponId, HoldId, JobId, KeyId, MemberId, TemplateId, TenantId, TransactionId, WebhookId};
+use crate::id::{
+    CompensationId, CouponId, HoldId, JobId, KeyId, MemberId, OrderId, RefundId, TemplateId, TenantId, TransactionId,
+    WebhookId,
+};
+use crate::state::State;
 use crate::time::Timestamp;
 
 /// The keys of a batch, each set sorted: every store locks in this order, so that batches cannot deadlock.
 /// The order between the sets is that of the fields.
+///
+/// Orders come first and by themselves: only their rows say which coupons, holds and transactions belong to them
+/// ([`Keys::follow_orders`]).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Keys {
     /// To read: settings, and whether it exists.
     pub tenants: BTreeSet<TenantId>,
+    /// To lock, before everything else.
+    pub orders: BTreeSet<(TenantId, OrderId)>,
     /// To lock: their stock or definition changes.
     pub templates: BTreeSet<(TenantId, TemplateId)>,
     /// To read only.
@@ -21,14 +30,23 @@ pub struct Keys {
     /// How many coupons of the template the member has claimed; guarded by the template's lock.
     pub claimants: BTreeSet<(TenantId, TemplateId, MemberId)>,
     pub coupons: BTreeSet<(TenantId, CouponId)>,
+    /// Coupons that price an order: the definitions of their versions are wanted as well.
+    pub priced: BTreeSet<(TenantId, CouponId)>,
+    /// Coupons that a refund may return: their templates are wanted as well.
+    pub returned: BTreeSet<(TenantId, CouponId)>,
     /// To lock; the lock also guards the member's lots, holds and reversals.
     pub accounts: BTreeSet<(TenantId, MemberId)>,
     pub holds: BTreeSet<(TenantId, HoldId)>,
     /// Transactions to be reversed.
     pub originals: BTreeSet<(TenantId, TransactionId)>,
+    pub refunds: BTreeSet<(TenantId, OrderId, RefundId)>,
+    /// To lock.
+    pub compensations: BTreeSet<(TenantId, CompensationId)>,
     pub api_keys: BTreeSet<(TenantId, KeyId)>,
     /// Tenants whose rules are wanted, between the earliest and the latest time at which some command takes effect.
     pub rules: BTreeMap<TenantId, (Timestamp, Timestamp)>,
+    /// Versions of rules by which orders were made.
+    pub rules_versions: BTreeSet<(TenantId, i64)>,
     /// Tenants that make a version of their rules, which needs the newest one's number.
     pub newest_rules: BTreeSet<TenantId>,
     /// To lock.
@@ -45,9 +63,45 @@ impl Keys {
         for envelope in envelopes {
             keys.add(envelope);
         }
-        let locked = &keys.templates;
-        keys.template_reads.retain(|key| !locked.contains(key));
+        keys.leave_out_locked();
         keys
+    }
+
+    fn leave_out_locked(&mut self) {
+        let locked = &self.templates;
+        self.template_reads.retain(|key| !locked.contains(key));
+    }
+
+    /// Adds what the orders of the batch have taken, once their rows are at hand.
+    pub fn follow_orders(&mut self, batch: &[Envelope], state: &State) {
+        let refunded: BTreeSet<(TenantId, &OrderId)> = batch
+            .iter()
+            .filter_map(|envelope| match &envelope.command {
+                Command::RefundOrder { order_id, .. } => Some((envelope.tenant, order_id)),
+                _ => None,
+            })
+            .collect();
+        for (tenant, order_id) in self.orders.clone() {
+            let Some(order) = state.order(tenant, &order_id) else { continue };
+            let coupons = order.quote.coupons.iter().map(|coupon| (tenant, coupon.coupon_id));
+            self.coupons.extend(coupons);
+            self.holds.extend(order.hold_id.map(|id| (tenant, id)));
+            self.rules_versions.insert((tenant, order.rules_version));
+            if refunded.contains(&(tenant, &order_id)) {
+                self.originals.extend([order.spend_id, order.earn_id].into_iter().flatten().map(|id| (tenant, id)));
+                let templates = order.quote.coupons.iter().map(|coupon| (tenant, coupon.template_id));
+                self.template_reads.extend(templates);
+            }
+        }
+        // An order reserved and refunded in one batch has no row yet.
+        for envelope in batch {
+            if let Command::ReserveOrder(asked) = &envelope.command
+                && refunded.contains(&(envelope.tenant, &asked.order_id))
+            {
+                self.returned.extend(asked.coupon_ids.iter().map(|id| (envelope.tenant, *id)));
+            }
+        }
+        self.leave_out_locked();
     }
 
     fn add(&mut self, envelope: &Envelope) {
@@ -56,10 +110,10 @@ impl Keys {
             self.idempotency.insert((tenant, idempotency.key));
         }
         self.latest = self.latest.max(Some(envelope.at));
-        self.add_command(tenant, &envelope.command);
+        self.add_command(tenant, &envelope.command, envelope.at);
     }
 
-    fn add_command(&mut self, tenant: TenantId, command: &Command) {
+    fn add_command(&mut self, tenant: TenantId, command: &Command, at: Timestamp) {
         match command {
             Command::CreateTenant(_)
             | Command::CreateTemplate { .. }
@@ -70,7 +124,7 @@ impl Keys {
             }
             Command::Work { ticket, command } => {
                 self.jobs.insert((tenant, ticket.job_id));
-                self.add_command(tenant, command);
+                self.add_command(tenant, command, at);
             }
             Command::CreateApiKey { key, .. } => {
                 self.tenants.insert(key.tenant_id);
@@ -115,6 +169,30 @@ impl Keys {
             Command::CaptureHold { member_id, hold_id, .. } | Command::ReleaseHold { member_id, hold_id } => {
                 self.accounts.insert((tenant, member_id.clone()));
                 self.holds.insert((tenant, *hold_id));
+            }
+            Command::ReserveOrder(asked) => {
+                self.orders.insert((tenant, asked.order_id.clone()));
+                self.coupons.extend(asked.coupon_ids.iter().map(|id| (tenant, *id)));
+                self.priced.extend(asked.coupon_ids.iter().map(|id| (tenant, *id)));
+                self.accounts.insert((tenant, asked.member_id.clone()));
+                let (earliest, latest) = self.rules.entry(tenant).or_insert((at, at));
+                *earliest = (*earliest).min(at);
+                *latest = (*latest).max(at);
+            }
+            Command::PayOrder { member_id, order_id, .. }
+            | Command::CancelOrder { member_id, order_id, .. }
+            | Command::SettleOrder { member_id, order_id, .. } => {
+                self.orders.insert((tenant, order_id.clone()));
+                self.accounts.insert((tenant, member_id.clone()));
+            }
+            Command::RefundOrder { member_id, order_id, refund } => {
+                self.tenants.insert(tenant);
+                self.orders.insert((tenant, order_id.clone()));
+                self.refunds.insert((tenant, order_id.clone(), refund.refund_id.clone()));
+                self.accounts.insert((tenant, member_id.clone()));
+            }
+            Command::CloseCompensation { compensation_id, .. } => {
+                self.compensations.insert((tenant, *compensation_id));
             }
             Command::SetRules { .. } => {
                 self.tenants.insert(tenant);

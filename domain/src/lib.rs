@@ -7,7 +7,7 @@
 //! What this crate guarantees: no IO, no clock, no randomness (time and id seeds are arguments), no floats, checked
 //! arithmetic. A refusal is a value, [`rejection::Rejection`], and is decided before anything is written for it.
 //!
-//! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`rules`], [`state`], [`decide`].
+//! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`rules`], [`order`], [`state`], [`decide`].
 
 pub mod command;
 pub mod condition;
@@ -17,6 +17,7 @@ pub mod event;
 pub mod id;
 pub mod job;
 pub mod key;
+pub mod order;
 pub mod points;
 pub mod pricing;
 pub mod rejection;

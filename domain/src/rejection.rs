@@ -2,8 +2,9 @@
 //!
 //! Within a command the checks run in the order in which its function states them, and the first failure is the answer.
 
-use crate::coupon::CouponStatus;
+use crate::coupon::{CompensationStatus, CouponStatus};
 use crate::id::{CouponId, OrderId};
+use crate::order::OrderStatus;
 use crate::points::HoldStatus;
 use crate::time::Timestamp;
 
@@ -58,6 +59,22 @@ pub enum Rejection {
     TooManyCoupons { most: u32 },
     CouponWithoutEffect,
     OrderTooLarge { most: i64 },
+
+    // Orders. Why one of its coupons refuses an order; a code of what cannot be taken again; what an order has taken.
+    InOrder { coupon_id: CouponId, reason: Box<Rejection> },
+    OrderNotFound,
+    OrderExists { status: OrderStatus },
+    OrderClosed { status: OrderStatus },
+    OrderExpired { expired_at: Timestamp, reason: &'static str },
+    OrderNotPaid { status: OrderStatus },
+    OrderItemUnknown { item_id: String },
+    RefundExists,
+    RefundExceeds { item_id: String, left: i64 },
+    RefundExceedsFreight { left: i64 },
+    NothingToRefund,
+    ManagedByOrder { order_id: String },
+    CompensationNotFound,
+    CompensationClosed { status: CompensationStatus },
 
     // Points.
     PointsInsufficient { available: i64, requested: i64 },
@@ -121,6 +138,20 @@ impl Rejection {
             Rejection::TooManyCoupons { .. } => "COUPON_TOO_MANY",
             Rejection::CouponWithoutEffect => "COUPON_WITHOUT_EFFECT",
             Rejection::OrderTooLarge { .. } => "ORDER_TOO_LARGE",
+            Rejection::InOrder { reason, .. } => reason.code(),
+            Rejection::OrderNotFound => "ORDER_NOT_FOUND",
+            Rejection::OrderExists { .. } => "ORDER_EXISTS",
+            Rejection::OrderClosed { .. } => "ORDER_CLOSED",
+            Rejection::OrderExpired { .. } => "ORDER_EXPIRED",
+            Rejection::OrderNotPaid { .. } => "ORDER_NOT_PAID",
+            Rejection::OrderItemUnknown { .. } => "ORDER_ITEM_UNKNOWN",
+            Rejection::RefundExists => "ORDER_REFUND_EXISTS",
+            Rejection::RefundExceeds { .. } => "ORDER_REFUND_EXCEEDS",
+            Rejection::RefundExceedsFreight { .. } => "ORDER_REFUND_EXCEEDS_FREIGHT",
+            Rejection::NothingToRefund => "ORDER_NOTHING_TO_REFUND",
+            Rejection::ManagedByOrder { .. } => "ORDER_MANAGES_IT",
+            Rejection::CompensationNotFound => "COUPON_COMPENSATION_NOT_FOUND",
+            Rejection::CompensationClosed { .. } => "COUPON_COMPENSATION_CLOSED",
             Rejection::PointsInsufficient { .. } => "POINTS_INSUFFICIENT",
             Rejection::PointsOverflow => "POINTS_OVERFLOW",
             Rejection::HoldClosed { status: HoldStatus::Expired } => "POINTS_HOLD_EXPIRED",

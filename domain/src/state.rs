@@ -9,13 +9,15 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::command::{Envelope, Idempotency};
-use crate::coupon::{Coupon, Template};
+use crate::coupon::{Compensation, Coupon, Definition, Template};
 use crate::event::{Event, EventKind};
 use crate::id::{
-    CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, TemplateId, TenantId, TransactionId, WebhookId,
+    CompensationId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, OrderId, RefundId, TemplateId,
+    TenantId, TransactionId, WebhookId,
 };
 use crate::job::{Job, JobState};
 use crate::key::Keys;
+use crate::order::{Order, Refund};
 use crate::points::{Account, Hold, Lot, Transaction};
 use crate::pricing::Rules;
 use crate::rejection::Rejection;
@@ -155,6 +157,7 @@ pub struct IdempotencyRecord {
 struct KnownRules {
     /// By the time from which they hold; of equal ones the last counts.
     by_date: Vec<(Timestamp, Arc<Rules>)>,
+    by_version: HashMap<i64, Arc<Rules>>,
     newest: i64,
 }
 
@@ -171,6 +174,11 @@ pub struct State {
     claimed: HashMap<TenantId, HashMap<(TemplateId, MemberId), i64>>,
     uses: HashMap<(TenantId, TemplateId), i64>,
     coupons: Keyed<CouponId, Coupon>,
+    /// By version: those at hand, and those by which coupons price orders.
+    definitions: HashMap<(TenantId, TemplateId, i64), Arc<Definition>>,
+    compensations: Keyed<CompensationId, Compensation>,
+    orders: Keyed<OrderId, Order>,
+    refunds: Keyed<(OrderId, RefundId), Refund>,
     accounts: HashMap<TenantId, HashMap<MemberId, AccountState>>,
     originals: HashMap<(TenantId, TransactionId), (Transaction, i64)>,
     reversed: HashMap<(TenantId, TransactionId), (i64, i64)>,
@@ -208,6 +216,7 @@ impl State {
     }
 
     pub fn load_template(&mut self, tenant: TenantId, template: Template) {
+        self.load_definition(tenant, template.id, template.version, template.definition.clone());
         self.templates.insert((tenant, template.id), Row::loaded(template));
     }
 
@@ -217,6 +226,44 @@ impl State {
 
     pub fn load_coupon(&mut self, tenant: TenantId, coupon: Coupon) {
         self.coupons.insert((tenant, coupon.id), Row::loaded(coupon));
+    }
+
+    /// Adds the definition that coupons of a version have.
+    pub fn load_definition(&mut self, tenant: TenantId, template: TemplateId, version: i64, row: Arc<Definition>) {
+        self.definitions.insert((tenant, template, version), row);
+    }
+
+    pub fn load_compensation(&mut self, tenant: TenantId, case: Compensation) {
+        self.compensations.insert((tenant, case.id), Row::loaded(case));
+    }
+
+    pub fn load_order(&mut self, tenant: TenantId, order: Order) {
+        self.orders.insert((tenant, order.order_id.clone()), Row::loaded(order));
+    }
+
+    pub fn load_refund(&mut self, tenant: TenantId, refund: Refund) {
+        let key = (refund.order_id.clone(), refund.refund_id.clone());
+        self.refunds.insert((tenant, key), Row::loaded(refund));
+    }
+
+    /// The versions that price the coupons of `keys` and are not at hand; each once.
+    pub fn missing_definitions(&self, keys: &Keys) -> Vec<(TenantId, TemplateId, i64)> {
+        let priced = keys.priced.iter().filter_map(|(tenant, id)| Some((*tenant, self.coupon(*tenant, *id).ok()?)));
+        let versions = priced.map(|(tenant, coupon)| (tenant, coupon.template_id, coupon.template_version));
+        let mut missing: Vec<_> = versions.filter(|version| !self.definitions.contains_key(version)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
+    /// The templates of coupons of `keys` that a refund may return, when they are not at hand; each once.
+    pub fn missing_templates(&self, keys: &Keys) -> Vec<(TenantId, TemplateId)> {
+        let returned = keys.returned.iter().filter_map(|(tenant, id)| Some((*tenant, self.coupon(*tenant, *id).ok()?)));
+        let templates = returned.map(|(tenant, coupon)| (tenant, coupon.template_id));
+        let mut missing: Vec<_> = templates.filter(|template| !self.templates.contains_key(template)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
     }
 
     pub fn load_account(&mut self, tenant: TenantId, account: Account) {
@@ -263,7 +310,14 @@ impl State {
 
     /// Adds a version of the tenant's rules and the time from which it holds.
     pub fn load_rules(&mut self, tenant: TenantId, effective_from: Timestamp, rules: Arc<Rules>) {
-        self.rules.entry(tenant).or_default().by_date.push((effective_from, rules));
+        let known = self.rules.entry(tenant).or_default();
+        known.by_version.insert(rules.version, rules.clone());
+        known.by_date.push((effective_from, rules));
+    }
+
+    /// Adds a version of the tenant's rules that some order was made by.
+    pub fn load_rules_version(&mut self, tenant: TenantId, rules: Arc<Rules>) {
+        self.rules.entry(tenant).or_default().by_version.insert(rules.version, rules);
     }
 
     /// Says which version of the tenant's rules is the newest.
@@ -369,11 +423,13 @@ impl State {
     }
 
     pub(crate) fn insert_template(&mut self, tenant: TenantId, template: Template) {
+        self.load_definition(tenant, template.id, template.version, template.definition.clone());
         self.template_versions.push((tenant, template.clone()));
         self.templates.insert((tenant, template.id), Row::inserted(template));
     }
 
     pub(crate) fn save_template_version(&mut self, tenant: TenantId, template: Template) {
+        self.load_definition(tenant, template.id, template.version, template.definition.clone());
         self.template_versions.push((tenant, template.clone()));
         if let Some(row) = self.templates.get_mut(&(tenant, template.id)) {
             *row.changed() = template;
@@ -413,6 +469,45 @@ impl State {
         if let Some(row) = self.coupons.get_mut(&(tenant, coupon.id)) {
             *row.changed() = coupon;
         }
+    }
+
+    /// The definition of a version that prices some coupon of the batch.
+    pub(crate) fn definition(&self, tenant: TenantId, template: TemplateId, version: i64) -> Option<Arc<Definition>> {
+        self.definitions.get(&(tenant, template, version)).cloned()
+    }
+
+    pub(crate) fn compensation(&self, tenant: TenantId, id: CompensationId) -> Result<&Compensation, Rejection> {
+        self.compensations.get(&(tenant, id)).map(|row| &row.value).ok_or(Rejection::CompensationNotFound)
+    }
+
+    pub(crate) fn insert_compensation(&mut self, tenant: TenantId, case: Compensation) {
+        self.compensations.insert((tenant, case.id), Row::inserted(case));
+    }
+
+    pub(crate) fn save_compensation(&mut self, tenant: TenantId, case: Compensation) {
+        if let Some(row) = self.compensations.get_mut(&(tenant, case.id)) {
+            *row.changed() = case;
+        }
+    }
+
+    pub fn order(&self, tenant: TenantId, id: &OrderId) -> Option<&Order> {
+        self.orders.get(&(tenant, id.clone())).map(|row| &row.value)
+    }
+
+    pub(crate) fn save_order(&mut self, tenant: TenantId, order: Order) {
+        match self.orders.get_mut(&(tenant, order.order_id.clone())) {
+            Some(row) => *row.changed() = order,
+            None => drop(self.orders.insert((tenant, order.order_id.clone()), Row::inserted(order))),
+        }
+    }
+
+    pub(crate) fn refund(&self, tenant: TenantId, order: &OrderId, id: &RefundId) -> Option<&Refund> {
+        self.refunds.get(&(tenant, (order.clone(), id.clone()))).map(|row| &row.value)
+    }
+
+    pub(crate) fn insert_refund(&mut self, tenant: TenantId, refund: Refund) {
+        let key = (refund.order_id.clone(), refund.refund_id.clone());
+        self.refunds.insert((tenant, key), Row::inserted(refund));
     }
 
     /// Counts a use of the template (-1 for one taken back). Stores keep the count apart from the template's row, which
@@ -504,6 +599,12 @@ impl State {
         holding.map_or_else(|| Arc::new(Rules::default()), |(_, rules)| rules.at(at))
     }
 
+    /// The rules that an order was made by.
+    pub(crate) fn rules_of(&self, tenant: TenantId, version: i64) -> Arc<Rules> {
+        let known = self.rules.get(&tenant).and_then(|known| known.by_version.get(&version));
+        known.map_or_else(|| Arc::new(Rules::default()), Arc::clone)
+    }
+
     pub(crate) fn newest_rules(&self, tenant: TenantId) -> i64 {
         self.rules.get(&tenant).map_or(0, |known| known.newest)
     }
@@ -511,6 +612,7 @@ impl State {
     pub(crate) fn insert_rules(&mut self, tenant: TenantId, version: RulesVersion) {
         let known = self.rules.entry(tenant).or_default();
         known.by_date.push((version.effective_from, version.rules.clone()));
+        known.by_version.insert(version.rules.version, version.rules.clone());
         known.newest = version.rules.version;
         self.new_rules.push((tenant, version));
     }
@@ -556,6 +658,11 @@ pub struct Writes<'a> {
     pub job_inserts: Vec<(TenantId, &'a Job)>,
     pub job_updates: Vec<(TenantId, &'a Job)>,
     pub event_inserts: Vec<(TenantId, &'a Event)>,
+    pub order_inserts: Vec<(TenantId, &'a Order)>,
+    pub order_updates: Vec<(TenantId, &'a Order)>,
+    pub refund_inserts: Vec<(TenantId, &'a Refund)>,
+    pub compensation_inserts: Vec<(TenantId, &'a Compensation)>,
+    pub compensation_updates: Vec<(TenantId, &'a Compensation)>,
     pub rules_inserts: Vec<(TenantId, &'a RulesVersion)>,
     pub idempotency_inserts: Vec<(TenantId, [u8; 16], &'a IdempotencyRecord)>,
 }
@@ -614,6 +721,22 @@ impl State {
                 Change::None | Change::Delete => {}
             }
         }
+        for ((tenant, _), row) in &self.orders {
+            match row.change {
+                Change::Insert => writes.order_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.order_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+        let new_refunds = self.refunds.iter().filter(|(_, row)| row.change == Change::Insert);
+        writes.refund_inserts = new_refunds.map(|((tenant, _), row)| (*tenant, &row.value)).collect();
+        for ((tenant, _), row) in &self.compensations {
+            match row.change {
+                Change::Insert => writes.compensation_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.compensation_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
         let uses = self.uses.iter().filter(|(_, change)| **change != 0);
         writes.uses = uses.map(|((tenant, template), change)| (*tenant, *template, *change)).collect();
         for (tenant, accounts) in &self.accounts {
@@ -669,6 +792,13 @@ impl<'a> Writes<'a> {
         self.template_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.coupon_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.coupon_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.order_inserts.sort_by(|(a, left), (b, right)| (a, &left.order_id).cmp(&(b, &right.order_id)));
+        self.order_updates.sort_by(|(a, left), (b, right)| (a, &left.order_id).cmp(&(b, &right.order_id)));
+        self.refund_inserts.sort_by(|(a, left), (b, right)| {
+            (a, &left.order_id, &left.refund_id).cmp(&(b, &right.order_id, &right.refund_id))
+        });
+        self.compensation_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.compensation_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.uses.sort_unstable();
         self.account_inserts.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));
         self.account_updates.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));

@@ -43,6 +43,7 @@ pub fn claim(
         valid_from,
         valid_until,
         order_id: None,
+        by_order: false,
         locked_until: None,
         discount_amount: None,
         claimed_at: envelope.at,

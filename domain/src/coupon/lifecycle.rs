@@ -2,11 +2,11 @@
 //!
 //! Repeating a step for the same order changes nothing and answers the coupon as it is, so a shop may always retry.
 
-use super::{Coupon, CouponStatus};
+use super::{CompensationReason, Coupon, CouponStatus, compensation};
 use crate::command::Envelope;
 use crate::decide::Outcome;
 use crate::event::EventKind;
-use crate::id::{CouponId, Ids, OrderId};
+use crate::id::{CompensationId, CouponId, Ids, OrderId};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -22,17 +22,18 @@ pub fn lock(
 ) -> Result<Outcome, Rejection> {
     let mut coupon = settle(state, envelope, ids, id)?;
     if coupon.status == CouponStatus::Locked && coupon.order_id.as_ref() == Some(order_id) {
+        require_free(envelope, &coupon)?;
         return Ok(Outcome::Coupon(Box::new(coupon)));
     }
-    require_available(&coupon)?;
-    if envelope.at < coupon.valid_from {
-        return Err(Rejection::CouponNotYetValid { valid_from: coupon.valid_from });
+    if let Some(refusal) = refusal_at(&coupon, None, envelope.at) {
+        return Err(refusal);
     }
     if locked_until.is_some_and(|deadline| deadline <= envelope.at) {
         return Err(Rejection::DeadlinePassed { field: "expires_at" });
     }
     coupon.status = CouponStatus::Locked;
     coupon.order_id = Some(order_id.clone());
+    coupon.by_order = envelope.is_of_order();
     coupon.locked_until = locked_until;
     Ok(save(state, envelope, ids, coupon, EventKind::CouponLocked, order_data(order_id)))
 }
@@ -47,6 +48,7 @@ pub fn use_locked(
     discount_amount: Option<i64>,
 ) -> Result<Outcome, Rejection> {
     let mut coupon = settle(state, envelope, ids, id)?;
+    require_free(envelope, &coupon)?;
     match coupon.status {
         CouponStatus::Used if coupon.order_id.as_ref() == Some(order_id) => {
             return Ok(Outcome::Coupon(Box::new(coupon)));
@@ -73,6 +75,7 @@ pub fn release(
     order_id: &OrderId,
 ) -> Result<Outcome, Rejection> {
     let coupon = settle(state, envelope, ids, id)?;
+    require_free(envelope, &coupon)?;
     match coupon.status {
         CouponStatus::Locked => {
             require_order(&coupon, order_id)?;
@@ -95,17 +98,33 @@ pub fn return_used(
     id: CouponId,
     order_id: &OrderId,
 ) -> Result<Outcome, Rejection> {
+    let (coupon, _) = return_or_compensate(state, envelope, ids, id, order_id)?;
+    Ok(Outcome::Coupon(Box::new(coupon)))
+}
+
+/// The same, with the case that asks an operator, if there is one.
+pub fn return_or_compensate(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: CouponId,
+    order_id: &OrderId,
+) -> Result<(Coupon, Option<CompensationId>), Rejection> {
     let mut coupon = settle(state, envelope, ids, id)?;
+    require_free(envelope, &coupon)?;
     if coupon.status != CouponStatus::Used {
         return Err(Rejection::CouponNotUsed { status: coupon.status });
     }
     require_order(&coupon, order_id)?;
     let template = state.template(envelope.tenant, coupon.template_id)?;
     let extension = template.enabled.then_some(template.definition.refund_extend_days).filter(|days| *days > 0);
+    let enabled = template.enabled;
     coupon.order_id = None;
+    coupon.by_order = false;
     coupon.used_at = None;
     let data = order_data(order_id) + &discount_data(coupon.discount_amount.take());
     state.count_use(envelope.tenant, coupon.template_id, -1);
+    let mut case = None;
     let kind = if envelope.at < coupon.valid_until {
         coupon.status = CouponStatus::Available;
         EventKind::CouponReturned
@@ -115,9 +134,12 @@ pub fn return_used(
         EventKind::CouponReturned
     } else {
         coupon.status = CouponStatus::Expired;
+        let reason = if enabled { CompensationReason::NoExtension } else { CompensationReason::TemplateDisabled };
+        case = Some(compensation::open(state, envelope, ids, &coupon, order_id, reason));
         EventKind::CouponCompensationNeeded
     };
-    Ok(save(state, envelope, ids, coupon, kind, data))
+    save(state, envelope, ids, coupon.clone(), kind, data);
+    Ok((coupon, case))
 }
 
 /// AVAILABLE -> REVOKED by an operator.
@@ -155,6 +177,7 @@ fn open_again(state: &mut State, envelope: &Envelope, ids: &mut Ids, mut coupon:
     let data = coupon.order_id.as_ref().map(order_data).unwrap_or_default();
     coupon.status = CouponStatus::Available;
     coupon.order_id = None;
+    coupon.by_order = false;
     coupon.locked_until = None;
     record(state, envelope, ids, at, &coupon, EventKind::CouponUnlocked, data);
     state.save_coupon(envelope.tenant, coupon.clone());
@@ -203,6 +226,16 @@ fn require_available(coupon: &Coupon) -> Result<(), Rejection> {
 
 fn used(coupon: &Coupon) -> Rejection {
     Rejection::CouponUsed { order_id: coupon.order_id.clone() }
+}
+
+/// What an order of ours holds, only that order uses, unlocks and returns.
+fn require_free(envelope: &Envelope, coupon: &Coupon) -> Result<(), Rejection> {
+    match &coupon.order_id {
+        Some(order_id) if coupon.by_order && !envelope.is_of_order() => {
+            Err(Rejection::ManagedByOrder { order_id: order_id.as_str().to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn require_order(coupon: &Coupon, order_id: &OrderId) -> Result<(), Rejection> {

@@ -19,11 +19,13 @@
 //! the coupon behaves as unlocked; the change is written by the first command or sweep that notices.
 
 mod claim;
+mod compensation;
 mod lifecycle;
 mod template;
 
 pub use claim::claim;
-pub use lifecycle::{lock, refusal_at, release, return_used, revoke, settle, use_locked};
+pub use compensation::{Compensation, CompensationReason, CompensationStatus, resolve};
+pub use lifecycle::{lock, refusal_at, release, return_or_compensate, return_used, revoke, settle, use_locked};
 pub use template::{
     Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step, StepOff,
     Template, TemplatePatch, Validity, change_stock, create, delete, set_enabled, update,
@@ -113,6 +115,9 @@ pub struct Coupon {
     pub valid_until: Timestamp,
     #[serde(rename = "o", skip_serializing_if = "Option::is_none", default)]
     pub order_id: Option<OrderId>,
+    /// Whether an order of ours holds it, and not one that the shop prices for itself.
+    #[serde(rename = "b", skip_serializing_if = "std::ops::Not::not", default)]
+    pub by_order: bool,
     /// The lock's deadline; `None` while locked means until unlocked.
     #[serde(rename = "l", skip_serializing_if = "Option::is_none", default)]
     pub locked_until: Option<Timestamp>,

@@ -4,7 +4,7 @@ use super::{Account, Allocation, Hold, HoldStatus, Lot, MAX_TOTAL_POINTS, Transa
 use crate::command::{Envelope, Movement};
 use crate::decide::{Interrupt, Outcome};
 use crate::event::EventKind;
-use crate::id::{HoldId, Ids, LotId, MemberId, TransactionId};
+use crate::id::{HoldId, Ids, LotId, MemberId, TenantId, TransactionId};
 use crate::rejection::Rejection;
 use crate::state::{AccountState, State};
 use crate::time::Timestamp;
@@ -37,12 +37,10 @@ pub fn grant(
     if expires_at.is_some_and(|end| end <= envelope.at) {
         return Err(Rejection::DeadlinePassed { field: "expires_at" }.into());
     }
-    let account = &state.account(envelope.tenant, member_id).account;
-    let total = account.total_points.checked_add(movement.points).filter(|total| *total <= MAX_TOTAL_POINTS);
-    let Some(total) = total else { return Err(Rejection::PointsOverflow.into()) };
+    let total = check_room(state, envelope.tenant, member_id, movement.points)?;
 
-    let lot_id = LotId(ids.draw());
     let transaction_id = TransactionId(ids.draw());
+    let lot_id = LotId(transaction_id.0);
     let own = state.account_mut(envelope.tenant, member_id);
     own.insert_lot(Lot {
         id: lot_id,
@@ -71,6 +69,12 @@ pub fn grant(
     record(state, envelope, ids, EventKind::PointsGranted, &granted);
     settle_debt(state, envelope, ids, member_id, lot_id);
     Ok(Outcome::Transaction(Box::new(granted)))
+}
+
+/// What the account will have earned in its life with `points` more, if it can take them.
+pub(crate) fn check_room(state: &State, tenant: TenantId, member_id: &MemberId, points: i64) -> Result<i64, Rejection> {
+    let total = state.account(tenant, member_id).account.total_points.checked_add(points);
+    total.filter(|total| *total <= MAX_TOTAL_POINTS).ok_or(Rejection::PointsOverflow)
 }
 
 /// Later earnings settle a claw-back's debt first: the points leave the lot that just came in.
@@ -152,6 +156,7 @@ pub fn hold(
         reference: movement.reference.clone(),
         remark: movement.remark.clone(),
         expires_at: expires_at.unwrap_or(Timestamp::NEVER),
+        by_order: envelope.is_of_order(),
         allocations: allocations.clone(),
         created_at: envelope.at,
         closed_at: None,
@@ -255,7 +260,7 @@ pub fn settle(state: &mut State, envelope: &Envelope, ids: &mut Ids, member_id: 
 ///
 /// A batch loads the first [`crate::state::LOT_PAGE`] lots of an account, which nearly always suffice. Asking comes
 /// before any change, so that the command can be decided again from the start.
-pub(super) fn require_lots(state: &State, envelope: &Envelope, member_id: &MemberId, points: i64) -> Decision<()> {
+pub(crate) fn require_lots(state: &State, envelope: &Envelope, member_id: &MemberId, points: i64) -> Decision<()> {
     let own = state.account(envelope.tenant, member_id);
     let last_is_open = own.lots_without_gap().last().is_some_and(|lot| lot.expires_at > envelope.at);
     if own.lots_complete || (last_is_open && sum_spendable(own.lots_without_gap(), envelope.at) >= points) {
@@ -305,8 +310,11 @@ fn open_hold(
     member_id: &MemberId,
     hold_id: HoldId,
 ) -> Decision<Hold> {
-    if state.account(envelope.tenant, member_id).hold(hold_id).is_none() {
+    let Some(hold) = state.account(envelope.tenant, member_id).hold(hold_id) else {
         return Err(Rejection::HoldNotFound.into());
+    };
+    if hold.by_order && !envelope.is_of_order() {
+        return Err(Rejection::ManagedByOrder { order_id: hold.reference.clone().unwrap_or_default() }.into());
     }
     settle(state, envelope, ids, member_id)?;
     match state.account(envelope.tenant, member_id).hold(hold_id) {
@@ -442,6 +450,7 @@ pub(super) fn post(
         reverses_id: note.reverses_id,
         lot_id: note.lot_id,
         allocations: note.allocations,
+        by_order: envelope.is_of_order() && (kind.is_earn() || kind.is_debit()),
         expires_at: note.expires_at,
         occurred_at,
         recorded_at: envelope.now,

@@ -22,6 +22,7 @@ mod reversal;
 mod rule;
 
 pub use ledger::{capture, debit, grant, hold, release, settle, spendable};
+pub(crate) use ledger::{check_room, require_lots};
 pub use reversal::reverse;
 pub use rule::{
     Campaign, CheckIn, Earn, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, PointsRule, PointsValidity, Redeem, RedeemLimit,
@@ -76,7 +77,8 @@ impl Account {
     }
 }
 
-/// Points that came in together and expire together.
+/// Points that came in together and expire together. A grant's lot, and a grace lot, bear the id of the transaction that made
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lot {
     pub id: LotId,
@@ -230,6 +232,9 @@ pub struct Transaction {
     /// Lot by lot, what a debit took or a refund gave back.
     #[serde(rename = "l", skip_serializing_if = "Vec::is_empty", default)]
     pub allocations: Vec<Allocation>,
+    /// Whether an order of ours made it, which alone may undo it.
+    #[serde(rename = "bo", skip_serializing_if = "std::ops::Not::not", default)]
+    pub by_order: bool,
     /// When a credit expires.
     #[serde(rename = "e", skip_serializing_if = "Option::is_none", default)]
     pub expires_at: Option<Timestamp>,
@@ -298,6 +303,9 @@ pub struct Hold {
     /// The deadline; [`Timestamp::NEVER`] when it has none.
     #[serde(rename = "x")]
     pub expires_at: Timestamp,
+    /// Whether an order of ours holds them, which alone may end it.
+    #[serde(rename = "b", skip_serializing_if = "std::ops::Not::not", default)]
+    pub by_order: bool,
     #[serde(rename = "l")]
     pub allocations: Vec<Allocation>,
     #[serde(rename = "a")]

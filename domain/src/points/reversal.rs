@@ -33,6 +33,9 @@ pub fn reverse(
     if original.reversible_points() == 0 {
         return Err(Rejection::NotReversible.into());
     }
+    if original.by_order && !envelope.is_of_order() {
+        return Err(Rejection::ManagedByOrder { order_id: original.reference.unwrap_or_default() }.into());
+    }
     let left = original.reversible_points() - reversed;
     let points = points.unwrap_or(left);
     if points > left || points < 1 {
@@ -72,7 +75,7 @@ pub fn reverse(
     let revoked = original.kind == TransactionType::DeductAdmin;
     let grace_days = state.refund_grace_days(envelope.tenant);
     let posted_id = TransactionId(ids.draw());
-    let restored = restore(state, envelope, ids, member_id, &parts, revoked, grace_days, posted_id);
+    let restored = restore(state, envelope, member_id, &parts, revoked, grace_days, posted_id);
     let account = &mut state.account_mut(envelope.tenant, member_id).account;
     account.available += points;
     *(if revoked { &mut account.revoked } else { &mut account.used }) -= points;
@@ -134,11 +137,9 @@ struct Restored {
     grace_lot: Option<LotId>,
 }
 
-#[expect(clippy::too_many_arguments, reason = "private, one caller")]
 fn restore(
     state: &mut State,
     envelope: &Envelope,
-    ids: &mut Ids,
     member_id: &MemberId,
     parts: &[Allocation],
     revoked: bool,
@@ -162,7 +163,7 @@ fn restore(
     if grace_points == 0 {
         return Restored { allocations, grace_lot: None };
     }
-    let grace_lot = LotId(ids.draw());
+    let grace_lot = LotId(transaction_id.0);
     own.insert_lot(Lot {
         id: grace_lot,
         points: grace_points,

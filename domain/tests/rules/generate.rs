@@ -7,17 +7,18 @@
 use std::str::FromStr;
 
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
-use scrip_domain::coupon::{Benefit, Definition, TemplatePatch, Validity};
+use scrip_domain::coupon::{Benefit, CompensationStatus, Definition, TemplatePatch, Validity};
 use scrip_domain::id::IdSeed;
 use scrip_domain::job::JobTicket;
+use scrip_domain::order::{RefundRequest, Reservation};
 use scrip_domain::points::{PointsValidity, TransactionType};
-use scrip_domain::pricing::Rules;
+use scrip_domain::pricing::{Basket, Line, Rules};
 use scrip_domain::tenant::Tenant;
-use scrip_domain::time::Window;
+use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, CouponId, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId,
-    WebhookId,
+    Answer, CompensationId, CouponId, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp,
+    TransactionId, WebhookId,
 };
 
 pub const HOUR: i64 = 3_600_000_000;
@@ -77,6 +78,9 @@ struct Pools {
     transactions: Vec<(TransactionId, MemberId)>,
     newest_rules: i64,
     jobs: Vec<JobId>,
+    owned: Vec<(CouponId, MemberId)>,
+    orders: Vec<Reservation>,
+    cases: Vec<CompensationId>,
     /// Requests sent with an idempotency key.
     keyed: Vec<Envelope>,
 }
@@ -169,7 +173,20 @@ impl Generator {
         match outcome {
             Outcome::Template(row) if !pools.templates.contains(&row.id) => pools.templates.push(row.id),
             Outcome::Webhook(row) if !pools.webhooks.contains(&row.id) => pools.webhooks.push(row.id),
+            Outcome::Order(row) => {
+                if let Command::ReserveOrder(asked) = &envelope.command {
+                    pools.orders.push((**asked).clone());
+                }
+                // What an order has taken is named by other commands as well, which must be refused.
+                pools.holds.extend(row.hold_id.map(|id| (id, row.member_id.clone())));
+                let lines = [row.spend_id, row.earn_id].into_iter().flatten();
+                pools.transactions.extend(lines.map(|id| (id, row.member_id.clone())));
+            }
+            Outcome::Refund(row) => {
+                pools.cases.extend(row.coupons.iter().filter_map(|coupon| coupon.compensation_id));
+            }
             Outcome::Coupon(row) if matches!(envelope.command, Command::Claim { .. }) => {
+                pools.owned.push((row.id, row.member_id.clone()));
                 pools.coupons.push((row.id, row.template_id));
             }
             Outcome::Rules(version) => pools.newest_rules = version.newest,
@@ -206,6 +223,9 @@ impl Generator {
         if self.random.percent(1) {
             return self.set_rules(index);
         }
+        if self.random.percent(30) {
+            return self.order_command(index).unwrap_or_else(|| self.reserve(index));
+        }
         let chosen = match self.random.between(0, 99) {
             0..2 => self.webhook_command(index),
             2..50 => self.coupon_command(index),
@@ -213,6 +233,102 @@ impl Generator {
         };
         // Until there is something to act on, points come in.
         chosen.unwrap_or_else(|| self.grant())
+    }
+
+    fn order_command(&mut self, index: usize) -> Option<Command> {
+        let choice = self.random.between(0, 99);
+        if choice < 35 {
+            return Some(self.reserve(index));
+        }
+        if choice >= 96 {
+            let status = *self.random.pick(&[CompensationStatus::Resolved, CompensationStatus::Dismissed])?;
+            let compensation_id = *self.random.pick_recent(&self.pools[index].cases)?;
+            return Some(Command::CloseCompensation { compensation_id, status, remark: "as agreed".into() });
+        }
+        let asked = self.random.pick_recent(&self.pools[index].orders)?.clone();
+        let (order_id, mut member_id) = (asked.order_id.clone(), asked.member_id.clone());
+        if self.random.percent(2) {
+            member_id = self.member();
+        }
+        Some(match choice {
+            35..62 => Command::PayOrder { member_id, order_id, calendar: self.calendar() },
+            62..70 => {
+                let reason = self.random.percent(50).then(|| "changed \"their\" mind".into());
+                Command::CancelOrder { member_id, order_id, reason }
+            }
+            70..90 => Command::RefundOrder { member_id, order_id, refund: Box::new(self.refund(&asked)) },
+            90..93 => {
+                // Once more, or something else under the same id.
+                let mut again = asked;
+                again.basket.freight += i64::from(self.random.percent(30));
+                Command::ReserveOrder(Box::new(again))
+            }
+            _ => Command::SettleOrder { member_id, order_id, calendar: self.calendar() },
+        })
+    }
+
+    fn calendar(&self) -> std::sync::Arc<Calendar> {
+        let ends = |days: i64, count: i64| (1..=count).map(|n| Timestamp(self.now.0 + n * days * 24 * HOUR)).collect();
+        Calendar { month_ends: ends(30, 25), year_ends: ends(365, 6) }.into()
+    }
+
+    fn reserve(&mut self, index: usize) -> Command {
+        let member_id = self.member();
+        let own = self.pools[index].owned.iter().filter(|(_, owner)| *owner == member_id).map(|(id, _)| *id);
+        let mut own: Vec<CouponId> = own.collect();
+        let mut coupon_ids = Vec::new();
+        let wanted = *self.random.pick(&[0, 1, 1, 2]).expect("some counts");
+        while coupon_ids.len() < wanted && !own.is_empty() {
+            let recent = own.len().saturating_sub(4) as i64;
+            let place = self.random.between(recent, own.len() as i64 - 1) as usize;
+            coupon_ids.push(own.swap_remove(place));
+        }
+        if self.random.percent(3) {
+            coupon_ids.extend(self.random.pick(&self.pools[index].owned).map(|(id, _)| *id));
+        }
+        let lines = (0..self.random.between(1, 3)).map(|n| Line {
+            item_id: format!("i-{n}"),
+            product_id: format!("p-{n}"),
+            sku_id: None,
+            category_ids: Vec::new(),
+            unit_price: *self.random.pick(&[0, 99, 250, 333, 1_000]).expect("some prices"),
+            quantity: self.random.between(1, 4),
+            points_ratio: *self.random.pick(&[100, 100, 50, 0, 300]).expect("some ratios"),
+        });
+        let lines: Vec<Line> = lines.collect();
+        let number = self.pools[index].orders.len() as i64 + self.random.between(0, 2);
+        let basket = Basket {
+            lines,
+            freight: *self.random.pick(&[0, 0, 500]).expect("some freight"),
+            member_level: self.random.percent(30).then(|| "GOLD".into()),
+            local_time: LocalTime { day: 0, minute: 0 },
+            attributes: Default::default(),
+            member_attributes: Default::default(),
+        };
+        let points = if self.random.percent(60) { self.random.between(1, 60) } else { 0 };
+        let expires_at = self.deadline(12).unwrap_or(Timestamp(self.now.0 + 6 * HOUR));
+        let order_id = format!("b-{number}").parse().expect("an order");
+        Command::ReserveOrder(Box::new(Reservation { order_id, member_id, basket, coupon_ids, points, expires_at }))
+    }
+
+    fn refund(&mut self, asked: &Reservation) -> RefundRequest {
+        let mut lines = Vec::new();
+        for line in &asked.basket.lines {
+            if self.random.percent(60) {
+                lines.push((line.item_id.clone(), self.random.between(1, 2)));
+            }
+        }
+        if self.random.percent(2) {
+            lines.push(("i-9".into(), 1));
+        }
+        let full = self.random.percent(35);
+        RefundRequest {
+            refund_id: format!("r-{}", self.random.between(1, 6)).parse().expect("a refund"),
+            freight: if full || self.random.percent(80) { 0 } else { self.random.between(1, 300) },
+            lines: (!full).then_some(lines),
+            return_coupons: self.random.percent(90),
+            remark: None,
+        }
     }
 
     fn set_rules(&mut self, index: usize) -> Command {

@@ -5,19 +5,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
+use scrip_domain::coupon::{Compensation, Coupon, CouponStatus, Definition, Template};
 use scrip_domain::decide::NeedLots;
 use scrip_domain::event::Event;
 use scrip_domain::job::Job;
 use scrip_domain::key::Keys;
+use scrip_domain::order::{Order, OrderStatus, Refund};
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::webhook::Webhook;
 use scrip_domain::{
-    Answer, CouponId, Envelope, EventId, HoldId, JobId, KeyId, LotId, MemberId, State, TemplateId, TenantId,
-    TransactionId, WebhookId, decide,
+    Answer, CompensationId, CouponId, Envelope, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, RefundId,
+    State, TemplateId, TenantId, TransactionId, WebhookId, decide,
 };
 
 use crate::model::Snapshot;
@@ -44,6 +45,9 @@ pub struct Rows {
     pub jobs: BTreeMap<(TenantId, JobId), Job>,
     pub events: Vec<(TenantId, Event)>,
     pub rules: BTreeMap<(TenantId, i64), RulesVersion>,
+    pub orders: BTreeMap<(TenantId, OrderId), Order>,
+    pub refunds: BTreeMap<(TenantId, OrderId, RefundId), Refund>,
+    pub cases: BTreeMap<(TenantId, CompensationId), Compensation>,
     pub idempotency: BTreeMap<(TenantId, [u8; 16]), IdempotencyRecord>,
 }
 
@@ -107,8 +111,14 @@ impl Harness {
     /// The state of a batch, as loaded. Deciding on it changes nothing here.
     pub fn load(&self, batch: &[Envelope]) -> State {
         let rows = &self.rows;
-        let keys = Keys::of(batch);
+        let mut keys = Keys::of(batch);
         let mut state = State::empty(&keys);
+        for key in &keys.orders {
+            if let Some(order) = rows.orders.get(key) {
+                state.load_order(key.0, order.clone());
+            }
+        }
+        keys.follow_orders(batch, &state);
         for tenant in keys.tenants.iter().filter_map(|id| rows.tenants.get(id)) {
             state.load_tenant(tenant.clone());
         }
@@ -134,6 +144,27 @@ impl Harness {
         for (tenant, id) in &keys.coupons {
             if let Some(coupon) = rows.coupons.get(&(*tenant, *id)) {
                 state.load_coupon(*tenant, coupon.clone());
+            }
+        }
+        for (tenant, id) in state.missing_templates(&keys) {
+            state.load_template(tenant, self.template(tenant, id).expect("a coupon has a template"));
+        }
+        for (tenant, id, version) in state.missing_definitions(&keys) {
+            state.load_definition(tenant, id, version, rows.versions[&(tenant, id, version)].clone());
+        }
+        for key in &keys.refunds {
+            if let Some(refund) = rows.refunds.get(key) {
+                state.load_refund(key.0, refund.clone());
+            }
+        }
+        for key in &keys.compensations {
+            if let Some(case) = rows.cases.get(key) {
+                state.load_compensation(key.0, case.clone());
+            }
+        }
+        for key in &keys.rules_versions {
+            if let Some(version) = rows.rules.get(key) {
+                state.load_rules_version(key.0, version.rules.clone());
             }
         }
         for key in &keys.accounts {
@@ -235,6 +266,15 @@ impl Harness {
         }
         for ((tenant, _), transaction) in &self.rows.transactions {
             all.transaction(*tenant, transaction);
+        }
+        for ((tenant, _), order) in &self.rows.orders {
+            all.order(*tenant, order);
+        }
+        for ((tenant, _, _), refund) in &self.rows.refunds {
+            all.refund(*tenant, refund);
+        }
+        for ((tenant, _), case) in &self.rows.cases {
+            all.case(*tenant, case);
         }
         for ((tenant, _), rules) in &self.rows.rules {
             all.rules(*tenant, rules.effective_from, &rules.rules);
@@ -339,6 +379,22 @@ impl Harness {
             update(&mut rows.jobs, (*tenant, row.id), (*row).clone());
         }
         rows.events.extend(writes.event_inserts.iter().map(|(tenant, row)| (*tenant, (*row).clone())));
+        for (tenant, row) in &writes.order_inserts {
+            insert(&mut rows.orders, (*tenant, row.order_id.clone()), (*row).clone());
+        }
+        for (tenant, row) in &writes.order_updates {
+            update(&mut rows.orders, (*tenant, row.order_id.clone()), (*row).clone());
+        }
+        for (tenant, row) in &writes.refund_inserts {
+            let key = (*tenant, row.order_id.clone(), row.refund_id.clone());
+            insert(&mut rows.refunds, key, (*row).clone());
+        }
+        for (tenant, row) in &writes.compensation_inserts {
+            insert(&mut rows.cases, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.compensation_updates {
+            update(&mut rows.cases, (*tenant, row.id), (*row).clone());
+        }
         for (tenant, row) in &writes.rules_inserts {
             insert(&mut rows.rules, (*tenant, row.rules.version), (*row).clone());
         }
@@ -361,6 +417,72 @@ impl Harness {
         }
         for (tenant, row) in writes.account_inserts.iter().chain(&writes.account_updates) {
             self.check_account(*tenant, &row.member_id);
+        }
+        for (tenant, row) in writes.order_inserts.iter().chain(&writes.order_updates) {
+            self.check_order(*tenant, row);
+        }
+    }
+
+    /// An order's sums, what it has taken, and what its refunds have given back.
+    fn check_order(&self, tenant: TenantId, order: &Order) {
+        let quote = &order.quote;
+        let discounts = quote.coupon_discount + quote.freight_discount + quote.points_discount;
+        assert_eq!(quote.pay_amount, quote.original_amount + quote.freight - discounts, "{order:?}");
+        let sum = |part: fn(&scrip_domain::pricing::LineQuote) -> i64| quote.lines.iter().map(part).sum::<i64>();
+        let freight = quote.freight - quote.freight_discount;
+        assert_eq!(sum(|line| line.pay_amount) + freight, quote.pay_amount, "{order:?}");
+        assert_eq!(sum(|line| line.points_spent), quote.points_effective, "{order:?}");
+        assert_eq!(sum(|line| line.points_to_earn), quote.points_to_earn, "{order:?}");
+        let refunds: Vec<&Refund> = self
+            .rows
+            .refunds
+            .iter()
+            .filter(|((owner, id, _), _)| *owner == tenant && *id == order.order_id)
+            .map(|(_, refund)| refund)
+            .collect();
+        let refunded = |part: fn(&Refund) -> i64| refunds.iter().map(|refund| part(refund)).sum::<i64>();
+        assert_eq!(refunded(|refund| refund.amount), order.refunded_amount, "{order:?}");
+        assert_eq!(refunded(|refund| refund.freight), order.refunded_freight, "{order:?}");
+        assert_eq!(refunded(|refund| refund.points_returned), order.points_returned, "{order:?}");
+        assert_eq!(refunded(|refund| refund.points_clawed_back), order.points_clawed_back, "{order:?}");
+        for (place, line) in quote.lines.iter().enumerate() {
+            let units = refunds.iter().flat_map(|refund| &refund.lines).filter(|part| part.item_id == line.item_id);
+            assert_eq!(units.map(|part| part.quantity).sum::<i64>(), order.refunded_quantities[place], "{order:?}");
+        }
+        if order.status == OrderStatus::Refunded {
+            assert_eq!(order.refunded_amount - order.refunded_freight, quote.pay_amount - freight, "{order:?}");
+            assert_eq!(order.points_returned, quote.points_effective, "{order:?}");
+            assert_eq!(order.points_clawed_back, quote.points_to_earn, "{order:?}");
+        }
+        let key = (tenant, order.member_id.clone());
+        let hold = order.hold_id.map(|id| &self.rows.holds[&key][&id]);
+        // The events of one batch are fewer.
+        let recent = self.rows.events.iter().rev().take(500);
+        let latest = recent.map(|(_, event)| event.occurred_at).max().unwrap_or(order.created_at);
+        let paid = matches!(order.status, OrderStatus::Paid | OrderStatus::PartiallyRefunded | OrderStatus::Refunded);
+        assert_eq!(paid, order.paid_at.is_some(), "{order:?}");
+        assert_eq!(hold.is_some_and(|hold| hold.status == HoldStatus::Captured), paid && hold.is_some(), "{order:?}");
+        assert_eq!(order.spend_id.is_some(), paid && quote.points_effective > 0, "{order:?}");
+        for used in &quote.coupons {
+            let coupon = &self.rows.coupons[&(tenant, used.coupon_id)];
+            let is_ours = coupon.by_order && coupon.order_id.as_ref() == Some(&order.order_id);
+            let expected = match order.status {
+                OrderStatus::Reserved => Some(CouponStatus::Locked),
+                _ if paid && !order.coupons_returned => Some(CouponStatus::Used),
+                _ => None,
+            };
+            // A later command of the batch may have found the deadline passed.
+            if order.status == OrderStatus::Reserved && !is_ours && order.expires_at <= latest {
+                continue;
+            }
+            assert_eq!(expected.is_some(), is_ours, "{order:?}: {coupon:?}");
+            assert!(expected.is_none_or(|status| coupon.status == status), "{order:?}: {coupon:?}");
+        }
+        for (id, points) in [(order.spend_id, order.points_returned), (order.earn_id, order.points_clawed_back)] {
+            let Some(id) = id else { continue };
+            let pending = if Some(id) == order.earn_id { quote.points_to_earn - order.points_granted } else { 0 };
+            let undone = self.rows.reversals.get(&(tenant, id)).map_or(0, |(_, undone)| *undone);
+            assert_eq!(undone, points - pending, "{order:?}");
         }
     }
 
@@ -516,6 +638,11 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.hold_updates.is_empty()
         && writes.reversed.is_empty()
         && writes.transaction_inserts.is_empty()
+        && writes.order_inserts.is_empty()
+        && writes.order_updates.is_empty()
+        && writes.refund_inserts.is_empty()
+        && writes.compensation_inserts.is_empty()
+        && writes.compensation_updates.is_empty()
         && writes.rules_inserts.is_empty()
         && writes.job_inserts.is_empty()
         && writes.job_updates.is_empty()

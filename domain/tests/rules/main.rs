@@ -5,6 +5,7 @@ mod generate;
 mod harness;
 mod jobs;
 mod model;
+mod orders;
 mod points;
 mod pricing;
 mod pricing_laws;

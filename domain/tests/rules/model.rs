@@ -10,14 +10,18 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use scrip_domain::command::{Command, Envelope, Movement};
-use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template, Validity};
+use scrip_domain::coupon::{
+    Compensation, CompensationReason, CompensationStatus, Coupon, CouponStatus, Definition, Template, Validity,
+};
 use scrip_domain::job::Job;
+use scrip_domain::order::{Order, OrderStatus, Refund, RefundRequest, Reservation};
 use scrip_domain::points::{Account, Allocation, Hold, HoldStatus, Lot, Transaction, TransactionType};
-use scrip_domain::pricing::Rules;
+use scrip_domain::pricing::{Basket, Offer, Quote, Rules, price};
+use scrip_domain::time::Calendar;
 use scrip_domain::webhook::{DisabledReason, Webhook, WebhookChange};
 use scrip_domain::{
-    Answer, CouponId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp,
-    TransactionId, WebhookId,
+    Answer, CompensationId, CouponId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, Outcome, RefundId, Rejection,
+    TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 /// An answer as a caller sees it, in a form that can be compared and read.
@@ -54,9 +58,17 @@ fn shown(outcome: &Outcome) -> String {
             format!("{transaction_id} {} {:?} available {available}", hold.id, HoldRow::from(&**hold))
         }
         Outcome::Settled(found) => format!(
-            "settled {} {} {} {}",
-            found.coupons_expired, found.locks_released, found.holds_released, found.points_expired
+            "settled {} {} {} {} {} {}",
+            found.coupons_expired,
+            found.locks_released,
+            found.holds_released,
+            found.points_expired,
+            found.orders_released,
+            found.points_granted
         ),
+        Outcome::Order(order) => format!("{:?}", OrderRow::from(&**order)),
+        Outcome::Refund(refund) => format!("{:?}", RefundRow::from(&**refund)),
+        Outcome::Compensation(case) => format!("{} {:?}", case.coupon_id, CaseRow::from(&**case)),
         Outcome::Swept(sweep) => format!("swept {sweep:?}"),
         Outcome::Job(job) => shown_job(job),
     }
@@ -97,6 +109,19 @@ impl Snapshot {
 
     pub fn transaction(&mut self, tenant: TenantId, row: &Transaction) {
         self.line(tenant, &row.member_id, &LineRow::from(row));
+    }
+
+    pub fn order(&mut self, tenant: TenantId, row: &Order) {
+        self.0.insert(format!("{tenant} order {}", row.order_id), format!("{:?}", OrderRow::from(row)));
+    }
+
+    pub fn refund(&mut self, tenant: TenantId, row: &Refund) {
+        let key = format!("{tenant} refund {} {}", row.order_id, row.refund_id);
+        self.0.insert(key, format!("{:?}", RefundRow::from(row)));
+    }
+
+    pub fn case(&mut self, tenant: TenantId, row: &Compensation) {
+        self.0.insert(format!("{tenant} case {}", row.coupon_id), format!("{:?}", CaseRow::from(row)));
     }
 
     pub fn rules(&mut self, tenant: TenantId, effective_from: Timestamp, rules: &Rules) {
@@ -177,6 +202,7 @@ struct CouponRow {
     valid_from: Timestamp,
     valid_until: Timestamp,
     order: Option<OrderId>,
+    by_order: bool,
     deadline: Option<Timestamp>,
     discount: Option<i64>,
     claimed_at: Timestamp,
@@ -194,6 +220,7 @@ impl From<&Coupon> for CouponRow {
             valid_from: row.valid_from,
             valid_until: row.valid_until,
             order: row.order_id.clone(),
+            by_order: row.by_order,
             deadline: row.locked_until,
             discount: row.discount_amount,
             claimed_at: row.claimed_at,
@@ -275,6 +302,8 @@ struct HoldRow {
     released: i64,
     status: HoldStatus,
     deadline: Timestamp,
+    /// The order of ours that holds them.
+    order: Option<String>,
     parts: Vec<(LotId, i64)>,
     closed_at: Option<Timestamp>,
 }
@@ -287,6 +316,7 @@ impl From<&Hold> for HoldRow {
             released: row.released,
             status: row.status,
             deadline: row.expires_at,
+            order: row.reference.clone().filter(|_| row.by_order),
             parts: pairs(&row.allocations),
             closed_at: row.closed_at,
         }
@@ -304,6 +334,8 @@ struct LineRow {
     frozen: i64,
     debt: i64,
     parts: Vec<(LotId, i64)>,
+    /// The order of ours that made it.
+    order: Option<String>,
     at: Timestamp,
 }
 
@@ -318,6 +350,7 @@ impl From<&Transaction> for LineRow {
             frozen: row.frozen_after,
             debt: row.debt_after,
             parts: pairs(&row.allocations),
+            order: row.reference.clone().filter(|_| row.by_order),
             at: row.occurred_at,
         }
     }
@@ -327,7 +360,111 @@ fn pairs(allocations: &[Allocation]) -> Vec<(LotId, i64)> {
     allocations.iter().map(|part| (part.lot_id, part.points)).collect()
 }
 
+/// An order without its ids.
+#[derive(Debug, Clone)]
+struct OrderRow {
+    order: OrderId,
+    member: MemberId,
+    status: OrderStatus,
+    quote: Arc<Quote>,
+    rules: i64,
+    deadline: Timestamp,
+    hold: Option<HoldId>,
+    spend: Option<TransactionId>,
+    earn: Option<TransactionId>,
+    due: Option<Timestamp>,
+    granted: i64,
+    quantities: Vec<i64>,
+    refunded: i64,
+    freight: i64,
+    returned: i64,
+    clawed_back: i64,
+    coupons_returned: bool,
+    paid_at: Option<Timestamp>,
+    closed_at: Option<Timestamp>,
+}
+
+impl From<&Order> for OrderRow {
+    fn from(row: &Order) -> Self {
+        OrderRow {
+            order: row.order_id.clone(),
+            member: row.member_id.clone(),
+            status: row.status,
+            quote: row.quote.clone(),
+            rules: row.rules_version,
+            deadline: row.expires_at,
+            hold: row.hold_id,
+            spend: row.spend_id,
+            earn: row.earn_id,
+            due: row.earn_due_at,
+            granted: row.points_granted,
+            quantities: row.refunded_quantities.clone(),
+            refunded: row.refunded_amount,
+            freight: row.refunded_freight,
+            returned: row.points_returned,
+            clawed_back: row.points_clawed_back,
+            coupons_returned: row.coupons_returned,
+            paid_at: row.paid_at,
+            closed_at: row.closed_at,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+#[expect(dead_code, reason = "some columns are read through Debug only")]
+struct RefundRow {
+    full: bool,
+    /// Item, units, money, spent points back, earned points taken.
+    lines: Vec<(String, i64, i64, i64, i64)>,
+    freight: i64,
+    amount: i64,
+    owed: i64,
+    coupons: Vec<(CouponId, CouponStatus, Timestamp)>,
+    status: OrderStatus,
+}
+
+impl From<&Refund> for RefundRow {
+    fn from(row: &Refund) -> Self {
+        let line = |line: &scrip_domain::pricing::refund::LineRefund| {
+            let (item, amount) = (line.item_id.clone(), line.amount);
+            (item, line.quantity, amount, line.points_returned, line.points_clawed_back)
+        };
+        RefundRow {
+            full: row.full,
+            lines: row.lines.iter().map(line).collect(),
+            freight: row.freight,
+            amount: row.amount,
+            owed: row.points_owed,
+            coupons: row.coupons.iter().map(|one| (one.coupon_id, one.status, one.valid_until)).collect(),
+            status: row.order_status,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+#[expect(dead_code, reason = "some columns are read through Debug only")]
+struct CaseRow {
+    order: OrderId,
+    reason: CompensationReason,
+    status: CompensationStatus,
+    remark: Option<String>,
+    closed_at: Option<Timestamp>,
+}
+
+impl From<&Compensation> for CaseRow {
+    fn from(row: &Compensation) -> Self {
+        CaseRow {
+            order: row.order_id.clone(),
+            reason: row.reason,
+            status: row.status,
+            remark: row.remark.clone(),
+            closed_at: row.closed_at,
+        }
+    }
+}
+
 /// The ids that the domain has made for an accepted command.
+#[derive(Clone)]
 struct New {
     webhook: WebhookId,
     template: TemplateId,
@@ -336,6 +473,10 @@ struct New {
     lot: LotId,
     hold: HoldId,
     job: JobId,
+    /// An order's, or a refund's: of the points that went out or came back, and of those that came in or were taken back.
+    spend: TransactionId,
+    earn: TransactionId,
+    cases: Vec<(CompensationId, CouponId)>,
 }
 
 impl New {
@@ -351,6 +492,9 @@ impl New {
             lot: nil(LotId::PREFIX),
             hold: nil(HoldId::PREFIX),
             job: nil(JobId::PREFIX),
+            spend: nil(TransactionId::PREFIX),
+            earn: nil(TransactionId::PREFIX),
+            cases: Vec::new(),
         };
         if let Answer::Accepted { outcome, .. } = answer {
             match outcome {
@@ -366,11 +510,23 @@ impl New {
                     new.transaction = *transaction_id;
                 }
                 Outcome::Job(job) => new.job = job.id,
+                Outcome::Order(order) => {
+                    new.hold = order.hold_id.unwrap_or(new.hold);
+                    new.spend = order.spend_id.unwrap_or(new.spend);
+                    new.earn = order.earn_id.unwrap_or(new.earn);
+                }
+                Outcome::Refund(refund) => {
+                    new.spend = refund.return_transaction_id.unwrap_or(new.spend);
+                    new.earn = refund.clawback_transaction_id.unwrap_or(new.earn);
+                    let cases = refund.coupons.iter();
+                    new.cases = cases.filter_map(|one| Some((one.compensation_id?, one.coupon_id))).collect();
+                }
+                Outcome::Settled(found) => new.earn = found.grant_id.unwrap_or(new.earn),
                 Outcome::Tenant(_)
                 | Outcome::ApiKey(_)
                 | Outcome::Rules(_)
+                | Outcome::Compensation(_)
                 | Outcome::Deleted
-                | Outcome::Settled(_)
                 | Outcome::Swept(_) => {}
             }
         }
@@ -389,12 +545,18 @@ pub struct Model {
     keys: BTreeMap<(TenantId, KeyId), Option<Timestamp>>,
     webhooks: BTreeMap<(TenantId, WebhookId), WebhookRow>,
     templates: BTreeMap<(TenantId, TemplateId), TemplateRow>,
+    versions: BTreeMap<(TenantId, TemplateId, i64), Arc<Definition>>,
     coupons: BTreeMap<(TenantId, CouponId), CouponRow>,
     books: BTreeMap<(TenantId, MemberId), Book>,
     /// A tenant's rules in the order in which they were set, and from when they hold.
     rules: BTreeMap<TenantId, Vec<(Timestamp, Rules)>>,
     /// State and due time; nobody runs them here.
     jobs: BTreeMap<(TenantId, JobId), (&'static str, Timestamp)>,
+    orders: BTreeMap<(TenantId, OrderId), (OrderRow, Basket)>,
+    refunds: BTreeMap<(TenantId, OrderId, RefundId), RefundRow>,
+    cases: BTreeMap<(TenantId, CouponId), CaseRow>,
+    /// Which coupon a case is about.
+    case_ids: BTreeMap<(TenantId, CompensationId), CouponId>,
     replies: BTreeMap<(TenantId, [u8; 16]), ([u8; 16], String)>,
 }
 
@@ -434,6 +596,15 @@ impl Model {
         }
         for ((tenant, id), row) in &self.coupons {
             all.0.insert(format!("{tenant} {id}"), format!("{row:?}"));
+        }
+        for ((tenant, order), (row, _)) in &self.orders {
+            all.0.insert(format!("{tenant} order {order}"), format!("{row:?}"));
+        }
+        for ((tenant, order, refund), row) in &self.refunds {
+            all.0.insert(format!("{tenant} refund {order} {refund}"), format!("{row:?}"));
+        }
+        for ((tenant, coupon), row) in &self.cases {
+            all.0.insert(format!("{tenant} case {coupon}"), format!("{row:?}"));
         }
         for (tenant, versions) in &self.rules {
             versions.iter().for_each(|(from, rules)| all.rules(*tenant, *from, rules));
@@ -504,6 +675,7 @@ impl Model {
             Command::CreateTemplate { definition, total_stock } => {
                 let (total, definition) = (*total_stock, Arc::new((**definition).clone()));
                 let (version, enabled, remaining, claimed, used) = (1, true, total, 0, 0);
+                self.versions.insert((tenant, new.template, 1), definition.clone());
                 let row = TemplateRow { version, enabled, total, remaining, claimed, used, definition };
                 self.templates.insert((tenant, new.template), row);
                 Ok(self.show_template(tenant, new.template))
@@ -552,8 +724,12 @@ impl Model {
                 let row = self.coupons.get_mut(&(tenant, *coupon_id)).ok_or("COUPON_NOT_FOUND")?;
                 row.settle(at);
                 let template = self.templates.get(&(tenant, row.template));
-                row.step(&envelope.command, template, at)?;
-                Ok(format!("{coupon_id} {row:?}"))
+                let reason = row.step(&envelope.command, template, at)?;
+                let text = format!("{coupon_id} {row:?}");
+                if let (Some(reason), Command::ReturnCoupon { order_id, .. }) = (reason, &envelope.command) {
+                    self.open_case(tenant, *coupon_id, order_id, reason);
+                }
+                Ok(text)
             }
             Command::SettleCoupon(id) => {
                 let row = self.coupons.get_mut(&(tenant, *id)).ok_or("COUPON_NOT_FOUND")?;
@@ -561,7 +737,7 @@ impl Model {
                 row.settle(at);
                 let expired = was != CouponStatus::Expired && row.status == CouponStatus::Expired;
                 let released = was == CouponStatus::Locked && row.status != CouponStatus::Locked;
-                Ok(format!("settled {} {} 0 0", u32::from(expired), u32::from(released)))
+                Ok(format!("settled {} {} 0 0 0 0", u32::from(expired), u32::from(released)))
             }
             Command::Grant { member_id, movement, expires_at } => {
                 self.book(tenant, member_id).grant(movement, *expires_at, at, new)
@@ -583,6 +759,11 @@ impl Model {
             Command::Hold { member_id, movement, expires_at } => {
                 self.book(tenant, member_id).hold(movement, *expires_at, at, new)
             }
+            Command::CaptureHold { member_id, hold_id, .. } | Command::ReleaseHold { member_id, hold_id }
+                if self.book(tenant, member_id).holds.get(hold_id).is_some_and(|hold| hold.order.is_some()) =>
+            {
+                Err("ORDER_MANAGES_IT")
+            }
             Command::CaptureHold { member_id, hold_id, points } => {
                 self.book(tenant, member_id).end_hold(*hold_id, Some(*points), at, new)
             }
@@ -591,7 +772,52 @@ impl Model {
             }
             Command::Reverse { member_id, transaction_id, points, .. } => {
                 let grace = self.tenants.get(&tenant).copied().unwrap_or(0);
-                self.book(tenant, member_id).reverse(*transaction_id, *points, grace, at, new)
+                let book = self.book(tenant, member_id);
+                let line = book.lines.iter().find(|line| line.id == Some(*transaction_id));
+                if line.is_some_and(|line| line.row.order.is_some()) {
+                    return Err("ORDER_MANAGES_IT");
+                }
+                book.reverse(*transaction_id, *points, grace, at, new)
+            }
+            Command::ReserveOrder(asked) => self.reserve(tenant, asked, at, new),
+            Command::PayOrder { member_id, order_id, calendar } => {
+                let key = self.find_order(tenant, order_id, member_id)?;
+                self.pay(&key, calendar, at, new)?;
+                Ok(format!("{:?}", self.orders[&key].0))
+            }
+            Command::CancelOrder { member_id, order_id, .. } => {
+                let key = self.find_order(tenant, order_id, member_id)?;
+                self.cancel(&key, at)?;
+                Ok(format!("{:?}", self.orders[&key].0))
+            }
+            Command::RefundOrder { member_id, order_id, refund } => {
+                let key = self.find_order(tenant, order_id, member_id)?;
+                self.refund(&key, refund, at, new)
+            }
+            Command::SettleOrder { member_id, order_id, calendar } => {
+                let key = self.find_order(tenant, order_id, member_id)?;
+                let was = self.orders[&key].0.status;
+                self.release_order(&key, at);
+                let row = &self.orders[&key].0;
+                let released = u32::from(was != row.status);
+                let mut granted = 0;
+                if row.due.is_some_and(|due| due <= at) {
+                    self.grant_earned(&key, calendar, at, new);
+                    granted = self.orders[&key].0.granted;
+                }
+                Ok(format!("settled 0 0 0 0 {released} {granted}"))
+            }
+            Command::CloseCompensation { compensation_id, status, remark } => {
+                let coupon = self.case_ids.get(&(tenant, *compensation_id)).copied();
+                let coupon = coupon.ok_or("COUPON_COMPENSATION_NOT_FOUND")?;
+                let case = self.cases.get_mut(&(tenant, coupon)).expect("a case with an id");
+                if case.status != *status {
+                    if case.status != CompensationStatus::Pending || *status == CompensationStatus::Pending {
+                        return Err("COUPON_COMPENSATION_CLOSED");
+                    }
+                    (case.status, case.remark, case.closed_at) = (*status, Some(remark.clone()), Some(at));
+                }
+                Ok(format!("{coupon} {case:?}"))
             }
             Command::SetRules { expected_version, rules, effective_from } => {
                 self.tenants.get(&tenant).ok_or("TENANT_NOT_FOUND")?;
@@ -634,7 +860,7 @@ impl Model {
                 let open = |book: &Book| book.holds.values().filter(|hold| hold.status == HoldStatus::Open).count();
                 let (holds, expired) = (open(book), book.account().expired);
                 book.settle(at);
-                Ok(format!("settled 0 0 {} {}", holds - open(book), book.account().expired - expired))
+                Ok(format!("settled 0 0 {} {} 0 0", holds - open(book), book.account().expired - expired))
             }
         }
     }
@@ -642,6 +868,349 @@ impl Model {
     fn show_job(&self, tenant: TenantId, id: JobId) -> String {
         let (state, run_at) = &self.jobs[&(tenant, id)];
         format!("{id} POINTS_GRANT {state} due {}", run_at.0)
+    }
+
+    fn find_order(
+        &self,
+        tenant: TenantId,
+        order: &OrderId,
+        member: &MemberId,
+    ) -> Result<(TenantId, OrderId), &'static str> {
+        let key = (tenant, order.clone());
+        let found = self.orders.get(&key).filter(|(row, _)| row.member == *member);
+        found.map(|_| key).ok_or("ORDER_NOT_FOUND")
+    }
+
+    fn rules_at(&self, tenant: TenantId, at: Timestamp) -> Rules {
+        let versions = self.rules.get(&tenant).into_iter().flatten().filter(|(from, _)| *from <= at);
+        let last = versions.max_by_key(|(from, rules)| (*from, rules.version));
+        last.map_or_else(Rules::default, |(_, rules)| rules.clone())
+    }
+
+    fn open_case(&mut self, tenant: TenantId, coupon: CouponId, order: &OrderId, reason: CompensationReason) {
+        let status = CompensationStatus::Pending;
+        let case = CaseRow { order: order.clone(), reason, status, remark: None, closed_at: None };
+        assert!(self.cases.insert((tenant, coupon), case).is_none(), "a coupon expires once");
+    }
+
+    fn reserve(&mut self, tenant: TenantId, asked: &Reservation, at: Timestamp, new: &New) -> Decided {
+        let key = (tenant, asked.order_id.clone());
+        if let Some((row, basket)) = self.orders.get(&key) {
+            let coupons: Vec<CouponId> = row.quote.coupons.iter().map(|one| one.coupon_id).collect();
+            let same_goods = basket.lines == asked.basket.lines && basket.freight == asked.basket.freight;
+            let same_member = row.member == asked.member_id && basket.member_level == asked.basket.member_level;
+            if !same_goods || !same_member || coupons != asked.coupon_ids || row.quote.points_requested != asked.points
+            {
+                return Err("ORDER_EXISTS");
+            }
+            self.release_order(&key, at);
+            return Ok(format!("{:?}", self.orders[&key].0));
+        }
+        if asked.expires_at <= at {
+            return Err("DEADLINE_PASSED");
+        }
+        let rules = self.rules_at(tenant, at);
+        let mut coupons = Vec::new();
+        for (place, id) in asked.coupon_ids.iter().enumerate() {
+            if asked.coupon_ids[..place].contains(id) {
+                return Err("COUPON_LOCKED");
+            }
+            let row = self.coupons.get(&(tenant, *id)).filter(|row| row.member == asked.member_id);
+            coupons.push((*id, row.ok_or("COUPON_NOT_FOUND")?));
+        }
+        let version = |row: &CouponRow| self.versions[&(tenant, row.template, row.version)].clone();
+        let definitions: Vec<_> = coupons.iter().map(|(_, row)| version(row)).collect();
+        let offers: Vec<Offer> = coupons
+            .iter()
+            .zip(&definitions)
+            .map(|((id, row), definition)| Offer {
+                coupon_id: *id,
+                template_id: row.template,
+                definition,
+                // Which one is told below.
+                refused: row.refusal(at).map(|_| Rejection::CouponRevoked),
+            })
+            .collect();
+        let quote = price(&asked.basket, &offers, asked.points, &rules).map_err(|refusal| refusal.code())?;
+        for (priced, (_, row)) in quote.coupons.iter().zip(&coupons) {
+            if let Some(refusal) = &priced.refusal {
+                return Err(row.refusal(at).unwrap_or(refusal.code()));
+            }
+        }
+        let row = OrderRow {
+            order: asked.order_id.clone(),
+            member: asked.member_id.clone(),
+            status: OrderStatus::Reserved,
+            rules: rules.version,
+            deadline: asked.expires_at,
+            hold: None,
+            spend: None,
+            earn: None,
+            due: None,
+            granted: 0,
+            quantities: vec![0; quote.lines.len()],
+            refunded: 0,
+            freight: 0,
+            returned: 0,
+            clawed_back: 0,
+            coupons_returned: false,
+            paid_at: None,
+            closed_at: None,
+            quote: Arc::new(quote),
+        };
+        let row = OrderRow { hold: self.take(tenant, &row, asked.expires_at, at, new)?, ..row };
+        let text = format!("{row:?}");
+        self.orders.insert(key, (row, asked.basket.clone()));
+        Ok(text)
+    }
+
+    /// Holds the points and locks the coupons, which are free.
+    fn take(
+        &mut self,
+        tenant: TenantId,
+        order: &OrderRow,
+        until: Timestamp,
+        at: Timestamp,
+        new: &New,
+    ) -> Result<Option<HoldId>, &'static str> {
+        let mut held = None;
+        if order.quote.points_effective > 0 {
+            let movement = Movement {
+                points: order.quote.points_effective,
+                kind: TransactionType::Hold,
+                reference: None,
+                remark: None,
+            };
+            let book = self.book(tenant, &order.member);
+            book.hold(&movement, Some(until), at, new)?;
+            book.lines.last_mut().expect("just written").id = None;
+            book.holds.get_mut(&new.hold).expect("just made").order = Some(order.order.to_string());
+            held = Some(new.hold);
+        }
+        for one in &order.quote.coupons {
+            let row = self.coupons.get_mut(&(tenant, one.coupon_id)).expect("a coupon that was priced");
+            row.settle(at);
+            (row.status, row.order, row.by_order) = (CouponStatus::Locked, Some(order.order.clone()), true);
+            row.deadline = Some(until);
+        }
+        Ok(held)
+    }
+
+    /// Lets go of what a reservation holds, once its deadline has passed or somebody has found it passed.
+    fn release_order(&mut self, key: &(TenantId, OrderId), at: Timestamp) {
+        let row = self.orders[key].0.clone();
+        if row.status != OrderStatus::Reserved {
+            return;
+        }
+        let is_ours = |coupon: &CouponRow| {
+            coupon.status == CouponStatus::Locked && coupon.by_order && coupon.order.as_ref() == Some(&row.order)
+        };
+        let coupons: Vec<CouponId> = row.quote.coupons.iter().map(|one| one.coupon_id).collect();
+        let locked: Vec<CouponId> =
+            coupons.iter().copied().filter(|id| is_ours(&self.coupons[&(key.0, *id)])).collect();
+        let book = self.book(key.0, &row.member);
+        let open = row.hold.filter(|id| book.holds[id].status == HoldStatus::Open);
+        if locked.len() == coupons.len() && open == row.hold && at < row.deadline {
+            return;
+        }
+        if let Some(id) = open {
+            book.settle(at);
+            if at < row.deadline {
+                book.give_back(id, HoldStatus::Released, at, None);
+            }
+        }
+        for id in locked {
+            self.coupons.get_mut(&(key.0, id)).expect("a known coupon").let_go(at);
+        }
+        let row = &mut self.orders.get_mut(key).expect("a known order").0;
+        (row.status, row.closed_at) = (OrderStatus::Expired, Some(row.deadline));
+    }
+
+    fn pay(
+        &mut self,
+        key: &(TenantId, OrderId),
+        calendar: &Calendar,
+        at: Timestamp,
+        new: &New,
+    ) -> Result<(), &'static str> {
+        self.release_order(key, at);
+        let mut row = self.orders[key].0.clone();
+        match row.status {
+            OrderStatus::Paid | OrderStatus::PartiallyRefunded | OrderStatus::Refunded => return Ok(()),
+            OrderStatus::Cancelled => return Err("ORDER_CLOSED"),
+            OrderStatus::Reserved => {}
+            OrderStatus::Expired => {
+                for one in &row.quote.coupons {
+                    if self.coupons[&(key.0, one.coupon_id)].refusal(at).is_some() {
+                        return Err("ORDER_EXPIRED");
+                    }
+                }
+                let until = after_days(at, 1);
+                row.hold = self.take(key.0, &row, until, at, new).map_err(|_| "ORDER_EXPIRED")?;
+            }
+        }
+        if let Some(hold) = row.hold {
+            let new = New { transaction: new.spend, ..new.clone() };
+            let name = row.order.to_string();
+            let book = self.book(key.0, &row.member);
+            book.end_hold(hold, Some(None), at, &new)?;
+            book.name_line(new.spend, &name);
+            row.spend = Some(new.spend);
+        }
+        for one in &row.quote.coupons {
+            let coupon = self.coupons.get_mut(&(key.0, one.coupon_id)).expect("a known coupon");
+            assert!(coupon.status == CouponStatus::Locked && coupon.by_order, "{coupon:?}");
+            (coupon.status, coupon.deadline) = (CouponStatus::Used, None);
+            (coupon.discount, coupon.used_at) = (Some(one.discount), Some(at));
+        }
+        (row.status, row.paid_at, row.closed_at) = (OrderStatus::Paid, Some(at), None);
+        let (earns, rules) = (row.quote.points_to_earn, row.rules);
+        let delay = self.rules_of(key.0, rules).points.earn.delay_days;
+        if earns > 0 && delay > 0 {
+            row.due = Some(after_days(at, delay));
+        }
+        self.orders.get_mut(key).expect("a known order").0 = row;
+        if earns > 0 && delay == 0 {
+            self.grant_earned(key, calendar, at, new);
+        }
+        Ok(())
+    }
+
+    fn rules_of(&self, tenant: TenantId, version: i64) -> Rules {
+        let versions = self.rules.get(&tenant).into_iter().flatten();
+        let found = versions.map(|(_, rules)| rules).find(|rules| rules.version == version);
+        found.cloned().unwrap_or_default()
+    }
+
+    fn grant_earned(&mut self, key: &(TenantId, OrderId), calendar: &Calendar, at: Timestamp, new: &New) {
+        let row = self.orders[key].0.clone();
+        let points = row.quote.points_to_earn - row.clawed_back;
+        let expires_at = self.rules_of(key.0, row.rules).points.validity.expires_at(at, calendar);
+        let movement = Movement { points, kind: TransactionType::EarnOrder, reference: None, remark: None };
+        let new = New { transaction: new.earn, lot: LotId(new.earn.0), ..new.clone() };
+        let book = self.book(key.0, &row.member);
+        book.grant(&movement, expires_at, at, &new).expect("an order's points have room");
+        book.name_line(new.earn, &row.order.to_string());
+        let row = &mut self.orders.get_mut(key).expect("a known order").0;
+        (row.earn, row.granted, row.due) = (Some(new.earn), points, None);
+    }
+
+    fn cancel(&mut self, key: &(TenantId, OrderId), at: Timestamp) -> Result<(), &'static str> {
+        self.release_order(key, at);
+        let row = self.orders[key].0.clone();
+        match row.status {
+            OrderStatus::Reserved => {}
+            OrderStatus::Cancelled | OrderStatus::Expired => return Ok(()),
+            _ => return Err("ORDER_CLOSED"),
+        }
+        if let Some(hold) = row.hold {
+            let book = self.book(key.0, &row.member);
+            book.settle(at);
+            book.give_back(hold, HoldStatus::Released, at, None);
+        }
+        for one in &row.quote.coupons {
+            self.coupons.get_mut(&(key.0, one.coupon_id)).expect("a known coupon").let_go(at);
+        }
+        let row = &mut self.orders.get_mut(key).expect("a known order").0;
+        (row.status, row.closed_at) = (OrderStatus::Cancelled, Some(at));
+        Ok(())
+    }
+
+    fn refund(&mut self, key: &(TenantId, OrderId), asked: &RefundRequest, at: Timestamp, new: &New) -> Decided {
+        let (tenant, order) = key.clone();
+        let refund_key = (tenant, order.clone(), asked.refund_id.clone());
+        if let Some(row) = self.refunds.get(&refund_key) {
+            let units: Vec<(String, i64)> = row.lines.iter().map(|line| (line.0.clone(), line.1)).collect();
+            let same = match &asked.lines {
+                None => row.full,
+                Some(lines) => !row.full && *lines == units && asked.freight == row.freight,
+            };
+            return if same { Ok(format!("{row:?}")) } else { Err("ORDER_REFUND_EXISTS") };
+        }
+        self.release_order(key, at);
+        let mut row = self.orders[key].0.clone();
+        let quote = row.quote.clone();
+        if !matches!(row.status, OrderStatus::Paid | OrderStatus::PartiallyRefunded | OrderStatus::Refunded) {
+            return Err("ORDER_NOT_PAID");
+        }
+        let freight_left = quote.freight - quote.freight_discount - row.freight;
+        let (wanted, freight) = match &asked.lines {
+            Some(lines) => (lines.clone(), asked.freight),
+            None => {
+                let left = quote.lines.iter().zip(&row.quantities).map(|(line, done)| (line, line.quantity - done));
+                let left = left.filter(|(_, left)| *left > 0);
+                (left.map(|(line, left)| (line.item_id.clone(), left)).collect(), freight_left)
+            }
+        };
+        let mut lines = Vec::new();
+        for (item, units) in &wanted {
+            let place = quote.lines.iter().position(|line| line.item_id == *item).ok_or("ORDER_ITEM_UNKNOWN")?;
+            let (line, done) = (&quote.lines[place], row.quantities[place]);
+            if done + units > line.quantity {
+                return Err("ORDER_REFUND_EXCEEDS");
+            }
+            // What `n` of all units are worth, a half rounded up: the difference is what these units are worth.
+            let worth = |value: i64, n: i64| (value * n * 2 + line.quantity).div_euclid(line.quantity * 2);
+            let part = |value: i64| worth(value, done + units) - worth(value, done);
+            lines.push((
+                place,
+                (item.clone(), *units, part(line.pay_amount), part(line.points_spent), part(line.points_to_earn)),
+            ));
+        }
+        if freight > freight_left {
+            return Err("ORDER_REFUND_EXCEEDS_FREIGHT");
+        }
+        if lines.is_empty() && freight == 0 {
+            return Err("ORDER_NOTHING_TO_REFUND");
+        }
+        let amount = lines.iter().map(|(_, line)| line.2).sum::<i64>() + freight;
+        let back: i64 = lines.iter().map(|(_, line)| line.3).sum();
+        let taken: i64 = lines.iter().map(|(_, line)| line.4).sum();
+        let grace = self.tenants.get(&tenant).copied().unwrap_or(0);
+        let book = self.book(tenant, &row.member);
+        let debt = book.debt;
+        if let Some(spend) = row.spend.filter(|_| back > 0) {
+            let new = New { transaction: new.spend, lot: LotId(new.spend.0), ..new.clone() };
+            book.reverse(spend, Some(back), grace, at, &new)?;
+        }
+        if let Some(earn) = row.earn.filter(|_| taken > 0) {
+            let new = New { transaction: new.earn, lot: LotId(new.earn.0), ..new.clone() };
+            book.reverse(earn, Some(taken), grace, at, &new)?;
+        }
+        let owed = book.debt - debt;
+        for (place, line) in &lines {
+            row.quantities[*place] += line.1;
+        }
+        row.refunded += amount;
+        row.freight += freight;
+        row.returned += back;
+        row.clawed_back += taken;
+        if row.clawed_back == quote.points_to_earn {
+            row.due = None;
+        }
+        let nothing_left = quote.lines.iter().map(|line| line.quantity).eq(row.quantities.iter().copied());
+        row.status = if nothing_left { OrderStatus::Refunded } else { OrderStatus::PartiallyRefunded };
+        let mut coupons = Vec::new();
+        if nothing_left && !lines.is_empty() && asked.return_coupons {
+            row.coupons_returned = true;
+            for one in &quote.coupons {
+                let coupon = self.coupons.get_mut(&(tenant, one.coupon_id)).expect("a known coupon");
+                let template = self.templates.get(&(tenant, coupon.template));
+                let reason = coupon.give_back(template, at)?;
+                coupons.push((one.coupon_id, coupon.status, coupon.valid_until));
+                if let Some(reason) = reason {
+                    self.open_case(tenant, one.coupon_id, &order, reason);
+                }
+            }
+            self.case_ids.extend(new.cases.iter().map(|(id, coupon)| ((tenant, *id), *coupon)));
+        }
+        let lines = lines.into_iter().map(|(_, line)| line).collect();
+        let refund =
+            RefundRow { full: asked.lines.is_none(), lines, freight, amount, owed, coupons, status: row.status };
+        self.orders.get_mut(key).expect("a known order").0 = row;
+        let text = format!("{refund:?}");
+        self.refunds.insert(refund_key, refund);
+        Ok(text)
     }
 
     fn book(&mut self, tenant: TenantId, member: &MemberId) -> &mut Book {
@@ -672,6 +1241,7 @@ impl Model {
         let claimed = row.claimed;
         if change(&mut row, claimed)? {
             row.version += 1;
+            self.versions.insert((tenant, id, row.version), row.definition.clone());
             self.templates.insert((tenant, id), row);
         }
         Ok(self.show_template(tenant, id))
@@ -718,6 +1288,7 @@ impl Model {
             valid_from,
             valid_until,
             order: None,
+            by_order: false,
             deadline: None,
             discount: None,
             claimed_at: at,
@@ -746,13 +1317,71 @@ impl CouponRow {
     fn open(&mut self) {
         self.status = CouponStatus::Available;
         (self.order, self.deadline, self.discount, self.used_at) = (None, None, None, None);
+        self.by_order = false;
     }
 
-    /// One step of the state machine: the pair of state and command says what happens.
-    fn step(&mut self, command: &Command, template: Option<&TemplateRow>, at: Timestamp) -> Result<(), &'static str> {
+    /// Unlocks it.
+    fn let_go(&mut self, at: Timestamp) {
+        self.settle(at);
+        if self.status == CouponStatus::Locked {
+            self.open();
+            self.settle(at);
+        }
+    }
+
+    /// Why no order can have it now.
+    fn refusal(&self, at: Timestamp) -> Option<&'static str> {
+        let mut now = self.clone();
+        now.settle(at);
+        match now.status {
+            CouponStatus::Available if at < self.valid_from => Some("COUPON_NOT_YET_VALID"),
+            CouponStatus::Available => None,
+            CouponStatus::Locked => Some("COUPON_LOCKED"),
+            CouponStatus::Used => Some("COUPON_USED"),
+            CouponStatus::Expired => Some("COUPON_EXPIRED"),
+            CouponStatus::Revoked => Some("COUPON_REVOKED"),
+        }
+    }
+
+    /// Takes a use back; says why an operator must compensate the member, if so.
+    fn give_back(
+        &mut self,
+        template: Option<&TemplateRow>,
+        at: Timestamp,
+    ) -> Result<Option<CompensationReason>, &'static str> {
+        let template = template.ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+        let days = template.definition.refund_extend_days;
+        self.open();
+        if at < self.valid_until {
+            return Ok(None);
+        }
+        if template.enabled && days > 0 {
+            self.valid_until = after_days(at, days);
+            return Ok(None);
+        }
+        self.status = CouponStatus::Expired;
+        let (ended, short) = (CompensationReason::TemplateDisabled, CompensationReason::NoExtension);
+        Ok(Some(if template.enabled { short } else { ended }))
+    }
+
+    /// One step of the state machine: the pair of state and command says what happens. Says why an operator must compensate
+    /// the member, if so.
+    fn step(
+        &mut self,
+        command: &Command,
+        template: Option<&TemplateRow>,
+        at: Timestamp,
+    ) -> Result<Option<CompensationReason>, &'static str> {
         use CouponStatus::{Available, Expired, Locked, Revoked, Used};
         let is_own = |order: &OrderId| self.order.as_ref() == Some(order);
         match (self.status, command) {
+            (Locked, Command::LockCoupon { order_id, .. }) if self.by_order && is_own(order_id) => {
+                return Err("ORDER_MANAGES_IT");
+            }
+            (
+                Locked | Used,
+                Command::UseCoupon { .. } | Command::UnlockCoupon { .. } | Command::ReturnCoupon { .. },
+            ) if self.by_order => return Err("ORDER_MANAGES_IT"),
             (Available, Command::LockCoupon { order_id, expires_at, .. }) => {
                 if at < self.valid_from {
                     return Err("COUPON_NOT_YET_VALID");
@@ -774,18 +1403,7 @@ impl CouponRow {
                 self.settle(at);
             }
             (Available | Expired | Revoked, Command::UnlockCoupon { .. }) => {}
-            (Used, Command::ReturnCoupon { order_id, .. }) if is_own(order_id) => {
-                let template = template.ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
-                let days = template.definition.refund_extend_days;
-                self.open();
-                if at >= self.valid_until {
-                    if template.enabled && days > 0 {
-                        self.valid_until = after_days(at, days);
-                    } else {
-                        self.status = Expired;
-                    }
-                }
-            }
+            (Used, Command::ReturnCoupon { order_id, .. }) if is_own(order_id) => return self.give_back(template, at),
             (Available | Locked | Expired | Revoked, Command::ReturnCoupon { .. }) => return Err("COUPON_NOT_USED"),
             (Locked, Command::UseCoupon { .. } | Command::UnlockCoupon { .. })
             | (Used, Command::ReturnCoupon { .. }) => {
@@ -799,7 +1417,7 @@ impl CouponRow {
             (Revoked, _) => return Err("COUPON_REVOKED"),
             (Available, _) => unreachable!("no coupon command"),
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -860,8 +1478,14 @@ impl Book {
         change(self);
         let now = self.account();
         let (after, frozen, debt, sequence) = (now.available, now.frozen, now.debt, now.sequence + 1);
-        let row = LineRow { sequence, kind, points, before, after, frozen, debt, parts, at };
+        let row = LineRow { sequence, kind, points, before, after, frozen, debt, parts, order: None, at };
         self.lines.push(Line { id, lot: None, reversed: 0, row });
+    }
+
+    /// Notes which order of ours wrote a line.
+    fn name_line(&mut self, id: TransactionId, order: &str) {
+        let line = self.lines.iter_mut().find(|line| line.id == Some(id)).expect("just written");
+        line.row.order = Some(order.to_owned());
     }
 
     fn show_line(&self, id: TransactionId) -> String {
@@ -970,6 +1594,7 @@ impl Book {
             released: 0,
             status: HoldStatus::Open,
             deadline: deadline.unwrap_or(Timestamp(i64::MAX)),
+            order: None,
             parts: parts.clone(),
             closed_at: None,
         };

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use scrip_domain::coupon::CouponStatus;
+use scrip_domain::coupon::{CompensationStatus, CouponStatus};
+use scrip_domain::order::OrderStatus;
 use scrip_domain::points::HoldStatus;
 use scrip_domain::{Rejection, Timestamp};
 
@@ -540,6 +541,19 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::NotReversible,
         Rejection::ReversalExceeds { left: 0 },
         Rejection::RulesVersionStale { current: 1 },
+        Rejection::OrderNotFound,
+        Rejection::OrderExists { status: OrderStatus::Reserved },
+        Rejection::OrderClosed { status: OrderStatus::Paid },
+        Rejection::OrderExpired { expired_at: at, reason: "" },
+        Rejection::OrderNotPaid { status: OrderStatus::Cancelled },
+        Rejection::OrderItemUnknown { item_id: String::new() },
+        Rejection::RefundExists,
+        Rejection::RefundExceeds { item_id: String::new(), left: 1 },
+        Rejection::RefundExceedsFreight { left: 1 },
+        Rejection::NothingToRefund,
+        Rejection::ManagedByOrder { order_id: String::new() },
+        Rejection::CompensationNotFound,
+        Rejection::CompensationClosed { status: CompensationStatus::Resolved },
         Rejection::IdempotencyKeyReused,
     ];
     for rejection in &all {
@@ -567,11 +581,18 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::RulesVersionStale { .. } | Rejection::RulesTooManyVersions { .. } => {}
             // Those of jobs are tested in jobs.rs.
             Rejection::JobNotFound | Rejection::JobLeaseLost => {}
+            // It has the code of its reason.
+            Rejection::InOrder { .. } => {}
+            Rejection::OrderNotFound | Rejection::OrderExists { .. } | Rejection::OrderClosed { .. } => {}
+            Rejection::OrderExpired { .. } | Rejection::OrderNotPaid { .. } | Rejection::OrderItemUnknown { .. } => {}
+            Rejection::RefundExists | Rejection::RefundExceeds { .. } | Rejection::NothingToRefund => {}
+            Rejection::RefundExceedsFreight { .. } | Rejection::ManagedByOrder { .. } => {}
+            Rejection::CompensationNotFound | Rejection::CompensationClosed { .. } => {}
         }
     }
     let codes: BTreeSet<&str> = all.iter().map(Rejection::code).collect();
     assert_eq!(codes.len(), all.len(), "every code says one thing");
-    let scenarios = [crate::coupons::ALL, crate::rules::ALL, crate::webhooks::ALL, ALL].concat();
+    let scenarios = [crate::coupons::ALL, crate::rules::ALL, crate::orders::ALL, crate::webhooks::ALL, ALL].concat();
     let missing: Vec<_> = codes
         .iter()
         .filter(|code| {

@@ -21,17 +21,18 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
-use scrip_domain::coupon::{Benefit, Definition, TemplatePatch, Validity};
+use scrip_domain::coupon::{Benefit, CompensationStatus, Definition, TemplatePatch, Validity};
 use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
-use scrip_domain::points::{Allocation, TransactionType};
-use scrip_domain::pricing::Rules;
+use scrip_domain::order::{Order, RefundRequest, Reservation};
+use scrip_domain::points::{Allocation, PointsValidity, TransactionType};
+use scrip_domain::pricing::{Basket, Rules};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
-use scrip_domain::time::Window;
+use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, CouponId, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId,
-    WebhookId,
+    Answer, CompensationId, CouponId, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId, TenantId,
+    Timestamp, TransactionId, WebhookId,
 };
 
 use crate::generate::HOUR;
@@ -59,6 +60,8 @@ struct Named {
     hold: Option<HoldId>,
     key: Option<KeyId>,
     webhook: Option<WebhookId>,
+    order: Option<OrderId>,
+    case: Option<CompensationId>,
     member: Option<MemberId>,
 }
 
@@ -136,6 +139,8 @@ impl Script {
             Command::Grant { member_id, .. } | Command::Debit { member_id, .. } | Command::Hold { member_id, .. } => {
                 Some(member_id.clone())
             }
+            Command::ReserveOrder(asked) => Some(asked.member_id.clone()),
+            Command::PayOrder { member_id, .. } | Command::RefundOrder { member_id, .. } => Some(member_id.clone()),
             Command::Reverse { member_id, .. } | Command::CaptureHold { member_id, .. } => Some(member_id.clone()),
             Command::ReleaseHold { member_id, .. } => Some(member_id.clone()),
             _ => None,
@@ -191,6 +196,10 @@ impl Script {
         let hook = |change| {
             let webhook_id = known.webhook.unwrap_or_else(|| id(WebhookId::PREFIX));
             Command::ChangeWebhook { webhook_id, change: Box::new(change) }
+        };
+        let named_order = || {
+            let named = known.order.clone().or_else(|| name.parse::<OrderId>().ok());
+            named.ok_or("an order is missing")
         };
         let amount = |place: usize| words.get(place).and_then(|word| word.parse::<i64>().ok());
         let movement = |kind: TransactionType| {
@@ -281,6 +290,19 @@ impl Script {
                 points: amount(2),
                 remark: None,
             },
+            "reserve" => Command::ReserveOrder(Box::new(self.reservation(words)?)),
+            "pay" => Command::PayOrder { member_id: owner, order_id: named_order()?, calendar: calendar() },
+            "cancel" => Command::CancelOrder { member_id: owner, order_id: named_order()?, reason: None },
+            "refund" => {
+                let refund = Box::new(refund_request(words)?);
+                Command::RefundOrder { member_id: owner, order_id: named_order()?, refund }
+            }
+            "settle-order" => Command::SettleOrder { member_id: owner, order_id: named_order()?, calendar: calendar() },
+            "close" => {
+                let status = option(words, "as").and_then(CompensationStatus::parse).ok_or("a status is missing")?;
+                let compensation_id = known.case.unwrap_or_else(|| id(CompensationId::PREFIX));
+                Command::CloseCompensation { compensation_id, status, remark: "done".into() }
+            }
             "rules" => Command::SetRules {
                 expected_version: parse_number(name)?,
                 rules: Box::new(rules(words)?),
@@ -332,6 +354,21 @@ impl Script {
                 facts.insert("revoked_at", row.revoked_at.map_or("none".into(), show_time));
             }
             Outcome::Template(row) => template_facts(&mut facts, row),
+            Outcome::Order(row) => order_facts(&mut facts, row),
+            Outcome::Refund(row) => {
+                facts.insert("", row.order_status.as_str().into());
+                facts.insert("amount", row.amount.to_string());
+                facts.insert("freight", row.freight.to_string());
+                facts.insert("returned", row.points_returned.to_string());
+                facts.insert("clawed", row.points_clawed_back.to_string());
+                facts.insert("owed", row.points_owed.to_string());
+                let coupons = row.coupons.iter().map(|one| one.status.as_str()).collect::<Vec<_>>();
+                facts.insert("coupons", coupons.join(","));
+            }
+            Outcome::Compensation(row) => {
+                facts.insert("", row.status.as_str().into());
+                facts.insert("reason", row.reason.as_str().into());
+            }
             Outcome::Rules(row) => {
                 facts.insert("version", row.rules.version.to_string());
                 facts.insert("newest", row.newest.to_string());
@@ -362,6 +399,8 @@ impl Script {
                 facts.insert("locks", found.locks_released.to_string());
                 facts.insert("holds", found.holds_released.to_string());
                 facts.insert("points", found.points_expired.to_string());
+                facts.insert("orders", found.orders_released.to_string());
+                facts.insert("granted", found.points_granted.to_string());
             }
             Outcome::Swept(sweep) => {
                 facts.insert("points", sweep.points_expired.to_string());
@@ -371,6 +410,46 @@ impl Script {
             }
         }
         facts
+    }
+
+    /// `reserve o1 m1 100x2 50x1r0 freight 500 with c1,c2 points 300 until 5`: lines of price, units and points ratio, whose
+    /// items are a, b, c and so on.
+    fn reservation(&self, words: &[&str]) -> Line<Reservation> {
+        let goods = words.iter().skip(3).take_while(|word| word.contains('x'));
+        let line = |(word, item): (&&str, char)| {
+            let (price, rest) = word.split_once('x').ok_or("no goods")?;
+            let (units, ratio) = rest.split_once('r').unwrap_or((rest, "100"));
+            Ok::<_, String>(scrip_domain::pricing::Line {
+                item_id: item.to_string(),
+                product_id: format!("p-{item}"),
+                sku_id: None,
+                category_ids: Vec::new(),
+                unit_price: parse_number(price)?,
+                quantity: parse_number(units)?,
+                points_ratio: parse_number(ratio)? as u16,
+            })
+        };
+        let lines = goods.zip('a'..='z').map(line).collect::<Line<Vec<_>>>()?;
+        let coupons = option(words, "with").map_or(Vec::new(), |names| names.split(',').collect());
+        let coupon = |name: &&str| {
+            let known = self.names.get(*name).and_then(|named| named.coupon);
+            known.unwrap_or_else(|| id(CouponId::PREFIX))
+        };
+        Ok(Reservation {
+            order_id: words[1].parse().map_err(|_| "an order is missing")?,
+            member_id: member(words[2]),
+            basket: Basket {
+                lines,
+                freight: option(words, "freight").map_or(Ok(0), parse_number)?,
+                member_level: option(words, "level").map(str::to_owned),
+                local_time: LocalTime { day: 0, minute: 0 },
+                attributes: Default::default(),
+                member_attributes: Default::default(),
+            },
+            coupon_ids: coupons.iter().map(coupon).collect(),
+            points: option(words, "points").map_or(Ok(0), parse_number)?,
+            expires_at: option(words, "until").map_or(Ok(Timestamp(self.now.0 + HOUR)), parse_time)?,
+        })
     }
 
     fn hold_facts(&self, facts: &mut Facts, hold: &scrip_domain::points::Hold) {
@@ -459,6 +538,10 @@ impl Script {
                 let row = rows.holds.values().find_map(|holds| holds.get(&id)).ok_or("no such hold")?;
                 self.hold_facts(&mut facts, row);
             }
+            ("show", "order") => {
+                let key = (tenant, named.order.ok_or("no such order")?);
+                order_facts(&mut facts, rows.orders.get(&key).ok_or("no such order")?);
+            }
             ("show", "coupon") => {
                 let key = (tenant, named.coupon.ok_or("no such coupon")?);
                 coupon_facts(&mut facts, rows.coupons.get(&key).ok_or("no such coupon")?);
@@ -516,6 +599,47 @@ fn coupon_facts(facts: &mut Facts, row: &scrip_domain::coupon::Coupon) {
     facts.insert("used_at", row.used_at.map_or("none".into(), show_time));
 }
 
+fn order_facts(facts: &mut Facts, row: &Order) {
+    let quote = &row.quote;
+    facts.insert("", row.status.as_str().into());
+    facts.insert("original", quote.original_amount.to_string());
+    facts.insert("coupon", quote.coupon_discount.to_string());
+    facts.insert("freight_off", quote.freight_discount.to_string());
+    facts.insert("by_points", quote.points_discount.to_string());
+    facts.insert("pay", quote.pay_amount.to_string());
+    facts.insert("spent", quote.points_effective.to_string());
+    facts.insert("earns", quote.points_to_earn.to_string());
+    facts.insert("granted", row.points_granted.to_string());
+    facts.insert("refunded", row.refunded_amount.to_string());
+    facts.insert("returned", row.points_returned.to_string());
+    facts.insert("clawed", row.points_clawed_back.to_string());
+    facts.insert("rules", row.rules_version.to_string());
+    facts.insert("due", row.earn_due_at.map_or("none".into(), show_time));
+    facts.insert("closed_at", row.closed_at.map_or("none".into(), show_time));
+    facts.insert("paid_at", row.paid_at.map_or("none".into(), show_time));
+}
+
+/// `refund o r1 a:1 b:2 freight 100`, or `refund o r1 full`.
+fn refund_request(words: &[&str]) -> Line<RefundRequest> {
+    let item = |word: &&str| {
+        let (item, units) = word.split_once(':')?;
+        Some((item.to_owned(), units.parse().ok()?))
+    };
+    Ok(RefundRequest {
+        refund_id: words.get(2).and_then(|text| text.parse().ok()).ok_or("a refund is missing")?,
+        lines: (!words.contains(&"full")).then(|| words.iter().skip(3).filter_map(item).collect()),
+        freight: option(words, "freight").map_or(Ok(0), parse_number)?,
+        return_coupons: !words.contains(&"keep"),
+        remark: None,
+    })
+}
+
+/// Months of 30 days and years of 365, from the first hour.
+fn calendar() -> std::sync::Arc<Calendar> {
+    let ends = |days: i64, count: i64| (1..=count).map(|n| Timestamp(n * days * 24 * HOUR)).collect();
+    Calendar { month_ends: ends(30, 25), year_ends: ends(365, 6) }.into()
+}
+
 /// Each expected word must be among the facts: `name=value`, a status, `ok` or `replayed`. An answer is no replay
 /// unless the line says so.
 fn expect_facts(facts: &Facts, expected: &[&str], got: &str) -> Line<()> {
@@ -545,7 +669,19 @@ fn named(outcome: &Outcome) -> Named {
         Outcome::Hold { hold, transaction_id, .. } => {
             Named { hold: Some(hold.id), transaction: Some(*transaction_id), ..Named::default() }
         }
-        Outcome::Tenant(_)
+        Outcome::Order(row) => Named {
+            hold: row.hold_id,
+            transaction: row.spend_id.or(row.earn_id),
+            lot: row.earn_id.map(|id| LotId(id.0)),
+            order: Some(row.order_id.clone()),
+            ..Named::default()
+        },
+        Outcome::Refund(row) => {
+            let case = row.coupons.iter().find_map(|one| one.compensation_id);
+            Named { transaction: row.return_transaction_id, case, ..Named::default() }
+        }
+        Outcome::Compensation(_)
+        | Outcome::Tenant(_)
         | Outcome::Rules(_)
         | Outcome::Deleted
         | Outcome::Settled(_)
@@ -570,7 +706,8 @@ fn definition(words: &[&str]) -> Line<Definition> {
         distribution: Window { starts_at: time("opens")?, ends_at: time("closes")? },
         limit_per_member: number("limit", 1)?,
         refund_extend_days: number("extend", 0)? as u32,
-        ..Definition::new(name, Benefit::AmountOff { amount: 500 }, validity)
+        min_order_amount: number("min", 0)?,
+        ..Definition::new(name, Benefit::AmountOff { amount: number("off", 500)? }, validity)
     })
 }
 
@@ -583,7 +720,16 @@ fn rules(words: &[&str]) -> Line<Rules> {
     let mut rules = Rules::default();
     (rules.points.earn.ratio, rules.points.earn.base) = ratio("earn")?;
     (rules.points.redeem.ratio, rules.points.redeem.base) = ratio("redeem")?;
-    rules.points.redeem.max_percent = None;
+    rules.points.redeem.max_percent = option(words, "percent").map(parse_number).transpose()?.map(|most| most as u8);
+    rules.points.redeem.max_points_per_order = option(words, "most").map(parse_number).transpose()?;
+    rules.points.earn.delay_days = option(words, "delay").map_or(Ok(0), parse_number)? as u32;
+    rules.points.validity = match option(words, "live") {
+        Some("month") => PointsValidity::EndOfMonth { after_months: 0 },
+        Some("year") => PointsValidity::EndOfYear { after_years: 0 },
+        Some(days) => PointsValidity::Days { days: parse_number(days)? as u32 },
+        None => PointsValidity::Never,
+    };
+    rules.orders.points_with_coupons = !words.contains(&"apart");
     Ok(rules)
 }
 fn types(words: &[&str]) -> Vec<String> {

@@ -237,6 +237,8 @@ impl Engine {
             | Command::ChangeStock { template_id, .. }
             | Command::DeleteTemplate(template_id)
             | Command::Claim { template_id, .. } => template_id.hash(&mut hasher),
+            Command::ReserveOrder(asked) => asked.member_id.hash(&mut hasher),
+            Command::CloseCompensation { compensation_id, .. } => compensation_id.hash(&mut hasher),
             Command::LockCoupon { coupon_id, .. }
             | Command::UseCoupon { coupon_id, .. }
             | Command::UnlockCoupon { coupon_id, .. }
@@ -251,6 +253,10 @@ impl Engine {
             | Command::CaptureHold { member_id, .. }
             | Command::ReleaseHold { member_id, .. }
             | Command::Reverse { member_id, .. }
+            | Command::PayOrder { member_id, .. }
+            | Command::CancelOrder { member_id, .. }
+            | Command::RefundOrder { member_id, .. }
+            | Command::SettleOrder { member_id, .. }
             | Command::SettleAccount(member_id) => member_id.hash(&mut hasher),
         }
         (hasher.finish() % count) as usize

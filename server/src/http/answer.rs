@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::orders::{CompensationView, OrderView, RefundView};
 use super::problem::Problem;
 use super::rules::RulesView;
 use super::views::{CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
@@ -104,6 +105,9 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
             serde_json::to_writer(out, &HoldView::new(hold, Some((*available, *transaction_id))))
         }
         Outcome::Template(template) => serde_json::to_writer(out, &TemplateView::from(&**template)),
+        Outcome::Order(order) => serde_json::to_writer(out, &OrderView::new(order)),
+        Outcome::Refund(refund) => serde_json::to_writer(out, &RefundView::from(&**refund)),
+        Outcome::Compensation(case) => serde_json::to_writer(out, &CompensationView::from(&**case)),
         Outcome::Rules(rules) => serde_json::to_writer(out, &RulesView::from(&**rules)),
         Outcome::Webhook(webhook) => serde_json::to_writer(out, &WebhookView::from(&**webhook)),
         Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
@@ -125,6 +129,9 @@ pub struct SweepView {
     holds_released: u64,
     accounts_settled: u64,
     points_expired: i64,
+    orders_released: u64,
+    /// Earned by orders that were paid a while ago.
+    points_granted: i64,
     /// False when more may be due: ask again.
     done: bool,
 }
@@ -137,6 +144,8 @@ impl From<Sweep> for SweepView {
             holds_released: sweep.holds_released,
             accounts_settled: sweep.accounts_settled,
             points_expired: sweep.points_expired,
+            orders_released: sweep.orders_released,
+            points_granted: sweep.points_granted,
             done: sweep.done,
         }
     }

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::extract::Object;
 use super::fields::FieldErrors;
+use super::orders::RefundLineRequest;
 use super::problem::{Code, Problem};
 use crate::calendar;
 use crate::store::Store;
@@ -89,6 +90,25 @@ pub fn check_lines(errors: &mut FieldErrors, lines: Option<Vec<Object<LineReques
         }
     }
     Some(checked)
+}
+
+/// The units of lines that stand in a refund, and nothing else of them.
+pub fn check_units(errors: &mut FieldErrors, lines: Vec<Object<LineRequest>>) -> Vec<Object<RefundLineRequest>> {
+    let units = |(index, Object(line)): (usize, Object<LineRequest>)| {
+        let foreign = [
+            ("product_id", line.product_id.is_some()),
+            ("sku_id", line.sku_id.is_some()),
+            ("category_ids", line.category_ids.is_some()),
+            ("unit_price", line.unit_price.is_some()),
+            ("points_ratio", line.points_ratio.is_some()),
+        ];
+        for (field, _) in foreign.iter().filter(|(_, given)| *given) {
+            let remedy = "Leave it out. Known are: item_id, quantity.";
+            errors.add(format!("lines[{index}].{field}"), "does not belong to this op", remedy);
+        }
+        Object(RefundLineRequest { item_id: line.item_id, quantity: line.quantity })
+    };
+    lines.into_iter().enumerate().map(units).collect()
 }
 
 /// The ids of an order's coupons, each once.

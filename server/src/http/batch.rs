@@ -5,14 +5,18 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use jiff::tz::TimeZone;
+use scrip_domain::order::RefundRequest as Refunding;
+use scrip_domain::pricing::Attributes;
 use scrip_domain::{
-    Answer, Command, CouponId, Envelope, HoldId, Idempotency, MemberId, OrderId, Rejection, TemplateId, Timestamp,
-    TransactionId,
+    Answer, Command, CouponId, Envelope, HoldId, Idempotency, MemberId, OrderId, RefundId, Rejection, TemplateId,
+    Timestamp, TransactionId,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -20,18 +24,20 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::answer;
 use super::auth::{Caller, Service};
+use super::baskets::{self, LineRequest};
 use super::coupons::check_discount;
 use super::edge::REQUEST_ID;
-use super::extract::{Checked, content_type, malformed, parse, read_body};
+use super::extract::{Checked, Object, content_type, malformed, parse, read_body};
 use super::fields::FieldErrors;
 use super::idempotency;
+use super::orders::{RefundRequest, ReservationRequest, Wish};
 use super::points::{Direction, Note, check_points, check_remark, movement, refuse_available_from};
 use super::problem::{Code, Language, Problem};
 use super::quota::Counted;
 use super::schema::{self, Problems};
 use super::time::Time;
-use crate::clock;
 use crate::engine::SubmitError;
+use crate::{calendar, clock};
 
 const MAX_LINES: usize = 10_000;
 const NDJSON: &str = "application/x-ndjson";
@@ -53,14 +59,18 @@ enum Op {
     Capture,
     Release,
     Reverse,
+    Reserve,
+    Pay,
+    Cancel,
+    Refund,
 }
 
 impl Op {
     /// The status of its single endpoint's answer.
     fn accepted(self) -> u16 {
         match self {
-            Op::Claim | Op::Grant | Op::Debit | Op::Hold | Op::Reverse => 201,
-            Op::Lock | Op::Use | Op::Unlock | Op::Return | Op::Capture | Op::Release => 200,
+            Op::Claim | Op::Grant | Op::Debit | Op::Hold | Op::Reverse | Op::Reserve | Op::Refund => 201,
+            Op::Lock | Op::Use | Op::Unlock | Op::Return | Op::Capture | Op::Release | Op::Pay | Op::Cancel => 200,
         }
     }
 
@@ -77,6 +87,21 @@ impl Op {
             Op::Capture => &["hold_id", "points"],
             Op::Release => &["hold_id"],
             Op::Reverse => &["transaction_id", "points", "remark"],
+            Op::Reserve => &[
+                "order_id",
+                "member_id",
+                "member_level",
+                "lines",
+                "freight",
+                "coupon_ids",
+                "points",
+                "expires_at",
+                "attributes",
+                "member_attributes",
+            ],
+            Op::Pay => &["order_id"],
+            Op::Cancel => &["order_id", "reason"],
+            Op::Refund => &["order_id", "refund_id", "full", "lines", "freight", "return_coupons", "remark"],
         }
     }
 }
@@ -109,6 +134,20 @@ pub struct Line {
     #[schema(ignore)]
     available_from: Option<Time>,
     expires_at: Option<Time>,
+    #[schema(value_type = Option<Vec<LineRequest>>)]
+    lines: Option<Vec<Object<LineRequest>>>,
+    freight: Option<i64>,
+    #[schema(value_type = Option<Vec<schema::CouponId>>)]
+    coupon_ids: Option<Vec<CouponId>>,
+    #[schema(value_type = Option<schema::Attributes>)]
+    attributes: Option<Attributes>,
+    #[schema(value_type = Option<schema::Attributes>)]
+    member_attributes: Option<Attributes>,
+    #[schema(value_type = Option<schema::RefundId>)]
+    refund_id: Option<RefundId>,
+    full: Option<bool>,
+    return_coupons: Option<bool>,
+    reason: Option<String>,
     idempotency_key: Option<String>,
     effective_at: Option<Time>,
 }
@@ -120,6 +159,10 @@ enum Draft {
     Capture { hold_id: HoldId, points: Option<i64> },
     Release { hold_id: HoldId },
     Reverse { transaction_id: TransactionId, points: Option<i64>, remark: Option<String> },
+    Reserve(Box<Wish>),
+    Pay { order_id: OrderId },
+    Cancel { order_id: OrderId, reason: Option<String> },
+    Refund { order_id: OrderId, refund: Box<Refunding> },
 }
 
 pub struct Ordered {
@@ -190,6 +233,41 @@ impl Checked for Line {
                 let transaction_id = errors.required("transaction_id", self.transaction_id)?;
                 Draft::Reverse { transaction_id, points: self.points, remark: note.remark }
             }
+            Op::Reserve => {
+                let request = ReservationRequest {
+                    order_id: self.order_id,
+                    member_id: self.member_id,
+                    member_level: self.member_level,
+                    lines: self.lines,
+                    freight: self.freight,
+                    coupon_ids: self.coupon_ids,
+                    points: self.points,
+                    expires_at: self.expires_at,
+                    attributes: self.attributes,
+                    member_attributes: self.member_attributes,
+                    effective_at: self.effective_at,
+                };
+                Draft::Reserve(Box::new(request.check(errors, now)?))
+            }
+            Op::Pay => Draft::Pay { order_id: errors.required("order_id", self.order_id)? },
+            Op::Cancel => {
+                errors.optional_text("reason", self.reason.as_deref(), 0..=500);
+                Draft::Cancel { order_id: errors.required("order_id", self.order_id)?, reason: self.reason }
+            }
+            Op::Refund => {
+                let order_id = errors.required("order_id", self.order_id);
+                let request = RefundRequest {
+                    refund_id: self.refund_id,
+                    full: self.full,
+                    lines: self.lines.map(|lines| baskets::check_units(errors, lines)),
+                    freight: self.freight,
+                    return_coupons: self.return_coupons,
+                    remark: note.remark,
+                    effective_at: None,
+                };
+                let (refund, _) = request.check(errors, now)?;
+                Draft::Refund { order_id: order_id?, refund: Box::new(refund) }
+            }
         };
         Some(Ordered { op, draft, idempotency_key: self.idempotency_key, effective_at })
     }
@@ -212,6 +290,15 @@ impl Line {
             ("remark", self.remark.is_some()),
             ("available_from", self.available_from.is_some()),
             ("expires_at", self.expires_at.is_some()),
+            ("lines", self.lines.is_some()),
+            ("freight", self.freight.is_some()),
+            ("coupon_ids", self.coupon_ids.is_some()),
+            ("attributes", self.attributes.is_some()),
+            ("member_attributes", self.member_attributes.is_some()),
+            ("refund_id", self.refund_id.is_some()),
+            ("full", self.full.is_some()),
+            ("return_coupons", self.return_coupons.is_some()),
+            ("reason", self.reason.is_some()),
         ];
         let own = op.fields();
         for (field, _) in given.iter().filter(|(field, given)| *given && !own.contains(field)) {
@@ -232,12 +319,17 @@ struct Owners {
     templates: HashMap<CouponId, TemplateId>,
     of_holds: HashMap<HoldId, MemberId>,
     of_transactions: HashMap<TransactionId, MemberId>,
+    of_orders: HashMap<OrderId, MemberId>,
+    /// Where the tenant is, when there are orders among the lines.
+    zone: Option<TimeZone>,
 }
 
 impl Owners {
     /// At most one look-up of each kind, however many lines there are.
     async fn of(app: &AppState, caller: &Caller, lines: &[Asked<'_>]) -> Result<Owners, Problem> {
         let (mut coupons, mut holds, mut transactions) = (Vec::new(), Vec::new(), Vec::new());
+        // An order may be reserved by one line and paid by the next.
+        let (mut orders, mut reserved) = (Vec::new(), HashMap::new());
         for line in lines {
             match &line.ordered {
                 Ok(Ordered { draft: Draft::Return { coupon_id, .. }, .. }) => coupons.push(*coupon_id),
@@ -245,18 +337,36 @@ impl Owners {
                     holds.push(*hold_id);
                 }
                 Ok(Ordered { draft: Draft::Reverse { transaction_id, .. }, .. }) => transactions.push(*transaction_id),
+                Ok(Ordered { draft: Draft::Reserve(wish), .. }) => {
+                    reserved.entry(wish.order_id.clone()).or_insert_with(|| wish.member_id.clone());
+                }
+                Ok(Ordered {
+                    draft: Draft::Pay { order_id } | Draft::Cancel { order_id, .. } | Draft::Refund { order_id, .. },
+                    ..
+                }) => orders.push(order_id),
                 _ => {}
             }
         }
         let tenant = caller.tenant();
+        let zone = match (orders.is_empty(), reserved.is_empty()) {
+            (true, true) => None,
+            _ => Some(app.store.zone(tenant).await?),
+        };
+        // What is in the store already counts more than what these lines would make of it.
+        let mut of_orders = reserved;
+        of_orders.extend(app.store.members_of_orders(tenant, &orders).await?);
         Ok(Owners {
+            of_orders,
+            zone,
             templates: app.store.templates_of_coupons(tenant, &coupons).await?,
             of_holds: app.store.members_of_holds(tenant, &holds).await?,
             of_transactions: app.store.members_of_transactions(tenant, &transactions).await?,
         })
     }
 
-    fn complete(&self, draft: Draft) -> Result<Command, Rejection> {
+    fn complete(&self, draft: Draft, at: Timestamp) -> Result<Command, Rejection> {
+        let of_order = |id: &OrderId| self.of_orders.get(id).cloned().ok_or(Rejection::OrderNotFound);
+        let zone = || self.zone.as_ref().ok_or(Rejection::TenantNotFound);
         let of_hold = |id: &HoldId| self.of_holds.get(id).cloned().ok_or(Rejection::HoldNotFound);
         Ok(match draft {
             Draft::Ready(command) => command,
@@ -272,6 +382,17 @@ impl Owners {
                 let member_id = self.of_transactions.get(&transaction_id).cloned();
                 let member_id = member_id.ok_or(Rejection::TransactionNotFound)?;
                 Command::Reverse { member_id, transaction_id, points, remark }
+            }
+            Draft::Reserve(wish) => wish.command(calendar::local_time(zone()?, at)),
+            Draft::Pay { order_id } => {
+                let calendar = Arc::new(calendar::calendar(zone()?, at));
+                Command::PayOrder { member_id: of_order(&order_id)?, order_id, calendar }
+            }
+            Draft::Cancel { order_id, reason } => {
+                Command::CancelOrder { member_id: of_order(&order_id)?, order_id, reason }
+            }
+            Draft::Refund { order_id, refund } => {
+                Command::RefundOrder { member_id: of_order(&order_id)?, order_id, refund }
             }
         })
     }
@@ -359,7 +480,7 @@ fn envelope(
 ) -> Result<Envelope, Problem> {
     let idempotency: Option<Idempotency> =
         ordered.idempotency_key.as_deref().map(|key| idempotency::of_line(key, text));
-    let command = owners.complete(ordered.draft)?;
+    let command = owners.complete(ordered.draft, ordered.effective_at.unwrap_or(now))?;
     caller.envelope(command, ordered.effective_at, idempotency, now)
 }
 

@@ -13,7 +13,8 @@ use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use scrip_domain::{
-    CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    CompensationId, CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, OrderId, OrderUid, RefundId, TemplateId,
+    TenantId, Timestamp, TransactionId, WebhookId,
 };
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -290,6 +291,8 @@ path_ids! {
     TransactionId = "transaction_id", TransactionNotFound;
     JobId = "job_id", JobNotFound;
     WebhookId = "webhook_id", WebhookNotFound;
+    OrderId = "order_id", OrderNotFound;
+    CompensationId = "compensation_id", CompensationNotFound;
 }
 
 impl PathParameter for MemberId {
@@ -385,7 +388,7 @@ macro_rules! id_cursors {
     )*};
 }
 
-id_cursors! { TenantId KeyId TemplateId CouponId JobId WebhookId }
+id_cursors! { TenantId KeyId TemplateId CouponId JobId WebhookId OrderUid CompensationId RefundId }
 
 #[cfg(test)]
 mod tests {

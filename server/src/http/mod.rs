@@ -19,6 +19,7 @@ mod fields;
 mod health;
 mod idempotency;
 mod jobs;
+mod orders;
 mod percent;
 mod points;
 mod problem;
@@ -95,9 +96,19 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(points::create_reversal))
         .routes(routes!(points::list_transactions))
         .routes(routes!(points::list_lots))
+        // Orders.
+        .routes(routes!(orders::reserve_order))
+        .routes(routes!(orders::get_order))
+        .routes(routes!(orders::list_orders))
+        .routes(routes!(orders::pay_order))
+        .routes(routes!(orders::cancel_order))
+        .routes(routes!(orders::refund_order, orders::list_refunds))
+        .routes(routes!(orders::list_compensations))
+        .routes(routes!(orders::close_compensation))
         // Rules.
         .routes(routes!(rules::get_points_rules, rules::set_points_rules))
         .routes(routes!(rules::list_points_rules_versions))
+        .routes(routes!(rules::simulate_points_rules))
         // Reports.
         .routes(routes!(reports::get_leaderboard))
         .routes(routes!(reports::get_rank))

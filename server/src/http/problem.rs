@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::fields::{FieldError, FieldErrors};
+use super::schema;
 use super::time::Time;
 use crate::engine::SubmitError;
 use crate::jobs::expire::SweepError;
@@ -316,6 +317,59 @@ codes! {
     "Order too large", "The order's goods may cost at most {most} minor units. Split the order.";
     "订单金额过大", "订单商品金额最多为 {most}（最小货币单位），请拆分订单。";
 
+    OrderNotFound = "ORDER_NOT_FOUND", NOT_FOUND;
+    "Order not found", "There is no such order. GET /v1/members/{member_id}/orders lists a member's.";
+    "订单不存在", "该订单不存在，可通过 GET /v1/members/{member_id}/orders 查询会员的订单。";
+
+    OrderExists = "ORDER_EXISTS", CONFLICT;
+    "Order exists", "Another order has this `order_id`; it is {status}. Send an `order_id` of its own.";
+    "订单已存在", "该 `order_id` 已被另一订单使用，其状态为 {status}。请使用新的 `order_id`。";
+
+    OrderClosed = "ORDER_CLOSED", CONFLICT;
+    "Order closed", "The order is {status}. A cancelled one is reserved anew under another `order_id`, a paid one is refunded.";
+    "订单已结束", "该订单的状态为 {status}。已取消的订单请以新的 `order_id` 重新预留，已支付的订单请退款。";
+
+    OrderExpired = "ORDER_EXPIRED", CONFLICT;
+    "Order expired",
+    "The order was released at {expired_at} and cannot be taken again ({reason}). Reserve another one at today's price, or pay the money back.";
+    "订单已过期", "该订单已于 {expired_at} 释放，且无法再次占用（{reason}）。请按当前价格重新预留，或退回款项。";
+
+    OrderNotPaid = "ORDER_NOT_PAID", CONFLICT;
+    "Order not paid", "The order is {status}; only a paid one can be refunded. Cancel it if it is reserved.";
+    "订单未支付", "该订单的状态为 {status}，仅已支付的订单可退款。若仅为预留，请取消订单。";
+
+    OrderItemUnknown = "ORDER_ITEM_UNKNOWN", UNPROCESSABLE_ENTITY;
+    "Item unknown", "The order has no item {item_id}. GET /v1/orders/{order_id} shows its lines.";
+    "商品行不存在", "该订单没有商品行 {item_id}，可通过 GET /v1/orders/{order_id} 查询。";
+
+    RefundExists = "ORDER_REFUND_EXISTS", CONFLICT;
+    "Refund exists", "Another refund of the order has this `refund_id`. Send a `refund_id` of its own.";
+    "退款已存在", "该订单的另一笔退款已使用此 `refund_id`，请使用新的 `refund_id`。";
+
+    RefundExceeds = "ORDER_REFUND_EXCEEDS", UNPROCESSABLE_ENTITY;
+    "Refund exceeds item", "{left} units of the item {item_id} are left to refund.";
+    "退款超出商品行", "商品行 {item_id} 还可退 {left} 件。";
+
+    RefundExceedsFreight = "ORDER_REFUND_EXCEEDS_FREIGHT", UNPROCESSABLE_ENTITY;
+    "Refund exceeds freight", "{left} of the freight are left to refund.";
+    "退款超出运费", "运费还可退 {left}。";
+
+    NothingToRefund = "ORDER_NOTHING_TO_REFUND", CONFLICT;
+    "Nothing to refund", "Nothing of the order is left to refund.";
+    "无可退内容", "该订单已无可退内容。";
+
+    ManagedByOrder = "ORDER_MANAGES_IT", CONFLICT;
+    "Managed by an order", "It belongs to the order {order_id}: pay, cancel or refund that order, which takes care of it.";
+    "由订单管理", "该对象属于订单 {order_id}，请对该订单进行支付、取消或退款。";
+
+    CompensationNotFound = "COUPON_COMPENSATION_NOT_FOUND", NOT_FOUND;
+    "Compensation case not found", "There is no such case. GET /v1/coupon-compensations lists them.";
+    "补偿单不存在", "该补偿单不存在，可通过 GET /v1/coupon-compensations 查询。";
+
+    CompensationClosed = "COUPON_COMPENSATION_CLOSED", CONFLICT;
+    "Compensation case closed", "The case is {status} already; it ends only once.";
+    "补偿单已结束", "该补偿单的状态为 {status}，只能结束一次。";
+
     PointsInsufficient = "POINTS_INSUFFICIENT", UNPROCESSABLE_ENTITY;
     "Points insufficient", "{requested} points were asked for, {available} are available.";
     "积分不足", "需要 {requested} 积分，可用 {available} 积分。";
@@ -393,13 +447,15 @@ pub struct Problem {
     pub code: Code,
     values: Vec<(&'static str, String)>,
     errors: Vec<FieldError>,
+    /// The coupon by which an order is refused.
+    coupon_id: Option<String>,
     /// For the log only.
     cause: Option<String>,
 }
 
 impl Problem {
     pub fn new(code: Code) -> Self {
-        Problem { code, values: Vec::new(), errors: Vec::new(), cause: None }
+        Problem { code, values: Vec::new(), errors: Vec::new(), coupon_id: None, cause: None }
     }
 
     /// Adds the headers that go with the status. Callers of an overloaded server are told different times, so that they do
@@ -474,6 +530,7 @@ impl Problem {
             detail: self.detail(language),
             request_id,
             errors: &self.errors,
+            coupon_id: self.coupon_id.as_deref(),
         }
     }
 }
@@ -522,6 +579,10 @@ pub struct ProblemBody<'a> {
     /// Every bad field of a 400; empty otherwise.
     #[schema(value_type = Vec<FieldError>)]
     errors: &'a [FieldError],
+    /// The coupon that refuses an order; only there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::CouponId>)]
+    coupon_id: Option<&'a str>,
 }
 
 /// Leaves the body to the edge.
@@ -596,6 +657,26 @@ impl From<Rejection> for Problem {
             Rejection::TooManyCoupons { most } => of(Code::TooManyCoupons).with("most", most),
             Rejection::CouponWithoutEffect => of(Code::CouponWithoutEffect),
             Rejection::OrderTooLarge { most } => of(Code::OrderTooLarge).with("most", most),
+            Rejection::InOrder { coupon_id, reason } => {
+                Problem { coupon_id: Some(coupon_id.to_string()), ..Problem::from(*reason) }
+            }
+            Rejection::OrderNotFound => of(Code::OrderNotFound),
+            Rejection::OrderExists { status } => of(Code::OrderExists).with("status", status.as_str()),
+            Rejection::OrderClosed { status } => of(Code::OrderClosed).with("status", status.as_str()),
+            Rejection::OrderExpired { expired_at, reason } => {
+                of(Code::OrderExpired).with("expired_at", Time(expired_at)).with("reason", reason)
+            }
+            Rejection::OrderNotPaid { status } => of(Code::OrderNotPaid).with("status", status.as_str()),
+            Rejection::OrderItemUnknown { item_id } => of(Code::OrderItemUnknown).with("item_id", item_id),
+            Rejection::RefundExists => of(Code::RefundExists),
+            Rejection::RefundExceeds { item_id, left } => {
+                of(Code::RefundExceeds).with("item_id", item_id).with("left", left)
+            }
+            Rejection::RefundExceedsFreight { left } => of(Code::RefundExceedsFreight).with("left", left),
+            Rejection::NothingToRefund => of(Code::NothingToRefund),
+            Rejection::ManagedByOrder { order_id } => of(Code::ManagedByOrder).with("order_id", order_id),
+            Rejection::CompensationNotFound => of(Code::CompensationNotFound),
+            Rejection::CompensationClosed { status } => of(Code::CompensationClosed).with("status", status.as_str()),
             Rejection::PointsInsufficient { available, requested } => {
                 of(Code::PointsInsufficient).with("available", available).with("requested", requested)
             }
@@ -651,7 +732,8 @@ impl From<SweepError> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use scrip_domain::coupon::CouponStatus;
+    use scrip_domain::coupon::{CompensationStatus, CouponStatus};
+    use scrip_domain::order::OrderStatus;
     use scrip_domain::points::HoldStatus;
 
     /// One of each variant. The match makes a new variant fail to compile here until it is listed.
@@ -699,6 +781,20 @@ mod tests {
             TooManyCoupons { most: 1 },
             CouponWithoutEffect,
             OrderTooLarge { most: 1 },
+            InOrder { coupon_id: scrip_domain::CouponId(uuid::Uuid::nil()), reason: Box::new(CouponRevoked) },
+            OrderNotFound,
+            OrderExists { status: OrderStatus::Paid },
+            OrderClosed { status: OrderStatus::Cancelled },
+            OrderExpired { expired_at: at, reason: "COUPON_USED" },
+            OrderNotPaid { status: OrderStatus::Reserved },
+            OrderItemUnknown { item_id: "i".into() },
+            RefundExists,
+            RefundExceeds { item_id: "i".into(), left: 1 },
+            RefundExceedsFreight { left: 1 },
+            NothingToRefund,
+            ManagedByOrder { order_id: "o".into() },
+            CompensationNotFound,
+            CompensationClosed { status: CompensationStatus::Resolved },
             PointsInsufficient { available: 1, requested: 2 },
             PointsOverflow,
             HoldClosed { status: HoldStatus::Released },
@@ -721,6 +817,10 @@ mod tests {
                 ClaimLimitReached { .. } | SoldOut { .. } | CouponExpired { .. } | CouponNotYetValid { .. } => {}
                 CouponLocked { .. } | CouponUsed { .. } | CouponNotUsed { .. } | DeadlinePassed { .. } => {}
                 PointsInsufficient { .. } | HoldClosed { .. } | CaptureExceedsHold { .. } => {}
+                InOrder { .. } | OrderNotFound | OrderExists { .. } | OrderClosed { .. } | OrderExpired { .. } => {}
+                OrderNotPaid { .. } | OrderItemUnknown { .. } | RefundExists | RefundExceeds { .. } => {}
+                RefundExceedsFreight { .. } | NothingToRefund | ManagedByOrder { .. } | CompensationNotFound => {}
+                CompensationClosed { .. } => {}
                 ReversalExceeds { .. } | RulesVersionStale { .. } | RulesTooManyVersions { .. } => {}
                 CouponOutsideHours | CouponConditionUnmet | CouponConditionFailed { .. } => {}
                 CouponOutOfScope | CouponProductMissing | CouponWithoutEffect => {}
@@ -744,7 +844,7 @@ mod tests {
             }
             for language in [Language::English, Language::Chinese] {
                 let body = problem.body(language, "r");
-                let paths = ["{member_id}", "{tenant_id}"]
+                let paths = ["{member_id}", "{tenant_id}", "{order_id}"]
                     .iter()
                     .fold(body.detail.to_string(), |text, path| text.replace(path, ""));
                 assert!(!paths.contains('{'), "{code}: {paths}");

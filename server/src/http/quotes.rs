@@ -367,6 +367,12 @@ impl<'a> CouponQuoteView<'a> {
     }
 }
 
+impl ShareView {
+    pub fn new(id: CouponId, discount: i64) -> Self {
+        ShareView { id, discount }
+    }
+}
+
 /// A line's part of everything, in minor units and points.
 #[derive(Serialize, ToSchema)]
 #[schema(as = LineQuote)]
@@ -406,7 +412,7 @@ impl<'a> From<&'a LineQuote> for LineQuoteView<'a> {
             points_spent: line.points_spent,
             pay_amount: line.pay_amount,
             points_to_earn: line.points_to_earn,
-            coupons: line.coupons.iter().map(|(id, discount)| ShareView { id: *id, discount: *discount }).collect(),
+            coupons: line.coupons.iter().map(|(id, discount)| ShareView::new(*id, *discount)).collect(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A tenant's rules for points and orders: read, set in versions, looked back at.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -12,7 +13,7 @@ use scrip_domain::points::{
 };
 use scrip_domain::pricing::{MAX_COUPONS, OrderRule, Rules};
 use scrip_domain::rules::RulesVersion;
-use scrip_domain::time::{Calendar, Window};
+use scrip_domain::time::{Calendar, MICROS_PER_DAY, Window};
 use scrip_domain::{Command, Rejection, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -32,6 +33,10 @@ use crate::clock;
 /// The largest ratio of points to money, in points for each `base`.
 const MAX_RATIO: i64 = 1_000_000;
 const MAX_DAYS: i64 = 3_650;
+/// How many days back a simulation goes when the request does not say, and over how many orders.
+const SIMULATED_DAYS: i64 = 30;
+const SIMULATED_ORDERS: i64 = 1_000;
+const MAX_SIMULATED_ORDERS: i64 = 10_000;
 const MAX_STREAK_BONUSES: usize = 50;
 const BASES: RangeInclusive<i64> = 1..=MAX_AMOUNT;
 
@@ -582,10 +587,93 @@ pub async fn list_points_rules_versions(
     answer::ok(&Page { data: found.iter().map(RulesView::from).collect(), next_cursor })
 }
 
+/// Rules to try on orders that were paid.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PointsSimulationRequest)]
+pub struct SimulationRequest {
+    /// As they would be set; `effective_from` is not looked at.
+    #[schema(value_type = RulesRequest)]
+    rules: Option<Object<RulesRequest>>,
+    /// Orders paid from then on. Default: 30 days ago.
+    since: Option<Time>,
+    /// At most so many of the newest. Default: 1,000.
+    #[schema(minimum = 1, maximum = 10_000)]
+    limit: Option<i64>,
+}
+
+/// What is tried, and on which orders.
+pub struct Trial {
+    rules: Rules,
+    since: Timestamp,
+    limit: i64,
+}
+
+impl Checked for SimulationRequest {
+    type Value = Trial;
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Trial> {
+        let default = Timestamp(now.0 - SIMULATED_DAYS * MICROS_PER_DAY);
+        let limit = errors.within("limit", self.limit.unwrap_or(SIMULATED_ORDERS), 1..=MAX_SIMULATED_ORDERS);
+        let rules = errors.required("rules", self.rules)?.0.check_rules(errors)?.0;
+        Some(Trial { rules, since: self.since.map_or(default, |at| at.0), limit: limit? })
+    }
+}
+
+/// What orders earned, and would have earned.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PointsSimulation)]
+pub struct SimulationView {
+    since: Time,
+    until: Time,
+    orders: i64,
+    /// Orders that would have earned something else.
+    orders_changed: i64,
+    /// By the rules that made them, before refunds.
+    points_earned: i64,
+    points_simulated: i64,
+    /// False when there are more such orders than `limit`.
+    complete: bool,
+}
+
+/// Try rules on recent orders
+///
+/// Changes nothing. Prices stay as they were paid; only what they earn is reckoned anew, with the campaigns of the time of each
+/// order.
+#[utoipa::path(post, path = "/v1/points-rules/simulations", tag = "Rules", security(("key" = ["OPERATOR"])),
+    request_body = SimulationRequest,
+    responses((status = 200, description = "What they would have earned", body = SimulationView), Problems))]
+pub async fn simulate_points_rules(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    input: Input<SimulationRequest>,
+) -> Result<Response, Problem> {
+    let Trial { rules, since, limit } = input.value;
+    let until = input.now;
+    let mut orders = app.store.recent_orders(caller.tenant(), since, until, limit + 1).await?;
+    let complete = orders.len() as i64 <= limit;
+    orders.truncate(limit as usize);
+    let rules = Arc::new(rules);
+    let mut view = SimulationView {
+        since: Time(since),
+        until: Time(until),
+        orders: orders.len() as i64,
+        orders_changed: 0,
+        points_earned: 0,
+        points_simulated: 0,
+        complete,
+    };
+    for order in &orders {
+        let (earned, simulated) = (order.quote.points_to_earn, order.would_earn(&rules));
+        view.orders_changed += i64::from(earned != simulated);
+        view.points_earned = view.points_earned.saturating_add(earned);
+        view.points_simulated = view.points_simulated.saturating_add(simulated);
+    }
+    answer::ok(&view)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::extract::parse_value;
     use super::super::problem::Language;
     use super::*;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use scrip_domain::coupon::{self, Benefit};
 use scrip_domain::event::EventKind;
-use scrip_domain::{job, points, tenant, webhook};
+use scrip_domain::{job, order, points, tenant, webhook};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{
@@ -76,6 +76,13 @@ schemas! {
     DeliveryKind = names(crate::store::DELIVERY_KINDS);
     MemberId = caller_id("member", "m-1");
     OrderId = caller_id("order", "o-1");
+    RefundId = caller_id("refund", "r-1");
+    OrderUid = id(scrip_domain::OrderUid::PREFIX);
+    CompensationId = id(scrip_domain::CompensationId::PREFIX);
+    OrderStatus = names(order::OrderStatus::ALL.map(|status| status.as_str()));
+    CompensationStatus = names(coupon::CompensationStatus::ALL.map(|status| status.as_str()));
+    CompensationOutcome = names(["RESOLVED", "DISMISSED"]);
+    CompensationReason = names(coupon::CompensationReason::ALL.map(|reason| reason.as_str()));
     BenefitType = names(Benefit::KINDS);
     Stacking = names(coupon::Stacking::ALL.map(|stacking| stacking.as_str()));
     Weekday = names(scrip_domain::time::Weekday::ALL.map(|day| day.as_str()));

@@ -19,6 +19,7 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, T
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::orders::{CompensationView, OrderView, RefundView};
 use super::percent::Percent;
 use super::problem::Problem;
 use super::rules::RulesView;
@@ -77,6 +78,9 @@ pages! {
     JobPage of JobView<'static>;
     WebhookPage of WebhookView<'static>;
     WebhookDeliveryPage of DeliveryView<'static>;
+    OrderPage of OrderView<'static>;
+    RefundPage of RefundView<'static>;
+    CompensationPage of CompensationView<'static>;
 }
 
 #[derive(Serialize, ToSchema)]

@@ -1,4 +1,5 @@
-//! Posts what time has ended: coupons past their validity, locks and holds past their deadline, lots past their expiry.
+//! Posts what time has ended: orders, locks and holds past their deadline, coupons past their validity, lots past their expiry;
+//! and grants what orders have earned when that was to come later.
 //!
 //! Expired things are unusable without it, since expiry is a predicate of every decision; the sweep writes the fact and its
 //! events. It finds what is due by partial indexes and sends one settling command for each object through the engine, in
@@ -41,10 +42,20 @@ pub async fn sweep(
     scope: SweepScope,
 ) -> Result<Sweep, SweepError> {
     let due = store.due(tenant, at, limit, scope == SweepScope::SkipImports).await?;
+    let mut commands = Vec::new();
+    if !due.orders.is_empty() {
+        let calendar = store.calendar(tenant, at).await?;
+        commands.extend(due.orders.into_iter().map(|(order_id, member_id)| {
+            let calendar = calendar.clone();
+            Command::SettleOrder { member_id, order_id, calendar }
+        }));
+    }
     let coupons = due.coupons.into_iter().map(Command::SettleCoupon);
     let accounts = due.members.into_iter().map(Command::SettleAccount);
     let now = clock::now();
-    let commands: Vec<Envelope> = coupons
+    let commands: Vec<Envelope> = commands
+        .into_iter()
+        .chain(coupons)
         .chain(accounts)
         .map(|command| Envelope { tenant, actor, command, idempotency: None, at, now, seed: clock::seed(now) })
         .collect();

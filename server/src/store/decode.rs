@@ -1,13 +1,19 @@
 //! Column lists and the decoders that read them: one pair for each kind of row, used by reads and batches of both stores.
 
-use scrip_domain::coupon::{Coupon, CouponSource, CouponStatus, Definition, Template};
+use scrip_domain::coupon::{
+    Compensation, CompensationReason, CompensationStatus, Coupon, CouponSource, CouponStatus, Definition, Template,
+};
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::job::{Job, JobKind, JobState, Priority};
+use scrip_domain::order::{Order, OrderStatus, Refund};
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::webhook::{DisabledReason, LogPosition, Secrets, Webhook};
-use scrip_domain::{CouponId, EventId, HoldId, JobId, KeyId, LotId, TemplateId, Timestamp, TransactionId, WebhookId};
+use scrip_domain::{
+    CompensationId, CouponId, EventId, HoldId, JobId, KeyId, LotId, OrderUid, TemplateId, Timestamp, TransactionId,
+    WebhookId,
+};
 use std::sync::Arc;
 
 use super::value::Row;
@@ -90,7 +96,7 @@ pub fn template(row: &Row, definition: Arc<Definition>, used_count: i64) -> Deco
 }
 
 pub const COUPON: &str = "tenant_id, id, template_id, template_version, member_id, status, sequence, source, valid_from, \
-                          valid_until, order_id, locked_until, discount_amount, claimed_at, used_at";
+                          valid_until, order_id, locked_until, discount_amount, claimed_at, used_at, by_order";
 
 pub fn coupon(row: &Row) -> Decoded<Coupon> {
     Ok(Coupon {
@@ -108,6 +114,7 @@ pub fn coupon(row: &Row) -> Decoded<Coupon> {
         discount_amount: row.opt_int(12)?,
         claimed_at: row.time(13)?,
         used_at: row.opt_time(14)?,
+        by_order: row.bool(15)?,
     })
 }
 
@@ -152,8 +159,8 @@ pub fn lot(row: &Row) -> Decoded<Lot> {
 
 pub const TRANSACTION: &str = "tenant_id, id, member_id, sequence, type, points, balance_before, balance_after, \
                                frozen_after, debt_after, reference, remark, hold_id, reverses_id, lot_id, allocations, \
-                               expires_at, occurred_at, recorded_at";
-pub const TRANSACTION_COLUMNS: usize = 19;
+                               expires_at, occurred_at, recorded_at, by_order";
+pub const TRANSACTION_COLUMNS: usize = 20;
 
 pub fn transaction(row: &Row) -> Decoded<Transaction> {
     Ok(Transaction {
@@ -175,11 +182,12 @@ pub fn transaction(row: &Row) -> Decoded<Transaction> {
         expires_at: row.opt_time(16)?,
         occurred_at: row.time(17)?,
         recorded_at: row.time(18)?,
+        by_order: row.bool(19)?,
     })
 }
 
 pub const HOLD: &str = "tenant_id, id, member_id, points, captured, released, status, reference, remark, expires_at, \
-                        allocations, created_at, closed_at";
+                        allocations, created_at, closed_at, by_order";
 
 pub fn hold(row: &Row) -> Decoded<Hold> {
     Ok(Hold {
@@ -195,6 +203,84 @@ pub fn hold(row: &Row) -> Decoded<Hold> {
         allocations: row.json(10)?,
         created_at: row.time(11)?,
         closed_at: row.opt_time(12)?,
+        by_order: row.bool(13)?,
+    })
+}
+
+pub const ORDER: &str = "tenant_id, order_id, id, member_id, basket, quote, rules_version, created_at, expires_at, status, \
+                         hold_id, spend_id, earn_id, earn_due_at, points_granted, refunded_quantities, \
+                         refunded_amount, refunded_freight, points_returned, points_clawed_back, coupons_returned, \
+                         paid_at, closed_at";
+
+pub fn order(row: &Row) -> Decoded<Order> {
+    Ok(Order {
+        order_id: row.caller_id(1)?,
+        id: OrderUid(row.uuid(2)?),
+        member_id: row.caller_id(3)?,
+        basket: Arc::new(row.json(4)?),
+        quote: Arc::new(row.json(5)?),
+        rules_version: row.int(6)?,
+        created_at: row.time(7)?,
+        expires_at: row.time(8)?,
+        status: row.name(9, OrderStatus::parse)?,
+        hold_id: row.opt_uuid(10)?.map(HoldId),
+        spend_id: row.opt_uuid(11)?.map(TransactionId),
+        earn_id: row.opt_uuid(12)?.map(TransactionId),
+        earn_due_at: row.opt_time(13)?,
+        points_granted: row.int(14)?,
+        refunded_quantities: row.json(15)?,
+        refunded_amount: row.int(16)?,
+        refunded_freight: row.int(17)?,
+        points_returned: row.int(18)?,
+        points_clawed_back: row.int(19)?,
+        coupons_returned: row.bool(20)?,
+        paid_at: row.opt_time(21)?,
+        closed_at: row.opt_time(22)?,
+    })
+}
+
+pub const REFUND: &str = "tenant_id, order_id, refund_id, order_uid, member_id, is_full, lines, freight, amount, \
+                          points_returned, points_clawed_back, points_owed, return_transaction_id, \
+                          clawback_transaction_id, coupons, remark, order_status, created_at";
+
+pub fn refund(row: &Row) -> Decoded<Refund> {
+    Ok(Refund {
+        order_id: row.caller_id(1)?,
+        refund_id: row.caller_id(2)?,
+        order: OrderUid(row.uuid(3)?),
+        member_id: row.caller_id(4)?,
+        full: row.bool(5)?,
+        lines: row.json(6)?,
+        freight: row.int(7)?,
+        amount: row.int(8)?,
+        points_returned: row.int(9)?,
+        points_clawed_back: row.int(10)?,
+        points_owed: row.int(11)?,
+        return_transaction_id: row.opt_uuid(12)?.map(TransactionId),
+        clawback_transaction_id: row.opt_uuid(13)?.map(TransactionId),
+        coupons: row.json(14)?,
+        remark: row.opt_text(15)?,
+        order_status: row.name(16, OrderStatus::parse)?,
+        created_at: row.time(17)?,
+    })
+}
+
+pub const COMPENSATION: &str = "tenant_id, id, coupon_id, template_id, member_id, order_id, reason, created_at, status, remark, \
+                                closed_by, closed_at";
+
+pub fn compensation(row: &Row) -> Decoded<Compensation> {
+    Ok(Compensation {
+        id: CompensationId(row.uuid(1)?),
+        coupon_id: CouponId(row.uuid(2)?),
+        template_id: TemplateId(row.uuid(3)?),
+        member_id: row.caller_id(4)?,
+        order_id: row.caller_id(5)?,
+        reason: row.name(6, CompensationReason::parse)?,
+        created_at: row.time(7)?,
+        status: row.name(8, CompensationStatus::parse)?,
+        remark: row.opt_text(9)?,
+        closed_by: row.opt_uuid(10)?.map(KeyId),
+        closed_at: row.opt_time(11)?,
     })
 }
 

@@ -1,8 +1,10 @@
-//! Definitions by version: templates', and tenants' rules. A version never changes, so an entry is never stale; the caches are
-//! bounded by count.
+//! Definitions by version: templates', and tenants' rules. A version never changes, so an entry is never stale. Beside them
+//! tenants' time zones, which are looked up anew after a while. All bounded by count.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use quick_cache::sync::Cache;
 use scrip_domain::coupon::Definition;
 use scrip_domain::pricing::Rules;
@@ -10,15 +12,18 @@ use scrip_domain::{TemplateId, TenantId};
 
 /// The most versions of each kind kept in memory; about 1 KB each.
 const CAPACITY: usize = 10_000;
+/// How long a tenant's time zone is taken for the one it was.
+const ZONE_FOR: Duration = Duration::from_secs(60);
 
 pub struct Definitions {
     templates: Cache<(TenantId, TemplateId, i64), Arc<Definition>>,
     rules: Cache<(TenantId, i64), Arc<Rules>>,
+    zones: Cache<TenantId, (TimeZone, Instant)>,
 }
 
 impl Default for Definitions {
     fn default() -> Self {
-        Definitions { templates: Cache::new(CAPACITY), rules: Cache::new(CAPACITY) }
+        Definitions { templates: Cache::new(CAPACITY), rules: Cache::new(CAPACITY), zones: Cache::new(CAPACITY) }
     }
 }
 
@@ -33,6 +38,14 @@ impl Definitions {
 
     pub fn rules(&self, tenant: TenantId, version: i64) -> Option<Arc<Rules>> {
         self.rules.get(&(tenant, version))
+    }
+
+    pub fn zone(&self, tenant: TenantId) -> Option<TimeZone> {
+        self.zones.get(&tenant).filter(|(_, known_at)| known_at.elapsed() < ZONE_FOR).map(|(zone, _)| zone)
+    }
+
+    pub fn insert_zone(&self, tenant: TenantId, zone: TimeZone) {
+        self.zones.insert(tenant, (zone, Instant::now()));
     }
 
     pub fn insert_rules(&self, tenant: TenantId, rules: Arc<Rules>) {

@@ -11,6 +11,7 @@ pub mod decode;
 pub mod definitions;
 pub mod job;
 pub mod migrate;
+mod orders;
 mod postgres;
 mod projection;
 pub mod read;

@@ -1,6 +1,7 @@
 //! PostgreSQL: several lanes, each on a connection of its own, and a pool for reads.
 //!
-//! A batch takes two round trips. The first pipelines BEGIN, the locks (templates, coupons, accounts; each set in key order,
+//! A batch takes two round trips, one more when it names orders: these are locked first and by themselves, since only their
+//! rows say what else belongs to them. The first pipelines BEGIN, the locks (templates, coupons, accounts; each set in key order,
 //! so that no two batches can deadlock) and every look-up that needs no answer of another; READ COMMITTED gives each
 //! statement behind a lock a snapshot that includes what the lock waited for. The second pipelines all writes and COMMIT.
 //! A third, between them, comes only when a lot named by a hold or a reversal, or a definition, is not at hand yet.
@@ -26,7 +27,7 @@ use futures_util::future::join_all;
 use scrip_domain::coupon::Definition;
 use scrip_domain::key::Keys;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
-use scrip_domain::{Answer, Envelope, LotId, MemberId, State, TemplateId, TenantId, Timestamp};
+use scrip_domain::{Answer, Envelope, LotId, MemberId, OrderId, RefundId, State, TemplateId, TenantId, Timestamp};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type as PgType, to_sql_checked};
@@ -208,6 +209,20 @@ impl PostgresStore {
         self.traffic.writes.inc();
         self.traffic.round_trips.inc();
         let rows = client.query(&statement, &borrowed(parameters)).await?;
+        rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
+    }
+
+    /// Rows by an array of names, as one statement.
+    pub(super) async fn query_names<T>(
+        &self,
+        sql: &str,
+        tenant: TenantId,
+        names: &[&str],
+        decode: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let client = self.reader().await?;
+        let statement = client.prepare_cached(sql).await?;
+        let rows = client.query(&statement, &[&tenant.0, &names]).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -590,6 +605,8 @@ impl RowPlaces {
 /// What a lane asks, each for all keys of a batch at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Lookup {
+    /// In a round trip before all others.
+    LockedOrders,
     Tenants,
     ApiKeys,
     LockedTemplates,
@@ -604,6 +621,9 @@ enum Lookup {
     DueHolds,
     Holds,
     Originals,
+    Refunds,
+    LockedCompensations,
+    RulesVersions,
     /// The rules that hold at the times of a batch.
     Rules,
     NewestRules,
@@ -617,7 +637,8 @@ enum Lookup {
 }
 
 impl Lookup {
-    const ALL: [Lookup; 20] = [
+    const ALL: [Lookup; 24] = [
+        Lookup::LockedOrders,
         Lookup::Tenants,
         Lookup::ApiKeys,
         Lookup::LockedTemplates,
@@ -631,6 +652,9 @@ impl Lookup {
         Lookup::DueHolds,
         Lookup::Holds,
         Lookup::Originals,
+        Lookup::Refunds,
+        Lookup::LockedCompensations,
+        Lookup::RulesVersions,
         Lookup::Rules,
         Lookup::NewestRules,
         Lookup::LockedJobs,
@@ -649,6 +673,27 @@ impl Lookup {
         let by_member = "r.tenant_id = k.tenant_id AND r.member_id = k.member_id";
         let open_lots = format!("{by_member} AND r.open ORDER BY r.expires_at, r.created_at, r.id");
         match self {
+            Lookup::LockedOrders => found(
+                decode::ORDER,
+                "unnest($1::uuid[], $2::text[]) AS k(tenant_id, order_id)",
+                "mkt_order",
+                "r.tenant_id = k.tenant_id AND r.order_id = k.order_id FOR UPDATE",
+            ),
+            Lookup::Refunds => found(
+                decode::REFUND,
+                "unnest($1::uuid[], $2::text[], $3::text[]) AS k(tenant_id, order_id, refund_id)",
+                "mkt_order_refund",
+                "r.tenant_id = k.tenant_id AND r.order_id = k.order_id AND r.refund_id = k.refund_id",
+            ),
+            Lookup::LockedCompensations => {
+                found(decode::COMPENSATION, ids, "mkt_coupon_refund_compensation", &format!("{by_id} FOR UPDATE"))
+            }
+            Lookup::RulesVersions => found(
+                decode::RULES,
+                "unnest($1::uuid[], $2::bigint[]) AS k(tenant_id, version)",
+                "mkt_points_rule",
+                "r.tenant_id = k.tenant_id AND r.version = k.version",
+            ),
             Lookup::Tenants => found(decode::TENANT, tenants, "tenant", "r.tenant_id = k.tenant_id"),
             Lookup::ApiKeys => found(&format!("{}, secret_digest", decode::API_KEY), ids, "api_key", by_id),
             Lookup::LockedTemplates => {
@@ -933,8 +978,7 @@ type Rows = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>;
 
 impl Lane {
     async fn run(&self, store: &PostgresStore, batch: &[Envelope], stripe: i64) -> Result<Vec<Answer>, Interrupted> {
-        let keys = Keys::of(batch);
-        let (mut state, place, mut row_places) = self.load(&keys, &store.definitions).await?;
+        let (mut state, place, mut row_places) = self.load(batch, &store.definitions).await?;
         let mut answers = Vec::with_capacity(batch.len());
         while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
             let tenant = batch[answers.len()].tenant;
@@ -1021,8 +1065,26 @@ impl Lane {
         self.client.query(&self.lookups[&lookup], &parameters).await
     }
 
-    /// The first round trip: locks and look-ups.
-    async fn load(&self, keys: &Keys, known: &Definitions) -> Result<(State, Place, RowPlaces), StoreError> {
+    /// The first round trip: locks and look-ups; before it, the orders.
+    async fn load(&self, batch: &[Envelope], known: &Definitions) -> Result<(State, Place, RowPlaces), StoreError> {
+        let mut keys = Keys::of(batch);
+        let mut state = State::empty(&keys);
+        let mut begun = false;
+        if !keys.orders.is_empty() {
+            self.load_orders(&keys, &mut state).await?;
+            keys.follow_orders(batch, &state);
+            begun = true;
+        }
+        let keys = &keys;
+        let rules_versions =
+            keys.rules_versions.iter().filter(|(tenant, version)| match known.rules(*tenant, *version) {
+                Some(rules) => {
+                    state.load_rules_version(*tenant, rules);
+                    false
+                }
+                None => true,
+            });
+        let rules_versions: Vec<(TenantId, i64)> = rules_versions.copied().collect();
         let latest = keys.latest.map_or(0, |time| time.0);
         let asked = [
             (Lookup::Tenants, KeyColumns::tenants(&keys.tenants)),
@@ -1038,6 +1100,12 @@ impl Lane {
             (Lookup::DueHolds, KeyColumns::accounts(&keys.accounts).and_all(latest)),
             (Lookup::Holds, KeyColumns::ids(keys.holds.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::Originals, KeyColumns::ids(keys.originals.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::Refunds, KeyColumns::refunds(&keys.refunds)),
+            (
+                Lookup::LockedCompensations,
+                KeyColumns::ids(keys.compensations.iter().map(|(tenant, id)| (*tenant, id.0))),
+            ),
+            (Lookup::RulesVersions, KeyColumns::numbers(&rules_versions)),
             (Lookup::Rules, KeyColumns::rules(&keys.rules)),
             (Lookup::NewestRules, KeyColumns::tenants(&keys.newest_rules)),
             (Lookup::LockedJobs, KeyColumns::ids(keys.jobs.iter().map(|(tenant, id)| (*tenant, id.0)))),
@@ -1047,13 +1115,12 @@ impl Lane {
             |(lookup, keys): &&(Lookup, KeyColumns<'_>)| *lookup == Lookup::PlaceAndRecords || !keys.is_empty();
         let asked: Vec<&(Lookup, KeyColumns<'_>)> = asked.iter().filter(is_asked).collect();
         let round_trip = self.client.pipeline.send();
-        let begun = self.client.batch_execute("BEGIN");
+        let begin = async { if begun { Ok(()) } else { self.client.batch_execute("BEGIN").await } };
         let answers = join_all(asked.iter().map(|(lookup, keys)| self.look_up(*lookup, keys)));
         // Polled in this order, so BEGIN leaves first and the place, which must see every lock gained, last.
-        let (begun, answers) = tokio::join!(biased; begun, answers);
+        let (begun, answers) = tokio::join!(biased; begin, answers);
         drop(round_trip);
         begun?;
-        let mut state = State::empty(keys);
         let mut place = Place::default();
         let mut places = RowPlaces::default();
         let mut templates = Vec::new();
@@ -1098,6 +1165,13 @@ impl Lane {
                         let reversed = row.opt_int(decode::TRANSACTION_COLUMNS)?.unwrap_or(0);
                         state.load_original(row.tenant(0)?, decode::transaction(&row)?, reversed);
                     }
+                    Lookup::Refunds => state.load_refund(row.tenant(0)?, decode::refund(&row)?),
+                    Lookup::LockedCompensations => {
+                        state.load_compensation(row.tenant(0)?, decode::compensation(&row)?);
+                    }
+                    Lookup::RulesVersions => {
+                        state.load_rules_version(row.tenant(0)?, decode::rules(&row, known)?.1);
+                    }
                     Lookup::Rules => {
                         let (effective_from, rules) = decode::rules(&row, known)?;
                         state.load_rules(row.tenant(0)?, effective_from, rules);
@@ -1111,7 +1185,8 @@ impl Lane {
                             state.load_idempotency(TenantId(tenant), row.bytes(4)?, record);
                         }
                     }
-                    Lookup::LockedTemplates
+                    Lookup::LockedOrders
+                    | Lookup::LockedTemplates
                     | Lookup::Templates
                     | Lookup::AllOpenLots
                     | Lookup::Lots
@@ -1127,7 +1202,18 @@ impl Lane {
             state.set_lots_complete(*tenant, member, complete);
         }
         self.load_named_lots(&mut state, &mut places).await?;
-        self.load_definitions(known, &templates).await?;
+        let returned: Vec<(TenantId, TemplateId)> = state.missing_templates(keys);
+        if !returned.is_empty() {
+            let ids = KeyColumns::ids(returned.iter().map(|(tenant, id)| (*tenant, id.0)));
+            templates.extend(self.look_up(Lookup::Templates, &ids).await?);
+        }
+        let priced = state.missing_definitions(keys);
+        self.load_definitions(known, &templates, &priced).await?;
+        for (tenant, id, version) in priced {
+            if let Some(definition) = known.get(tenant, id, version) {
+                state.load_definition(tenant, id, version, definition);
+            }
+        }
         for row in &templates {
             let row = Row::Postgres(row);
             let (tenant, id, version) = version_of(&row)?;
@@ -1138,6 +1224,21 @@ impl Lane {
             state.load_template(tenant, decode::template(&row, definition, used_count)?);
         }
         Ok((state, place, places))
+    }
+
+    /// Begins the transaction and locks the orders.
+    async fn load_orders(&self, keys: &Keys, state: &mut State) -> Result<(), StoreError> {
+        let orders = KeyColumns::orders(&keys.orders);
+        let round_trip = self.client.pipeline.send();
+        let begun = self.client.batch_execute("BEGIN");
+        let (begun, rows) = tokio::join!(biased; begun, self.look_up(Lookup::LockedOrders, &orders));
+        drop(round_trip);
+        begun?;
+        for row in &rows? {
+            let row = Row::Postgres(row);
+            state.load_order(row.tenant(0)?, decode::order(&row)?);
+        }
+        Ok(())
     }
 
     async fn load_named_lots(&self, state: &mut State, places: &mut RowPlaces) -> Result<(), StoreError> {
@@ -1156,8 +1257,15 @@ impl Lane {
     }
 
     /// Learns the definitions that are not in memory yet: once for each version and node.
-    async fn load_definitions(&self, known: &Definitions, templates: &[tokio_postgres::Row]) -> Result<(), StoreError> {
-        let mut unknown = Vec::new();
+    async fn load_definitions(
+        &self,
+        known: &Definitions,
+        templates: &[tokio_postgres::Row],
+        priced: &[(TenantId, TemplateId, i64)],
+    ) -> Result<(), StoreError> {
+        let is_unknown =
+            |(tenant, id, version): &&(TenantId, TemplateId, i64)| known.get(*tenant, *id, *version).is_none();
+        let mut unknown: Vec<_> = priced.iter().filter(is_unknown).copied().collect();
         for row in templates {
             let (tenant, id, version) = version_of(&Row::Postgres(row))?;
             if known.get(tenant, id, version).is_none() {
@@ -1167,6 +1275,8 @@ impl Lane {
         if unknown.is_empty() {
             return Ok(());
         }
+        unknown.sort_unstable();
+        unknown.dedup();
         let mut versions = KeyColumns::ids(unknown.iter().map(|(tenant, id, _)| (*tenant, id.0)));
         versions.0.push(Column::Int(unknown.iter().map(|(_, _, version)| Some(*version)).collect()));
         for row in &self.look_up(Lookup::Definitions, &versions).await? {
@@ -1261,6 +1371,22 @@ impl<'a> KeyColumns<'a> {
         let mut columns = KeyColumns::ids(keys.iter().map(|(tenant, template, _)| (*tenant, template.0)));
         columns.0.push(Column::Text(keys.iter().map(|(_, _, member)| Some(member.as_str())).collect()));
         columns
+    }
+
+    fn orders(keys: &'a BTreeSet<(TenantId, OrderId)>) -> Self {
+        let (tenants, ids) = keys.iter().map(|(tenant, id)| (Some(tenant.0), Some(id.as_str()))).unzip();
+        KeyColumns(vec![Column::Uuid(tenants), Column::Text(ids)])
+    }
+
+    fn refunds(keys: &'a BTreeSet<(TenantId, OrderId, RefundId)>) -> Self {
+        let (tenants, orders) = keys.iter().map(|(tenant, order, _)| (Some(tenant.0), Some(order.as_str()))).unzip();
+        let refunds = keys.iter().map(|(_, _, refund)| Some(refund.as_str())).collect();
+        KeyColumns(vec![Column::Uuid(tenants), Column::Text(orders), Column::Text(refunds)])
+    }
+
+    fn numbers(keys: &[(TenantId, i64)]) -> Self {
+        let (tenants, numbers) = keys.iter().map(|(tenant, number)| (Some(tenant.0), Some(*number))).unzip();
+        KeyColumns(vec![Column::Uuid(tenants), Column::Int(numbers)])
     }
 
     fn rules(keys: &BTreeMap<TenantId, (Timestamp, Timestamp)>) -> Self {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::points::{Hold, Lot, Transaction, TransactionType};
@@ -11,7 +12,10 @@ use scrip_domain::pricing::Rules;
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::IdempotencyRecord;
 use scrip_domain::tenant::{ApiKey, Tenant};
-use scrip_domain::{CouponId, HoldId, IdSeed, KeyId, LotId, MemberId, TemplateId, TenantId, Timestamp, TransactionId};
+use scrip_domain::time::Calendar;
+use scrip_domain::{
+    CouponId, HoldId, IdSeed, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp, TransactionId,
+};
 use uuid::Uuid;
 
 pub use super::decode::EventPosition;
@@ -48,6 +52,8 @@ pub struct EventPage {
 pub struct Due {
     pub coupons: Vec<CouponId>,
     pub members: Vec<MemberId>,
+    /// Past their deadline, or with earned points that are due.
+    pub orders: Vec<(OrderId, MemberId)>,
 }
 
 /// A read transaction: what others commit meanwhile does not show.
@@ -177,6 +183,30 @@ impl Store {
         let columns = decode::TENANT;
         let sql = format!("SELECT {columns} FROM tenant WHERE tenant_id = $1");
         self.first(&sql, &[id.into()], decode::tenant).await
+    }
+
+    /// Where the tenant is, as clocks have it.
+    ///
+    /// # Errors
+    /// When there is no such tenant, or this machine does not know its zone.
+    pub async fn zone(&self, tenant: TenantId) -> Found<TimeZone> {
+        if let Some(zone) = self.definitions().zone(tenant) {
+            return Ok(zone);
+        }
+        let settings = self.find_tenant(tenant).await?;
+        let settings = settings.ok_or_else(|| StoreError::corrupt(format!("the tenant {tenant} is missing")))?;
+        let zone = TimeZone::get(&settings.time_zone)
+            .map_err(|error| StoreError::Fault(format!("time zone {}: {error}", settings.time_zone)))?;
+        self.definitions().insert_zone(tenant, zone.clone());
+        Ok(zone)
+    }
+
+    /// The tenant's calendar at that time.
+    ///
+    /// # Errors
+    /// As [`Store::zone`].
+    pub async fn calendar(&self, tenant: TenantId, at: Timestamp) -> Found<Arc<Calendar>> {
+        Ok(Arc::new(crate::calendar::calendar(&self.zone(tenant).await?, at)))
     }
 
     pub async fn list_keys(&self, tenant: TenantId, after: Option<KeyId>, limit: i64) -> Found<Vec<ApiKey>> {
@@ -568,6 +598,10 @@ impl Store {
             let parameters = [tenant.into(), at.into(), newest.into(), oldest.into(), limit.into()];
             due.members.extend(self.query(sql, &parameters, |row| row.caller_id::<MemberId>(0)).await?);
         }
+        for sql in DUE_ORDERS {
+            let parameters = [tenant.into(), at.into(), newest.into(), oldest.into(), limit.into()];
+            due.orders.extend(self.query(sql, &parameters, |row| Ok((row.caller_id(0)?, row.caller_id(1)?))).await?);
+        }
         due.members.sort_unstable();
         due.members.dedup();
         Ok(due)
@@ -615,7 +649,8 @@ pub fn hot_queries() -> Vec<(String, String)> {
     all.extend(projection::HOT_QUERIES.map(|(name, sql)| named(name, sql.to_owned())));
     all.extend(super::job::hot_queries());
     all.extend(super::webhooks::hot_queries().into_iter().map(|(name, sql)| named(name, sql)));
-    let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS);
+    all.extend(super::orders::hot_queries());
+    let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS).chain(DUE_ORDERS);
     all.extend(due.enumerate().map(|(number, sql)| (format!("due {number}"), sql.to_owned())));
     all
 }
@@ -629,6 +664,13 @@ const DUE_COUPONS: [&str; 2] = [
      AND (id < $3 OR valid_until >= $4) ORDER BY valid_until LIMIT $5",
     "SELECT id FROM mkt_user_coupon WHERE tenant_id = $1 AND status = 'LOCKED' AND locked_until IS NOT NULL \
      AND locked_until <= $2 AND (id < $3 OR locked_until >= $4) ORDER BY locked_until LIMIT $5",
+];
+
+const DUE_ORDERS: [&str; 2] = [
+    "SELECT order_id, member_id FROM mkt_order WHERE tenant_id = $1 AND status = 'RESERVED' AND expires_at <= $2 \
+     AND (id < $3 OR expires_at >= $4) ORDER BY expires_at LIMIT $5",
+    "SELECT order_id, member_id FROM mkt_order WHERE tenant_id = $1 AND earn_due_at IS NOT NULL AND earn_due_at <= $2 \
+     AND (id < $3 OR earn_due_at >= $4) ORDER BY earn_due_at LIMIT $5",
 ];
 
 const DUE_MEMBERS: [&str; 2] = [

@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use scrip_domain::coupon::Definition;
 use scrip_domain::key::Keys;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
-use scrip_domain::{Answer, Envelope, MemberId, State, TenantId};
+use scrip_domain::{Answer, Envelope, MemberId, State, TemplateId, TenantId};
 use uuid::Uuid;
 
 use super::decode;
@@ -390,10 +390,9 @@ impl SqliteWriter {
 }
 
 fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
-    let keys = Keys::of(batch);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let session = Session { connection: &transaction, traffic: &store.traffic };
-    let mut state = load(&session, &keys, &store.definitions)?;
+    let mut state = load(&session, batch, &store.definitions)?;
     let mut answers = Vec::with_capacity(batch.len());
     while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
         load_lots(&session, &mut state, batch[answers.len()].tenant, &needed.0, i64::MAX)?;
@@ -432,6 +431,10 @@ struct LookUps {
     hold: String,
     original: String,
     lot: String,
+    order: String,
+    refund: String,
+    compensation: String,
+    rules_version: String,
     rules: String,
     newest_rules: String,
     job: String,
@@ -465,6 +468,13 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         hold: by_id(decode::HOLD, "mkt_points_hold"),
         original: by_id(&format!("{}, {reversed}", decode::TRANSACTION), "mkt_points_transaction t"),
         lot: by_id(decode::LOT, "mkt_points_lot"),
+        order: format!("SELECT {} FROM mkt_order WHERE tenant_id = ?1 AND order_id = ?2", decode::ORDER),
+        refund: format!(
+            "SELECT {} FROM mkt_order_refund WHERE tenant_id = ?1 AND order_id = ?2 AND refund_id = ?3",
+            decode::REFUND
+        ),
+        compensation: by_id(decode::COMPENSATION, "mkt_coupon_refund_compensation"),
+        rules_version: format!("SELECT {} FROM mkt_points_rule WHERE tenant_id = ?1 AND version = ?2", decode::RULES),
         rules: format!(
             "SELECT {} FROM mkt_points_rule WHERE tenant_id = ?1 AND effective_from <= ?3 AND effective_from >= coalesce(\
              (SELECT p.effective_from FROM mkt_points_rule p WHERE p.tenant_id = ?1 AND p.effective_from <= ?2 \
@@ -479,7 +489,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 18] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 22] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
@@ -496,6 +506,10 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 18] {
         ("hold", &texts.hold),
         ("original", &texts.original),
         ("lot", &texts.lot),
+        ("order", &texts.order),
+        ("refund", &texts.refund),
+        ("compensation", &texts.compensation),
+        ("rules_version", &texts.rules_version),
         ("rules", &texts.rules),
         ("newest_rules", &texts.newest_rules),
         ("job", &texts.job),
@@ -503,9 +517,19 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 18] {
     ]
 }
 
-fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State, StoreError> {
+fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Result<State, StoreError> {
     let texts = &*LOOK_UPS;
-    let mut state = State::empty(keys);
+    let mut keys = Keys::of(batch);
+    let mut state = State::empty(&keys);
+    for (tenant, id) in &keys.orders {
+        for order in session.query(&texts.order, &[(*tenant).into(), id.as_str().into()], decode::order)? {
+            state.load_order(*tenant, order);
+        }
+    }
+    if !keys.orders.is_empty() {
+        keys.follow_orders(batch, &state);
+    }
+    let keys = &keys;
     for tenant in &keys.tenants {
         for row in session.query(&texts.tenant, &[(*tenant).into()], decode::tenant)? {
             state.load_tenant(row);
@@ -523,23 +547,7 @@ fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State
         }
     }
     for (tenant, id) in keys.templates.iter().chain(&keys.template_reads) {
-        let wants_uses = keys.template_uses.contains(&(*tenant, *id));
-        let used = if wants_uses { used_count(session, *tenant, id.0)? } else { 0 };
-        let decode = |row: &Row| {
-            let version = row.int(2)?;
-            let definition = match known.get(*tenant, *id, version) {
-                Some(definition) => definition,
-                None => {
-                    let definition = Arc::new(definition(session, *tenant, id.0, version)?);
-                    known.insert(*tenant, *id, version, definition.clone());
-                    definition
-                }
-            };
-            decode::template(row, definition, used)
-        };
-        for template in session.query(&texts.template, &[(*tenant).into(), id.0.into()], decode)? {
-            state.load_template(*tenant, template);
-        }
+        load_template(session, &mut state, keys, known, *tenant, *id)?;
     }
     for (tenant, template, member) in &keys.claimants {
         let parameters = [(*tenant).into(), template.0.into(), member.into()];
@@ -551,6 +559,12 @@ fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State
         for coupon in session.query(&texts.coupon, &[(*tenant).into(), id.0.into()], decode::coupon)? {
             state.load_coupon(*tenant, coupon);
         }
+    }
+    for (tenant, id) in state.missing_templates(keys) {
+        load_template(session, &mut state, keys, known, tenant, id)?;
+    }
+    for (tenant, id, version) in state.missing_definitions(keys) {
+        state.load_definition(tenant, id, version, known_definition(session, known, tenant, id, version)?);
     }
     for (tenant, member) in &keys.accounts {
         for account in session.query(&texts.account, &[(*tenant).into(), member.into()], decode::account)? {
@@ -580,6 +594,27 @@ fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State
             state.load_lot(tenant, &member, lot);
         }
     }
+    for (tenant, order, refund) in &keys.refunds {
+        let parameters = [(*tenant).into(), order.as_str().into(), refund.as_str().into()];
+        for refund in session.query(&texts.refund, &parameters, decode::refund)? {
+            state.load_refund(*tenant, refund);
+        }
+    }
+    for (tenant, id) in &keys.compensations {
+        for case in session.query(&texts.compensation, &[(*tenant).into(), id.0.into()], decode::compensation)? {
+            state.load_compensation(*tenant, case);
+        }
+    }
+    for (tenant, version) in &keys.rules_versions {
+        if let Some(rules) = known.rules(*tenant, *version) {
+            state.load_rules_version(*tenant, rules);
+            continue;
+        }
+        let parameters = [(*tenant).into(), (*version).into()];
+        for (_, rules) in session.query(&texts.rules_version, &parameters, |row| decode::rules(row, known))? {
+            state.load_rules_version(*tenant, rules);
+        }
+    }
     for (tenant, (earliest, latest)) in &keys.rules {
         let parameters = [(*tenant).into(), (*earliest).into(), (*latest).into()];
         for (effective_from, rules) in session.query(&texts.rules, &parameters, |row| decode::rules(row, known))? {
@@ -603,6 +638,41 @@ fn load(session: &Session<'_>, keys: &Keys, known: &Definitions) -> Result<State
         }
     }
     Ok(state)
+}
+
+fn load_template(
+    session: &Session<'_>,
+    state: &mut State,
+    keys: &Keys,
+    known: &Definitions,
+    tenant: TenantId,
+    id: TemplateId,
+) -> Result<(), StoreError> {
+    let used = if keys.template_uses.contains(&(tenant, id)) { used_count(session, tenant, id.0)? } else { 0 };
+    let decode = |row: &Row| {
+        let definition = known_definition(session, known, tenant, id, row.int(2)?)?;
+        decode::template(row, definition, used)
+    };
+    for template in session.query(&LOOK_UPS.template, &[tenant.into(), id.0.into()], decode)? {
+        state.load_template(tenant, template);
+    }
+    Ok(())
+}
+
+/// From memory after the first time.
+fn known_definition(
+    session: &Session<'_>,
+    known: &Definitions,
+    tenant: TenantId,
+    id: TemplateId,
+    version: i64,
+) -> Result<Arc<Definition>, StoreError> {
+    if let Some(definition) = known.get(tenant, id, version) {
+        return Ok(definition);
+    }
+    let definition = Arc::new(definition(session, tenant, id.0, version)?);
+    known.insert(tenant, id, version, definition.clone());
+    Ok(definition)
 }
 
 fn definition(session: &Session<'_>, tenant: TenantId, id: Uuid, version: i64) -> Result<Definition, StoreError> {

@@ -1,9 +1,10 @@
 //! What batches write: one [`Table`] for each kind of row, beside the function that turns a row into its columns' values.
 //! The counterpart of [`super::decode`]; both stores derive their statements from here, so a column is named in one place.
 
-use scrip_domain::coupon::{Coupon, Template};
+use scrip_domain::coupon::{Compensation, Coupon, Template};
 use scrip_domain::event::Event;
 use scrip_domain::job::Job;
+use scrip_domain::order::{Order, Refund};
 use scrip_domain::points::{Account, Hold, Lot, Transaction};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, Writes};
@@ -251,6 +252,7 @@ pub static COUPON: Table = table(
         ("status", Text),
         ("valid_until", Int),
         ("order_id", Text),
+        ("by_order", Bool),
         ("locked_until", Int),
         ("discount_amount", Int),
         ("used_at", Int),
@@ -271,6 +273,7 @@ fn coupon(tenant: TenantId, row: &Coupon) -> Vec<Param<'_>> {
         row.status.as_str().into(),
         row.valid_until.into(),
         row.order_id.as_ref().map(|order| order.as_str()).into(),
+        Param::Bool(row.by_order),
         row.locked_until.into(),
         row.discount_amount.into(),
         row.used_at.into(),
@@ -377,6 +380,7 @@ pub static TRANSACTION: Table = log(
         ("reverses_id", Uuid),
         ("lot_id", Uuid),
         ("allocations", Text),
+        ("by_order", Bool),
         ("expires_at", Int),
         ("occurred_at", Int),
         ("recorded_at", Int),
@@ -401,6 +405,7 @@ fn transaction(tenant: TenantId, row: &Transaction) -> Vec<Param<'_>> {
         row.reverses_id.map(|id| id.0).into(),
         row.lot_id.map(|id| id.0).into(),
         json(&row.allocations),
+        Param::Bool(row.by_order),
         row.expires_at.into(),
         row.occurred_at.into(),
         row.recorded_at.into(),
@@ -410,7 +415,7 @@ fn transaction(tenant: TenantId, row: &Transaction) -> Vec<Param<'_>> {
 static HOLD: Table = table(
     "mkt_points_hold",
     2,
-    9,
+    10,
     &[
         ("tenant_id", Uuid),
         ("id", Uuid),
@@ -419,6 +424,7 @@ static HOLD: Table = table(
         ("reference", Text),
         ("remark", Text),
         ("expires_at", Int),
+        ("by_order", Bool),
         ("allocations", Text),
         ("created_at", Int),
         ("captured", Int),
@@ -437,6 +443,7 @@ fn hold(tenant: TenantId, row: &Hold) -> Vec<Param<'_>> {
         row.reference.as_deref().into(),
         row.remark.as_deref().into(),
         row.expires_at.into(),
+        Param::Bool(row.by_order),
         json(&row.allocations),
         row.created_at.into(),
         row.captured.into(),
@@ -456,6 +463,169 @@ static REVERSAL: Table = Table {
 
 fn reversal((tenant, id, points, reversed): &(TenantId, TransactionId, i64, i64)) -> Vec<Param<'_>> {
     vec![(*tenant).into(), id.0.into(), (*points).into(), (*reversed).into()]
+}
+
+static ORDER: Table = table(
+    "mkt_order",
+    2,
+    18,
+    &[
+        ("tenant_id", Uuid),
+        ("order_id", Text),
+        ("id", Uuid),
+        ("member_id", Text),
+        ("basket", Text),
+        ("quote", Text),
+        ("rules_version", Int),
+        ("original_amount", Int),
+        ("coupon_discount", Int),
+        ("freight_discount", Int),
+        ("points_discount", Int),
+        ("freight", Int),
+        ("pay_amount", Int),
+        ("points_spent", Int),
+        ("points_to_earn", Int),
+        ("coupon_count", Int),
+        ("created_at", Int),
+        ("expires_at", Int),
+        ("status", Text),
+        ("hold_id", Uuid),
+        ("spend_id", Uuid),
+        ("earn_id", Uuid),
+        ("earn_due_at", Int),
+        ("points_granted", Int),
+        ("refunded_quantities", Text),
+        ("refunded_amount", Int),
+        ("refunded_freight", Int),
+        ("points_returned", Int),
+        ("points_clawed_back", Int),
+        ("coupons_returned", Bool),
+        ("paid_at", Int),
+        ("closed_at", Int),
+    ],
+);
+
+fn order(tenant: TenantId, row: &Order) -> Vec<Param<'_>> {
+    let quote = &*row.quote;
+    vec![
+        tenant.into(),
+        row.order_id.as_str().into(),
+        row.id.0.into(),
+        (&row.member_id).into(),
+        json(&*row.basket),
+        json(quote),
+        row.rules_version.into(),
+        quote.original_amount.into(),
+        quote.coupon_discount.into(),
+        quote.freight_discount.into(),
+        quote.points_discount.into(),
+        quote.freight.into(),
+        quote.pay_amount.into(),
+        quote.points_effective.into(),
+        quote.points_to_earn.into(),
+        (quote.coupons.len() as i64).into(),
+        row.created_at.into(),
+        row.expires_at.into(),
+        row.status.as_str().into(),
+        row.hold_id.map(|id| id.0).into(),
+        row.spend_id.map(|id| id.0).into(),
+        row.earn_id.map(|id| id.0).into(),
+        row.earn_due_at.into(),
+        row.points_granted.into(),
+        json(&row.refunded_quantities),
+        row.refunded_amount.into(),
+        row.refunded_freight.into(),
+        row.points_returned.into(),
+        row.points_clawed_back.into(),
+        Param::Bool(row.coupons_returned),
+        row.paid_at.into(),
+        row.closed_at.into(),
+    ]
+}
+
+static REFUND: Table = log(
+    "mkt_order_refund",
+    3,
+    &[
+        ("tenant_id", Uuid),
+        ("order_id", Text),
+        ("refund_id", Text),
+        ("order_uid", Uuid),
+        ("member_id", Text),
+        ("is_full", Bool),
+        ("lines", Text),
+        ("freight", Int),
+        ("amount", Int),
+        ("points_returned", Int),
+        ("points_clawed_back", Int),
+        ("points_owed", Int),
+        ("return_transaction_id", Uuid),
+        ("clawback_transaction_id", Uuid),
+        ("coupons", Text),
+        ("remark", Text),
+        ("order_status", Text),
+        ("created_at", Int),
+    ],
+);
+
+fn refund(tenant: TenantId, row: &Refund) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.order_id.as_str().into(),
+        row.refund_id.as_str().into(),
+        row.order.0.into(),
+        (&row.member_id).into(),
+        Param::Bool(row.full),
+        json(&row.lines),
+        row.freight.into(),
+        row.amount.into(),
+        row.points_returned.into(),
+        row.points_clawed_back.into(),
+        row.points_owed.into(),
+        row.return_transaction_id.map(|id| id.0).into(),
+        row.clawback_transaction_id.map(|id| id.0).into(),
+        json(&row.coupons),
+        row.remark.as_deref().into(),
+        row.order_status.as_str().into(),
+        row.created_at.into(),
+    ]
+}
+
+static COMPENSATION: Table = table(
+    "mkt_coupon_refund_compensation",
+    2,
+    8,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("coupon_id", Uuid),
+        ("template_id", Uuid),
+        ("member_id", Text),
+        ("order_id", Text),
+        ("reason", Text),
+        ("created_at", Int),
+        ("status", Text),
+        ("remark", Text),
+        ("closed_by", Uuid),
+        ("closed_at", Int),
+    ],
+);
+
+fn compensation(tenant: TenantId, row: &Compensation) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        row.coupon_id.0.into(),
+        row.template_id.0.into(),
+        (&row.member_id).into(),
+        row.order_id.as_str().into(),
+        row.reason.as_str().into(),
+        row.created_at.into(),
+        row.status.as_str().into(),
+        row.remark.as_deref().into(),
+        row.closed_by.map(|id| id.0).into(),
+        row.closed_at.into(),
+    ]
 }
 
 static RULES: Table = log(
@@ -573,7 +743,7 @@ fn idempotency<'a>(
 }
 
 /// Every table, for stores that prepare their statements once.
-pub static TABLES: [&Table; 16] = [
+pub static TABLES: [&Table; 19] = [
     &TENANT,
     &API_KEY,
     &WEBHOOK,
@@ -586,6 +756,9 @@ pub static TABLES: [&Table; 16] = [
     &TRANSACTION,
     &HOLD,
     &REVERSAL,
+    &ORDER,
+    &REFUND,
+    &COMPENSATION,
     &RULES,
     &JOB,
     &EVENT,
@@ -603,8 +776,8 @@ pub struct Placement {
     pub now: Timestamp,
 }
 
-/// Everything a batch has changed. What others may have locked comes in one order: templates, coupons, accounts (which the
-/// batch has locked already), and last the counters of uses, which it has not.
+/// Everything a batch has changed. What others may have locked comes in one order: orders, templates, coupons, accounts (which
+/// the batch has locked already), and last the counters of uses, which it has not.
 pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'a>> {
     let mut changes = Vec::with_capacity(16);
     let mut add = |table, verb, rows: Vec<Vec<Param<'a>>>| {
@@ -617,6 +790,8 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&TENANT, Verb::Insert, w.tenant_inserts.iter().map(|row| tenant(row)).collect());
     add(&API_KEY, Verb::Insert, w.api_key_inserts.iter().map(|row| api_key(row)).collect());
     add(&API_KEY, Verb::Update, w.api_key_updates.iter().map(|row| api_key(row)).collect());
+    add(&ORDER, Verb::Insert, w.order_inserts.iter().map(|(id, row)| order(*id, row)).collect());
+    add(&ORDER, Verb::Update, w.order_updates.iter().map(|(id, row)| order(*id, row)).collect());
     add(&TEMPLATE, Verb::Insert, w.template_inserts.iter().map(|(id, row)| template(*id, row)).collect());
     add(&TEMPLATE, Verb::Update, w.template_updates.iter().map(|(id, row)| template(*id, row)).collect());
     add(&TEMPLATE, Verb::Delete, w.template_deletes.iter().map(|(id, row)| vec![(*id).into(), row.0.into()]).collect());
@@ -631,6 +806,10 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&HOLD, Verb::Insert, w.hold_inserts.iter().map(|(id, row)| hold(*id, row)).collect());
     add(&HOLD, Verb::Update, w.hold_updates.iter().map(|(id, row)| hold(*id, row)).collect());
     add(&REVERSAL, Verb::Insert, w.reversed.iter().map(reversal).collect());
+    add(&REFUND, Verb::Insert, w.refund_inserts.iter().map(|(id, row)| refund(*id, row)).collect());
+    let (new_cases, cases) = (w.compensation_inserts.iter(), w.compensation_updates.iter());
+    add(&COMPENSATION, Verb::Insert, new_cases.map(|(id, row)| compensation(*id, row)).collect());
+    add(&COMPENSATION, Verb::Update, cases.map(|(id, row)| compensation(*id, row)).collect());
     add(&RULES, Verb::Insert, w.rules_inserts.iter().map(|(id, row)| rules(*id, row)).collect());
     add(&JOB, Verb::Insert, w.job_inserts.iter().map(|(id, row)| job(*id, row)).collect());
     add(&JOB, Verb::Update, w.job_updates.iter().map(|(id, row)| job(*id, row)).collect());

@@ -92,6 +92,18 @@ async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, Store
         for version in store.list_rules(tenant, None, i64::MAX).await? {
             all.rules(tenant, version.effective_from, &version.rules);
         }
+        let sql = format!("SELECT {} FROM mkt_order WHERE tenant_id = $1", decode::ORDER);
+        for order in store.stream(&sql, &own, decode::order).await? {
+            all.order(tenant, &order);
+        }
+        let sql = format!("SELECT {} FROM mkt_order_refund WHERE tenant_id = $1", decode::REFUND);
+        for refund in store.stream(&sql, &own, decode::refund).await? {
+            all.refund(tenant, &refund);
+        }
+        let sql = format!("SELECT {} FROM mkt_coupon_refund_compensation WHERE tenant_id = $1", decode::COMPENSATION);
+        for case in store.stream(&sql, &own, decode::compensation).await? {
+            all.case(tenant, &case);
+        }
         let sql = format!("SELECT {} FROM job WHERE tenant_id = $1", decode::JOB);
         for job in store.stream(&sql, &own, decode::job).await? {
             all.job(tenant, &job);

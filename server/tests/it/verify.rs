@@ -1,10 +1,17 @@
 //! `verify` must find what is wrong: whole tables spoilt (here) and single rows ([`crate::verify_rows`]), in a store whose own
 //! constraints have been taken down. Each corruption is undone before the next one.
 
+use std::str::FromStr;
+use std::sync::Arc;
+
 use scrip_domain::command::Movement;
+use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::job::{JobPool, JobTicket};
+use scrip_domain::order::{RefundRequest, Reservation};
 use scrip_domain::points::{MAX_POINTS, TransactionType};
-use scrip_domain::tenant::{ApiKey, Scope};
+use scrip_domain::pricing::{Attributes, Basket, Line};
+use scrip_domain::tenant::{ApiKey, Scope, Tenant};
+use scrip_domain::time::{Calendar, LocalTime, MICROS_PER_DAY};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{Answer, Command, Envelope, KeyId, OrderId, Outcome, TenantId, Timestamp};
 use scrip_server::engine::EngineOptions;
@@ -76,11 +83,11 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("T12", "UPDATE mkt_points_transaction SET reverses_id = id WHERE type = 'REFUND'"),
     ("T13", "UPDATE mkt_points_reversal SET reversed = reversed + 1"),
     ("T14", "DELETE FROM mkt_points_reversal"),
-    ("T15", "UPDATE mkt_points_transaction SET lot_id = id WHERE type = 'EARN_ORDER'"),
+    ("T15", "UPDATE mkt_points_transaction SET lot_id = tenant_id WHERE type = 'EARN_ORDER'"),
     ("L1", "UPDATE mkt_points_lot SET remaining = remaining + 1 WHERE used > 0"),
     ("L2", "UPDATE mkt_points_lot SET open = NOT open WHERE used > 0"),
     ("L3", "UPDATE mkt_points_lot SET member_id = 'nobody' WHERE used > 0"),
-    ("L4", "UPDATE mkt_points_lot SET transaction_id = id WHERE used > 0"),
+    ("L4", "UPDATE mkt_points_lot SET transaction_id = tenant_id WHERE used > 0"),
     ("L5", "UPDATE mkt_points_lot SET used = used - 1, remaining = remaining + 1 WHERE used > 0"),
     ("L6", "UPDATE mkt_points_lot SET expired = expired - 1, used = used + 1 WHERE expired > 0"),
     ("L7", "UPDATE mkt_points_lot SET held = held + 1, used = used - 1 WHERE used > 0"),
@@ -107,6 +114,27 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("R3", "UPDATE mkt_points_rule SET effective_from = created_at - 1"),
     ("R4", "UPDATE mkt_points_rule SET rules = replace(rules, 'version', 'vision')"),
     ("E25", "UPDATE event SET subject_id = id WHERE type = 'points_rules.changed'"),
+    ("O1", "UPDATE mkt_order SET pay_amount = pay_amount + 1"),
+    ("O2", "UPDATE mkt_order SET paid_at = NULL WHERE status = 'PAID'"),
+    ("O3", "UPDATE mkt_order SET coupon_count = coupon_count + 1 WHERE status = 'PAID'"),
+    ("O4", "UPDATE mkt_user_coupon SET discount_amount = discount_amount + 1 WHERE by_order AND status = 'USED'"),
+    ("O5", "UPDATE mkt_points_hold SET reference = 'another' WHERE by_order"),
+    ("O6", "UPDATE mkt_points_transaction SET points = points - 1 WHERE by_order AND type = 'USE_ORDER'"),
+    ("O7", "UPDATE mkt_points_transaction SET type = 'EARN_TASK' WHERE by_order AND type = 'EARN_ORDER'"),
+    ("O8", "UPDATE mkt_order SET points_returned = points_returned + 1 WHERE spend_id IS NOT NULL"),
+    ("O9", "UPDATE mkt_order SET points_clawed_back = points_clawed_back + 1 WHERE earn_id IS NOT NULL"),
+    ("O10", "UPDATE mkt_order_refund SET amount = amount + 1"),
+    ("O11", "UPDATE mkt_order SET status = 'PAID' WHERE status = 'PARTIALLY_REFUNDED'"),
+    ("O12", "UPDATE mkt_order SET rules_version = 999"),
+    ("O13", "DELETE FROM event WHERE type = 'order.reserved'"),
+    ("O14", "UPDATE mkt_order_refund SET order_uid = tenant_id"),
+    ("O15", "UPDATE mkt_order_refund SET points_returned = points_returned + 1"),
+    ("O16", "UPDATE mkt_user_coupon SET by_order = NOT by_order WHERE status = 'USED'"),
+    ("O17", "UPDATE mkt_coupon_refund_compensation SET template_id = tenant_id"),
+    ("O18", "UPDATE mkt_coupon_refund_compensation SET status = 'DISMISSED' WHERE status = 'PENDING'"),
+    ("O19", "UPDATE mkt_order SET quote = replace(quote, '\"points_discount\":', '\"points_discount\":1')"),
+    ("E26", "UPDATE event SET member_id = 'nobody' WHERE type = 'order.reserved'"),
+    ("E27", "DELETE FROM mkt_coupon_refund_compensation"),
     ("E1", "DELETE FROM event WHERE type = 'coupon.claimed'"),
     ("E2", "UPDATE mkt_user_coupon SET status = 'EXPIRED' WHERE status = 'AVAILABLE'"),
     ("E3", "DELETE FROM event WHERE type = 'points.granted'"),
@@ -204,7 +232,7 @@ impl Patient {
 }
 
 /// What is spoilt; longer names before those they begin with.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 20] = [
     "api_key",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
@@ -216,6 +244,9 @@ const TABLES: [&str; 17] = [
     "mkt_points_hold",
     "mkt_points_reversal",
     "mkt_points_rule",
+    "mkt_order_refund",
+    "mkt_order",
+    "mkt_coupon_refund_compensation",
     "idempotency",
     "job",
     "event",
@@ -244,6 +275,7 @@ async fn history(kind: Kind) -> Fixture {
     }
     let tenant = tenant.expect("some commands");
     finish(&mut writer, tenant).await;
+    orders(&mut writer).await;
     jobs(&fixture, tenant).await;
     park(&mut writer, &fixture.store, tenant).await;
     let report = verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
@@ -340,8 +372,81 @@ async fn park(writer: &mut Writer, store: &Store, tenant: TenantId) {
     assert!(store.finish_round(tenant, webhook.id, from, to, &round).await.expect("the round is kept"));
 }
 
+/// An order that is reserved, one refunded in part, and one whose coupon had expired before its refund.
+async fn orders(writer: &mut Writer) {
+    let tenant = TenantId(uuid::Uuid::now_v7());
+    let made = Tenant {
+        id: tenant,
+        name: "Orders".into(),
+        currency: "EUR".into(),
+        time_zone: "UTC".into(),
+        refund_grace_days: 7,
+        created_at: Timestamp(0),
+    };
+    run(writer, TenantId(uuid::Uuid::nil()), Command::CreateTenant(made)).await;
+    let now = scrip_server::clock::now();
+    let days_ago = |days: i64| Timestamp(now.0 - days * MICROS_PER_DAY);
+    let benefit = Benefit::AmountOff { amount: 500 };
+    let definition = Definition::new("5 off", benefit, Validity::Relative { days: 30 });
+    let create = Command::CreateTemplate { definition: Box::new(definition), total_stock: None };
+    let Outcome::Template(template) = run_at(writer, tenant, create, days_ago(40)).await else { unreachable!() };
+    let calendar = Arc::new(Calendar { month_ends: Vec::new(), year_ends: Vec::new() });
+    for (name, at, is_paid) in [("a", days_ago(2), false), ("b", days_ago(39), true), ("c", days_ago(39), true)] {
+        let (member_id, order_id) = (member(name), OrderId::from_str(name).expect("an order id"));
+        let movement = Movement { points: 300, kind: TransactionType::EarnTask, reference: None, remark: None };
+        let grant = Command::Grant { member_id: member_id.clone(), movement, expires_at: None };
+        run_at(writer, tenant, grant, at).await;
+        let claim = Command::Claim { template_id: template.id, member_id: member_id.clone(), member_level: None };
+        let Outcome::Coupon(coupon) = run_at(writer, tenant, claim, at).await else { unreachable!() };
+        let line = Line {
+            item_id: "i".into(),
+            product_id: "p".into(),
+            sku_id: None,
+            category_ids: Vec::new(),
+            unit_price: 5_000,
+            quantity: 2,
+            points_ratio: 100,
+        };
+        let reserve = Command::ReserveOrder(Box::new(Reservation {
+            order_id: order_id.clone(),
+            member_id: member_id.clone(),
+            basket: Basket {
+                lines: vec![line],
+                freight: 0,
+                member_level: None,
+                local_time: LocalTime { day: 0, minute: 0 },
+                attributes: Attributes::default(),
+                member_attributes: Attributes::default(),
+            },
+            coupon_ids: vec![coupon.id],
+            points: 200,
+            expires_at: now.plus_days(7),
+        }));
+        run_at(writer, tenant, reserve, at).await;
+        if is_paid {
+            let (member_id, order_id, calendar) = (member_id.clone(), order_id.clone(), calendar.clone());
+            run_at(writer, tenant, Command::PayOrder { member_id, order_id, calendar }, at).await;
+        }
+        let lines = match name {
+            "b" => Some(vec![("i".to_owned(), 1)]),
+            "c" => None,
+            _ => continue,
+        };
+        if name == "c" {
+            run(writer, tenant, Command::EnableTemplate { template_id: template.id, enabled: false }).await;
+        }
+        let refund_id = "r".parse().expect("a refund id");
+        let refund = RefundRequest { refund_id, lines, freight: 0, return_coupons: true, remark: None };
+        run(writer, tenant, Command::RefundOrder { member_id, order_id, refund: Box::new(refund) }).await;
+    }
+}
+
 async fn run(writer: &mut Writer, tenant: TenantId, command: Command) -> Outcome {
-    let answers = writer.run(&[envelope(tenant, command)]).await.expect("the command is decided");
+    run_at(writer, tenant, command, scrip_server::clock::now()).await
+}
+
+async fn run_at(writer: &mut Writer, tenant: TenantId, command: Command, at: Timestamp) -> Outcome {
+    let answers = writer.run(&[Envelope { at, ..envelope(tenant, command) }]).await.expect("the command is decided");
     match answers.into_iter().next() {
         Some(Answer::Accepted { outcome, .. }) => outcome,
         other => panic!("refused: {other:?}"),

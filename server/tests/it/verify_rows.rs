@@ -35,6 +35,9 @@ const TEMPLATE: &str = "mkt_coupon_template";
 const VERSION: &str = "mkt_coupon_template_version";
 const USES: &str = "mkt_coupon_template_use";
 const COUPON: &str = "mkt_user_coupon";
+const ORDER: &str = "mkt_order";
+const REFUND: &str = "mkt_order_refund";
+const CASE: &str = "mkt_coupon_refund_compensation";
 const JOB: &str = "job";
 const EVENT: &str = "event";
 const WEBHOOK: &str = "webhook";
@@ -46,6 +49,9 @@ const OWN_LINE: (&str, &str) = ("ptx_", "id");
 const OWN_HOLD: (&str, &str) = ("hold_", "id");
 const OWN_TEMPLATE: (&str, &str) = ("tpl_", "id");
 const OWN_COUPON: (&str, &str) = ("cpn_", "id");
+const OWN_ORDER: (&str, &str) = ("", "order_id");
+const OF_ORDER: (&str, &str) = ("", "reference");
+const OWN_CASE: (&str, &str) = ("cmp_", "id");
 const OWN_JOB: (&str, &str) = ("job_", "id");
 const OWN_EVENT: (&str, &str) = ("evt_", "id");
 const OWN_WEBHOOK: (&str, &str) = ("whk_", "id");
@@ -85,7 +91,7 @@ const CORRUPTIONS: &[Corruption] = &[
     row("L1", LOT, ANY, "SET points = points + 1", OWN_LOT),
     row("L2", LOT, ANY, "SET open = NOT open", OWN_LOT),
     row("L3", LOT, ANY, "SET member_id = 'nobody'", OWN_LOT),
-    row("L4", LOT, ANY, "SET transaction_id = id", OWN_LOT),
+    row("L4", LOT, ANY, "SET transaction_id = tenant_id", OWN_LOT),
     row("L9", LOT, ANY, "SET available_from = available_from - 1", OWN_LOT),
     row("L9", LOT, ANY, "SET created_at = created_at + 1", OWN_LOT),
     row("L12", LOT, IS_GRACE, "SET expires_at = expires_at + 1", OWN_LOT),
@@ -99,6 +105,22 @@ const CORRUPTIONS: &[Corruption] = &[
     ),
     row("T15", LOT, "remaining > 0", "SET points = points + 1, remaining = remaining + 1", MADE_BY),
     row("T10", LOT, "used > 0", "DELETE", OWN_LOT),
+    row("O1", ORDER, ANY, "SET points_discount = points_discount + 1", OWN_ORDER),
+    row("O2", ORDER, "status = 'EXPIRED'", "SET closed_at = NULL", OWN_ORDER),
+    row("O3", COUPON, "by_order AND status = 'USED'", "SET by_order = NOT by_order", OWN_ORDER),
+    row("O4", COUPON, "by_order AND discount_amount > 0", "SET discount_amount = discount_amount - 1", OWN_ORDER),
+    row("O5", HOLD, "by_order AND status = 'CAPTURED'", "SET by_order = NOT by_order", OF_ORDER),
+    row("O6", LINE, "by_order AND type = 'USE_ORDER'", "SET by_order = NOT by_order", OF_ORDER),
+    row("O7", LINE, "by_order AND type = 'EARN_ORDER'", "SET by_order = NOT by_order", OF_ORDER),
+    row("O8", ORDER, "points_returned > 0", "SET points_returned = points_returned - 1", OWN_ORDER),
+    row("O10", ORDER, "status = 'REFUNDED'", "SET refunded_amount = refunded_amount + 1", OWN_ORDER),
+    row("O10", REFUND, "amount > 0", "DELETE", OWN_ORDER),
+    row("O14", REFUND, ANY, "SET member_id = 'nobody'", OWN_ORDER),
+    row("O15", REFUND, "return_transaction_id IS NOT NULL", "SET return_transaction_id = order_uid", OWN_ORDER),
+    row("O16", ORDER, "hold_id IS NOT NULL", "DELETE", OWN_ORDER),
+    row("O17", CASE, ANY, "SET member_id = 'nobody'", OWN_CASE),
+    row("O18", CASE, "status = 'PENDING'", "SET closed_at = 1", OWN_CASE),
+    row("O19", ORDER, ANY, "SET refunded_quantities = '[]'", OWN_ORDER),
     row(
         "T4",
         LINE,
@@ -132,7 +154,7 @@ const CORRUPTIONS: &[Corruption] = &[
     row("T18", LINE, "type = 'USE_COUPON'", "SET expires_at = 1", OWN_LINE),
     row("T18", LINE, "type = 'EXPIRE'", "SET reverses_id = id", OWN_LINE),
     row("T19", LINE, "type = 'HOLD'", "SET recorded_at = occurred_at - 1", OWN_LINE),
-    row("T20", LINE, "type = 'REFUND' AND lot_id IS NOT NULL", "SET lot_id = id", OWN_LINE),
+    row("T20", LINE, "type = 'REFUND' AND lot_id IS NOT NULL", "SET lot_id = tenant_id", OWN_LINE),
     row("T21", LINE, "type = 'REFUND'", "SET reference = 'another'", OWN_LINE),
     row("T21", LINE, "type = 'HOLD'", "SET remark = 'another'", OWN_LINE),
     row("T22", LINE, "type = 'EARN_ORDER'", "SET allocations = ''", OWN_LINE),
@@ -304,6 +326,7 @@ impl Corruption {
             VERSION => "tenant_id, template_id, version",
             USES => "tenant_id, template_id, stripe",
             EVENT => "tenant_id, tx, ordinal",
+            REFUND => "tenant_id, order_id, refund_id",
             "idempotency" => "tenant_id, key",
             "webhook_progress" => "tenant_id, webhook_id",
             PARKED => "tenant_id, webhook_id, tx, ordinal",
@@ -328,7 +351,7 @@ impl Corruption {
     fn name(&self, kind: Kind) -> String {
         let (prefix, column) = self.names;
         let text = match (column, kind) {
-            ("member_id", _) => column.into(),
+            ("member_id" | "order_id" | "reference", _) => column.into(),
             ("key", Kind::Postgres) => "encode(key, 'hex')".into(),
             (_, Kind::Sqlite) => format!("'{prefix}' || lower(hex({column}))"),
             (_, Kind::Postgres) => format!("'{prefix}' || replace({column}::text, '-', '')"),

@@ -1,4 +1,4 @@
--- Rules of points and orders.
+-- Rules of points and orders; orders, their refunds, and the cases these leave.
 
 -- What operators set, one row for each version, never changed. Which one holds at a time follows from effective_from.
 CREATE TABLE mkt_points_rule (
@@ -10,3 +10,105 @@ CREATE TABLE mkt_points_rule (
     PRIMARY KEY (tenant_id, version)
 ) STRICT;
 CREATE INDEX idx_points_rule_date ON mkt_points_rule (tenant_id, effective_from, version);
+
+-- What an order of ours holds, only that order gives back.
+ALTER TABLE mkt_user_coupon ADD COLUMN by_order INTEGER NOT NULL DEFAULT 0 CHECK (by_order IN (0, 1));
+ALTER TABLE mkt_points_hold ADD COLUMN by_order INTEGER NOT NULL DEFAULT 0 CHECK (by_order IN (0, 1));
+ALTER TABLE mkt_points_transaction ADD COLUMN by_order INTEGER NOT NULL DEFAULT 0 CHECK (by_order IN (0, 1));
+
+CREATE TABLE mkt_order (
+    tenant_id BLOB NOT NULL,
+    order_id TEXT NOT NULL,
+    id BLOB NOT NULL,
+    member_id TEXT NOT NULL,
+    -- JSON: what is bought, and the price with its parts.
+    basket TEXT NOT NULL,
+    quote TEXT NOT NULL,
+    rules_version INTEGER NOT NULL,
+    original_amount INTEGER NOT NULL CHECK (original_amount >= 0),
+    coupon_discount INTEGER NOT NULL CHECK (coupon_discount >= 0),
+    freight_discount INTEGER NOT NULL CHECK (freight_discount >= 0),
+    points_discount INTEGER NOT NULL CHECK (points_discount >= 0),
+    freight INTEGER NOT NULL CHECK (freight >= 0),
+    pay_amount INTEGER NOT NULL CHECK (pay_amount >= 0),
+    points_spent INTEGER NOT NULL CHECK (points_spent >= 0),
+    points_to_earn INTEGER NOT NULL CHECK (points_to_earn >= 0),
+    coupon_count INTEGER NOT NULL CHECK (coupon_count >= 0),
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    status TEXT NOT NULL
+        CHECK (status IN ('RESERVED', 'PAID', 'PARTIALLY_REFUNDED', 'REFUNDED', 'CANCELLED', 'EXPIRED')),
+    hold_id BLOB,
+    spend_id BLOB,
+    earn_id BLOB,
+    earn_due_at INTEGER,
+    points_granted INTEGER NOT NULL CHECK (points_granted >= 0),
+    -- JSON: how many units of each line, in the order of the quote's lines.
+    refunded_quantities TEXT NOT NULL,
+    refunded_amount INTEGER NOT NULL,
+    refunded_freight INTEGER NOT NULL,
+    points_returned INTEGER NOT NULL,
+    points_clawed_back INTEGER NOT NULL,
+    coupons_returned INTEGER NOT NULL CHECK (coupons_returned IN (0, 1)),
+    paid_at INTEGER,
+    closed_at INTEGER,
+    PRIMARY KEY (tenant_id, order_id),
+    CONSTRAINT ck_order_total CHECK (
+        pay_amount = original_amount + freight - coupon_discount - freight_discount - points_discount),
+    CONSTRAINT ck_order_paid CHECK ((status IN ('PAID', 'PARTIALLY_REFUNDED', 'REFUNDED')) = (paid_at IS NOT NULL)),
+    CONSTRAINT ck_order_closed CHECK ((status IN ('CANCELLED', 'EXPIRED')) = (closed_at IS NOT NULL)),
+    CONSTRAINT ck_order_earned CHECK (earn_id IS NULL OR earn_due_at IS NULL),
+    CONSTRAINT ck_order_refunded CHECK (refunded_amount BETWEEN 0 AND pay_amount
+        AND refunded_freight BETWEEN 0 AND freight - freight_discount AND points_returned BETWEEN 0 AND points_spent
+        AND points_clawed_back BETWEEN 0 AND points_to_earn)
+) STRICT;
+CREATE UNIQUE INDEX uq_order_id ON mkt_order (tenant_id, id);
+CREATE INDEX idx_order_member ON mkt_order (tenant_id, member_id, id);
+CREATE INDEX idx_order_deadline ON mkt_order (tenant_id, expires_at) WHERE status = 'RESERVED';
+CREATE INDEX idx_order_paid ON mkt_order (tenant_id, paid_at) WHERE paid_at IS NOT NULL;
+CREATE INDEX idx_order_earn ON mkt_order (tenant_id, earn_due_at) WHERE earn_due_at IS NOT NULL;
+
+CREATE TABLE mkt_order_refund (
+    tenant_id BLOB NOT NULL,
+    order_id TEXT NOT NULL,
+    refund_id TEXT NOT NULL,
+    order_uid BLOB NOT NULL,
+    member_id TEXT NOT NULL,
+    is_full INTEGER NOT NULL CHECK (is_full IN (0, 1)),
+    -- JSON
+    lines TEXT NOT NULL,
+    freight INTEGER NOT NULL CHECK (freight >= 0),
+    amount INTEGER NOT NULL CHECK (amount >= freight),
+    points_returned INTEGER NOT NULL CHECK (points_returned >= 0),
+    points_clawed_back INTEGER NOT NULL CHECK (points_clawed_back >= 0),
+    points_owed INTEGER NOT NULL CHECK (points_owed BETWEEN 0 AND points_clawed_back),
+    return_transaction_id BLOB,
+    clawback_transaction_id BLOB,
+    -- JSON
+    coupons TEXT NOT NULL,
+    remark TEXT,
+    order_status TEXT NOT NULL CHECK (order_status IN ('PARTIALLY_REFUNDED', 'REFUNDED')),
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, order_id, refund_id)
+) STRICT;
+
+-- Coupons that expired before their refund and could not be extended: an operator compensates the member.
+CREATE TABLE mkt_coupon_refund_compensation (
+    tenant_id BLOB NOT NULL,
+    id BLOB NOT NULL,
+    coupon_id BLOB NOT NULL,
+    template_id BLOB NOT NULL,
+    member_id TEXT NOT NULL,
+    order_id TEXT NOT NULL,
+    reason TEXT NOT NULL CHECK (reason IN ('TEMPLATE_DISABLED', 'NO_EXTENSION')),
+    created_at INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('PENDING', 'RESOLVED', 'DISMISSED')),
+    remark TEXT,
+    closed_by BLOB,
+    closed_at INTEGER,
+    PRIMARY KEY (tenant_id, id),
+    CONSTRAINT ck_compensation_closed CHECK ((status = 'PENDING') = (closed_at IS NULL)
+        AND (status = 'PENDING') = (remark IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX uq_compensation_coupon ON mkt_coupon_refund_compensation (tenant_id, coupon_id);
+CREATE INDEX idx_compensation_status ON mkt_coupon_refund_compensation (tenant_id, status, id);

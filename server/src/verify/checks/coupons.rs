@@ -39,6 +39,7 @@ fn coupons(dialect: Dialect) -> Group {
             "a coupon's columns fit its status",
             "(c.status IN ('LOCKED', 'USED')) <> (c.order_id IS NOT NULL) OR (c.status = 'USED') <> (c.used_at IS NOT NULL) \
              OR (c.locked_until IS NOT NULL AND c.status <> 'LOCKED') \
+             OR (c.by_order AND c.status NOT IN ('LOCKED', 'USED')) \
              OR (c.discount_amount IS NOT NULL AND (c.status <> 'USED' OR c.discount_amount < 0)) \
              OR c.status NOT IN ('AVAILABLE', 'LOCKED', 'USED', 'EXPIRED', 'REVOKED') OR c.source <> 'CLAIM'",
             "'its columns do not fit ' || c.status",

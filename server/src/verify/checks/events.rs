@@ -153,7 +153,7 @@ fn steps(dialect: Dialect) -> Group {
             "a coupon's status is what its last event says",
             "e.is_last AND c.status <> CASE e.type WHEN 'coupon.locked' THEN 'LOCKED' WHEN 'coupon.used' THEN 'USED' \
              WHEN 'coupon.revoked' THEN 'REVOKED' WHEN 'coupon.expired' THEN 'EXPIRED' \
-             WHEN 'coupon.compensation_needed' THEN 'EXPIRED' ELSE 'AVAILABLE' END",
+             WHEN 'coupon.compensation_needed' THEN 'EXPIRED' WHEN 'coupon.compensation_closed' THEN 'EXPIRED' ELSE 'AVAILABLE' END",
             "c.status || ' after ' || e.type",
         ),
         check(
@@ -164,6 +164,7 @@ fn steps(dialect: Dialect) -> Group {
              WHEN 'coupon.unlocked' THEN e.prior IS DISTINCT FROM 'coupon.locked' \
              WHEN 'coupon.returned' THEN e.prior IS DISTINCT FROM 'coupon.used' \
              WHEN 'coupon.compensation_needed' THEN e.prior IS DISTINCT FROM 'coupon.used' \
+             WHEN 'coupon.compensation_closed' THEN e.prior IS DISTINCT FROM 'coupon.compensation_needed' \
              ELSE e.prior IS NULL OR e.prior NOT IN ('coupon.claimed', 'coupon.unlocked', 'coupon.returned') END",
             format!("{event} || ': ' || e.type || ' after ' || coalesce(e.prior, 'nothing')"),
         ),

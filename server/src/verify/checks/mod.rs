@@ -2,8 +2,7 @@
 //! [`Reading`] is a check of text that only this program can judge.
 //!
 //! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, C coupons and templates,
-//! R rules, E events, J jobs.
-//! R rules, E events, W webhooks.
+//! R rules, O orders, E events, J jobs, W webhooks.
 //!
 //! Joins are written for both planners. Inner joins are `CROSS JOIN ... WHERE`: to PostgreSQL that is the same, while SQLite
 //! then keeps the order, which it would otherwise turn round to walk all of a tenant's rows for each row. A join that concerns
@@ -17,6 +16,7 @@ mod holds;
 mod jobs;
 mod ledger;
 mod lots;
+mod orders;
 mod outcomes;
 mod rules;
 mod structure;
@@ -112,6 +112,7 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
     all.extend(templates::groups(dialect));
     all.extend(coupons::groups(dialect));
     all.extend(rules::groups(dialect));
+    all.extend(orders::groups(dialect));
     all.extend(events::groups(dialect));
     all.push(jobs::group(dialect));
     all.extend(webhooks::groups(dialect));
@@ -119,7 +120,13 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
 }
 
 pub fn readings(dialect: Dialect) -> Vec<Reading> {
-    vec![outcomes::reading(dialect), templates::reading(dialect), rules::reading(), jobs::reading(dialect)]
+    vec![
+        outcomes::reading(dialect),
+        templates::reading(dialect),
+        rules::reading(),
+        orders::reading(),
+        jobs::reading(dialect),
+    ]
 }
 
 fn check(id: &'static str, title: &'static str, broken: impl Into<String>, detail: impl Into<String>) -> Check {

@@ -5,7 +5,7 @@ use crate::store::StoreError;
 use crate::store::migrate::MIGRATIONS;
 
 /// The tables whose rows are verified.
-pub const TABLES: [&str; 20] = [
+pub const TABLES: [&str; 23] = [
     "tenant",
     "api_key",
     "mkt_coupon_template",
@@ -19,6 +19,9 @@ pub const TABLES: [&str; 20] = [
     "mkt_points_reversal",
     "mkt_points_rule",
     "job",
+    "mkt_order",
+    "mkt_order_refund",
+    "mkt_coupon_refund_compensation",
     "event",
     "idempotency",
     "webhook",
@@ -29,7 +32,7 @@ pub const TABLES: [&str; 20] = [
 ];
 
 /// The indexes that hot queries and uniqueness rest on.
-const INDEXES: [&str; 25] = [
+const INDEXES: [&str; 32] = [
     "uq_api_key_secret",
     "idx_template_tenant_status",
     "idx_template_tenant_type",
@@ -49,6 +52,13 @@ const INDEXES: [&str; 25] = [
     "idx_points_hold_member",
     "idx_points_hold_expire",
     "idx_points_rule_date",
+    "uq_order_id",
+    "idx_order_member",
+    "idx_order_deadline",
+    "idx_order_paid",
+    "idx_order_earn",
+    "uq_compensation_coupon",
+    "idx_compensation_status",
     "idx_idempotency_created",
     "idx_job_due",
     "idx_job_lease",
@@ -153,7 +163,7 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// PostgreSQL's names: a constraint without one of its own is called after its table and column.
-const CONSTRAINTS: [&str; 16] = [
+const CONSTRAINTS: [&str; 19] = [
     "tenant_pkey tenant_refund_grace_days_check",
     "api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
     "platform_key_pkey platform_key_id_check",
@@ -178,6 +188,14 @@ const CONSTRAINTS: [&str; 16] = [
     "mkt_points_rule_pkey mkt_points_rule_version_check mkt_points_rule_tenant_id_fkey",
     "job_pkey ck_job_fence ck_job_lease ck_job_finished job_pool_check job_priority_check job_max_attempts_check \
      job_every_check job_state_check job_attempts_check lease_pkey lease_token_check",
+    "mkt_order_pkey ck_order_total ck_order_paid ck_order_closed ck_order_earned ck_order_refunded \
+     mkt_order_original_amount_check mkt_order_coupon_discount_check mkt_order_freight_discount_check \
+     mkt_order_points_discount_check mkt_order_freight_check mkt_order_pay_amount_check mkt_order_points_spent_check \
+     mkt_order_points_to_earn_check mkt_order_coupon_count_check mkt_order_status_check mkt_order_points_granted_check",
+    "mkt_order_refund_pkey mkt_order_refund_freight_check mkt_order_refund_check mkt_order_refund_points_returned_check \
+     mkt_order_refund_points_clawed_back_check mkt_order_refund_check1 mkt_order_refund_order_status_check",
+    "mkt_coupon_refund_compensation_pkey ck_compensation_closed mkt_coupon_refund_compensation_reason_check \
+     mkt_coupon_refund_compensation_status_check",
     "event_pkey idempotency_pkey schema_migration_pkey",
     "webhook_pkey ck_webhook_previous webhook_disabled_reason_check webhook_tenant_id_fkey webhook_progress_pkey \
      webhook_progress_tenant_id_webhook_id_fkey webhook_parked_pkey webhook_parked_attempts_check \

@@ -4,6 +4,7 @@ mod acceptance;
 mod bad_input;
 mod events;
 mod mutations;
+mod orders;
 mod paging;
 mod quotes;
 mod replays;

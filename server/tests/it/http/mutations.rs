@@ -18,6 +18,10 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
     let grant = client.post("/v1/members/m-1/points/grants", json!({ "points": 1_000_000 })).await.json(201);
     let hold = client.post("/v1/members/m-1/points/holds", json!({ "points": 10 })).await.json(201);
     let hold = format!("/v1/points-holds/{}", text(&hold, "id"));
+    let goods = json!({ "item_id": "i", "product_id": "p", "unit_price": 999, "quantity": 3 });
+    let order = json!({ "order_id": "own-order", "member_id": "m-1", "lines": [goods], "freight": 9 });
+    client.post("/v1/orders", order).await.json(201);
+    client.post("/v1/orders/own-order/pay", json!({})).await.json(200);
     let mut full = template();
     full["scope"] = json!({ "products": ["p"], "categories": ["c"] });
     full["metadata"] = json!({ "a": [1, { "b": null }] });
@@ -50,6 +54,25 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
             json!({ "order_id": "o-1", "member_id": "m-1", "member_level": "gold", "lines": [line], "freight": 5,
                 "coupon_ids": [id], "points": 100, "best": true, "attributes": { "a": 1, "b": "x", "c": true },
                 "member_attributes": { "age": 5 }, "as_of": "2030-01-01T00:00:00Z" }),
+        ),
+        (
+            "POST",
+            "/v1/orders".into(),
+            json!({ "order_id": "o-2", "member_id": "m-1", "lines": [goods], "freight": 5, "coupon_ids": [id],
+                "points": 100, "expires_at": "2036-01-01T00:00:00Z", "attributes": { "a": 1 } }),
+        ),
+        ("POST", "/v1/orders/own-order/pay".into(), json!({ "effective_at": "2026-01-01T00:00:00Z" })),
+        ("POST", "/v1/orders/own-order/cancel".into(), json!({ "reason": "r" })),
+        (
+            "POST",
+            "/v1/orders/own-order/refunds".into(),
+            json!({ "refund_id": "r", "lines": [{ "item_id": "i", "quantity": 1 }], "freight": 1,
+                "return_coupons": true, "remark": "k" }),
+        ),
+        (
+            "POST",
+            format!("/v1/coupon-compensations/cmp_{}/close", "0".repeat(32)),
+            json!({ "status": "RESOLVED", "remark": "r" }),
         ),
         ("PATCH", path.clone(), json!({ "name": "x", "metadata": { "k": 1 } })),
         ("POST", format!("{path}/stock"), json!({ "change": 5 })),

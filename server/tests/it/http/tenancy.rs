@@ -18,12 +18,17 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
     let later = json!({ "points": 10, "mode": "async" });
     let job = client.post("/v1/members/m-1/points/grants", later).await.json(202);
     let webhook = client.post("/v1/webhooks", json!({ "url": "https://shop.example/" })).await.json(201);
+    let line = json!({ "item_id": "i", "product_id": "p", "unit_price": 5, "quantity": 1 });
+    let order = json!({ "order_id": "own-order", "member_id": "m-1", "lines": [line] });
+    client.post("/v1/orders", order).await.json(201);
     vec![
         ("webhook_id", text(&webhook, "id").to_owned()),
         ("template_id", id),
         ("coupon_id", text(&coupon, "id").to_owned()),
         ("transaction_id", text(&grant, "id").to_owned()),
         ("hold_id", text(&hold, "id").to_owned()),
+        ("order_id", "own-order".to_owned()),
+        ("compensation_id", format!("cmp_{}", "0".repeat(32))),
         ("job_id", text(&job, "id").to_owned()),
         ("member_id", "m-1".to_owned()),
         ("tenant_id", shop.id.clone()),
@@ -39,6 +44,11 @@ fn body(path: &str) -> Value {
         "revoke" => json!({ "reason": "r" }),
         "stock" => json!({ "change": 1 }),
         "grants" | "debits" | "holds" => json!({ "points": 1 }),
+        "orders" => json!({ "order_id": "o-2", "member_id": "m-1",
+            "lines": [{ "item_id": "i", "product_id": "p", "unit_price": 5, "quantity": 1 }] }),
+        "refunds" => json!({ "refund_id": "r", "full": true }),
+        "close" => json!({ "status": "RESOLVED", "remark": "r" }),
+        "simulations" => json!({ "rules": {} }),
         "points-rules" => json!({ "earn": { "ratio": 2 } }),
         "coupon-templates" => template(),
         "webhooks" => json!({ "url": "https://shop.example/" }),
@@ -115,9 +125,14 @@ async fn check(kind: Kind) {
 async fn books(server: &Server, shop: &Shop) -> Vec<Value> {
     let mut client = server.client(&shop.operator).await;
     let mut seen = Vec::new();
-    for path in
-        ["/v1/coupon-templates", "/v1/members/m-1/coupons", "/v1/members/m-1/points/transactions", "/v1/points-rules"]
-    {
+    for path in [
+        "/v1/coupon-templates",
+        "/v1/members/m-1/coupons",
+        "/v1/members/m-1/points/transactions",
+        "/v1/members/m-1/orders",
+        "/v1/orders/own-order",
+        "/v1/points-rules",
+    ] {
         seen.push(client.get(path).await.json(200));
     }
     seen

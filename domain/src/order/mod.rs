@@ -1,0 +1,206 @@
+//! Orders: coupons and points of one sale, taken and given back together.
+//!
+//! ```text
+//!            pay              refund                refund of the rest
+//! RESERVED ------> PAID ------------> PARTIALLY_REFUNDED ------------> REFUNDED
+//!  |    |           ^  |                                                  ^
+//!  |    | deadline  |  +-------------------- refund of all ---------------+
+//!  |    +------> EXPIRED     pay, when everything is still free
+//!  | cancel
+//!  +----------> CANCELLED
+//! ```
+//!
+//! [`reserve`] prices the order, locks its coupons and holds its points; [`pay`] uses both and grants what the order earns;
+//! [`cancel`] gives both back, as the deadline does by itself. [`refund`] gives back money, spent points, earned points and,
+//! when nothing is left, the coupons. Each is one command: all of it happens or nothing.
+//!
+//! The price is made once. What a refund gives back follows from it by cumulative rounding ([`crate::pricing::refund`]), so
+//! any number of refunds adds up to what was paid, to the minor unit and to the point.
+//!
+//! Repeating a step changes nothing and answers the order as it is, so a shop may always retry: a reservation is the same
+//! when it names the same goods, coupons and points, a refund when its id is.
+//!
+//! The deadline is a predicate first: an order past it holds nothing any more, whether or not that has been written. A
+//! payment that comes later still takes everything at the price reserved when it is still free, because the member's money is
+//! on its way; otherwise it is refused and says why.
+//!
+//! What an order has taken only the order gives back: commands on its coupons, its hold and its transactions alone are refused.
+//!
+//! Deliberately absent: prices of its own, taxes and stock of goods, which the shop has; and changes of a reserved order,
+//! which is cancelled and reserved anew under another id.
+
+mod refund;
+mod reserve;
+mod settle;
+
+pub use refund::{Refund, RefundRequest, ReturnedCoupon, refund};
+pub use reserve::{Reservation, reserve};
+pub use settle::{cancel, pay, settle};
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Envelope};
+use crate::decide::{Interrupt, Outcome};
+use crate::event::EventKind;
+use crate::id::{HoldId, Ids, MemberId, OrderId, OrderUid, TransactionId};
+use crate::points::MAX_POINTS;
+use crate::pricing::{Basket, Quote, Rules};
+use crate::rejection::Rejection;
+use crate::state::State;
+use crate::time::Timestamp;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OrderStatus {
+    Reserved,
+    Paid,
+    PartiallyRefunded,
+    /// Every unit of every line has been refunded.
+    Refunded,
+    Cancelled,
+    /// Released by its deadline.
+    Expired,
+}
+
+impl OrderStatus {
+    pub const ALL: [OrderStatus; 6] = [
+        OrderStatus::Reserved,
+        OrderStatus::Paid,
+        OrderStatus::PartiallyRefunded,
+        OrderStatus::Refunded,
+        OrderStatus::Cancelled,
+        OrderStatus::Expired,
+    ];
+
+    /// The name as stored and as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OrderStatus::Reserved => "RESERVED",
+            OrderStatus::Paid => "PAID",
+            OrderStatus::PartiallyRefunded => "PARTIALLY_REFUNDED",
+            OrderStatus::Refunded => "REFUNDED",
+            OrderStatus::Cancelled => "CANCELLED",
+            OrderStatus::Expired => "EXPIRED",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<OrderStatus> {
+        OrderStatus::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// A sale with what it took of coupons and points. The basket, the quote and everything above the deadline never change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    pub id: OrderUid,
+    /// The caller's name of it.
+    pub order_id: OrderId,
+    pub member_id: MemberId,
+    pub basket: Arc<Basket>,
+    pub quote: Arc<Quote>,
+    /// The version of the tenant's rules that made the quote.
+    pub rules_version: i64,
+    pub created_at: Timestamp,
+    /// Until when it is reserved.
+    pub expires_at: Timestamp,
+    pub status: OrderStatus,
+    /// What holds its points, or did.
+    pub hold_id: Option<HoldId>,
+    /// The transaction that spent its points.
+    pub spend_id: Option<TransactionId>,
+    /// The transaction that granted what it earned.
+    pub earn_id: Option<TransactionId>,
+    /// When what it earned will be granted; `None` when nothing is to come.
+    pub earn_due_at: Option<Timestamp>,
+    pub points_granted: i64,
+    /// How many units of each line have been refunded, in the order of the quote's lines.
+    pub refunded_quantities: Vec<i64>,
+    /// Of goods and freight, in minor units.
+    pub refunded_amount: i64,
+    /// Of it, freight.
+    pub refunded_freight: i64,
+    pub points_returned: i64,
+    /// Of the points that the order earned, those taken back or, before they were granted, not granted.
+    pub points_clawed_back: i64,
+    /// Whether its coupons have gone back to the member after the refund.
+    pub coupons_returned: bool,
+    pub paid_at: Option<Timestamp>,
+    /// When it was cancelled or released.
+    pub closed_at: Option<Timestamp>,
+}
+
+impl Order {
+    /// The status that holds at `at`, whether or not a sweep has written it yet.
+    pub fn status_at(&self, at: Timestamp) -> OrderStatus {
+        if self.is_overdue(at) { OrderStatus::Expired } else { self.status }
+    }
+
+    fn is_overdue(&self, at: Timestamp) -> bool {
+        self.status == OrderStatus::Reserved && self.expires_at <= at
+    }
+
+    /// Earned points that are still to be granted.
+    pub fn points_pending(&self) -> i64 {
+        if self.earn_due_at.is_some() { self.quote.points_to_earn - self.points_clawed_back } else { 0 }
+    }
+
+    /// What the order's goods would have earned by other rules, at the price they were paid.
+    pub fn would_earn(&self, rules: &Arc<Rules>) -> i64 {
+        let rule = &rules.at(self.created_at).points;
+        let lines = self.basket.lines.iter().zip(&self.quote.lines);
+        let earned = lines.map(|(line, priced)| {
+            let factor = rule.campaign_percent(&line.category_ids, self.basket.member_level.as_deref());
+            rule.earned(priced.amount - priced.coupon_discount, line.points_ratio, factor)
+        });
+        earned.sum::<i64>().min(MAX_POINTS)
+    }
+
+    /// Freight that was paid and has not been refunded.
+    fn freight_left(&self) -> i64 {
+        self.quote.freight - self.quote.freight_discount - self.refunded_freight
+    }
+}
+
+impl Envelope {
+    /// Whether an order asks: what an order has taken, only the order gives back.
+    pub(crate) fn is_of_order(&self) -> bool {
+        let command = if let Command::Work { command, .. } = &self.command { &**command } else { &self.command };
+        matches!(
+            command,
+            Command::ReserveOrder(_)
+                | Command::PayOrder { .. }
+                | Command::CancelOrder { .. }
+                | Command::RefundOrder { .. }
+                | Command::SettleOrder { .. }
+        )
+    }
+}
+
+/// A refusal, or a need for more rows; both before anything was written.
+type Decision<T> = Result<T, Interrupt>;
+
+/// The member's order; another member's is as good as unknown.
+fn find(state: &State, envelope: &Envelope, member_id: &MemberId, order_id: &OrderId) -> Result<Order, Rejection> {
+    let found = state.order(envelope.tenant, order_id).filter(|order| order.member_id == *member_id);
+    found.cloned().ok_or(Rejection::OrderNotFound)
+}
+
+/// Keeps the order as it is now and tells of it; `details` are further fields of the event's data, each after a comma.
+fn save(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    order: Order,
+    at: Timestamp,
+    kind: EventKind,
+    details: &str,
+) -> Outcome {
+    // A caller's id may hold quotes.
+    let order_id = serde_json::Value::String(order.order_id.as_str().to_owned());
+    let data = format!("{{\"order_id\":{order_id},\"status\":\"{}\"{details}}}", order.status.as_str());
+    state.record_event(envelope, ids, at, kind, order.id.0, Some(&order.member_id), data);
+    state.save_order(envelope.tenant, order.clone());
+    Outcome::Order(Box::new(order))
+}
