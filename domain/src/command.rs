@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::coupon::{CompensationStatus, Definition, TemplatePatch};
+use crate::coupon::{
+    CodeDigest, CodeStatus, CompensationStatus, Definition, ImportedCoupon, NewCodeBatch, TemplatePatch,
+};
 use crate::decide::Sweep;
 use crate::id::{
-    CompensationId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId,
-    WebhookId,
+    CodeBatchId, CompensationId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId,
+    TransactionId, WebhookId,
 };
 use crate::job::JobTicket;
 use crate::order::{RefundRequest, Reservation};
@@ -54,9 +56,44 @@ pub enum Command {
         template_id: TemplateId,
         change: i64,
     },
+    /// Ends a template for good; its coupons go on.
+    ArchiveTemplate(TemplateId),
     DeleteTemplate(TemplateId),
 
     Claim {
+        template_id: TemplateId,
+        member_id: MemberId,
+        member_level: Option<String>,
+    },
+    /// Makes a batch of codes. A shared code comes with its digest and is complete at once.
+    CreateCodeBatch(Box<NewCodeBatch>),
+    /// Adds codes to a batch under generation: the `numbers` follow what the batch has.
+    AddCodes {
+        batch_id: CodeBatchId,
+        /// Where the batch must stand; another position means that somebody else has gone on.
+        from_number: i64,
+        /// Those of the numbers from `from_number` on.
+        digests: Vec<CodeDigest>,
+        /// How often each may be claimed; `None` is the batch's.
+        max_uses: Vec<Option<i64>>,
+        /// Whether nothing comes after them.
+        last: bool,
+    },
+    ChangeCodeBatch {
+        batch_id: CodeBatchId,
+        status: CodeStatus,
+    },
+    ChangeCode {
+        batch_id: CodeBatchId,
+        digest: CodeDigest,
+        status: CodeStatus,
+    },
+    /// Destroys what a batch's codes could be made from once more.
+    SealCodeBatch(CodeBatchId),
+    /// A claim by a code. Batch and template must be the code's; they are looked up before, since they never change.
+    ClaimCode {
+        digest: CodeDigest,
+        batch_id: CodeBatchId,
         template_id: TemplateId,
         member_id: MemberId,
         member_level: Option<String>,
@@ -85,6 +122,26 @@ pub enum Command {
         coupon_id: CouponId,
         reason: String,
     },
+    /// Gives a coupon that is not in use to another member. `template_id` must be the coupon's, as above.
+    TransferCoupon {
+        coupon_id: CouponId,
+        template_id: TemplateId,
+        to_member_id: MemberId,
+        reason: Option<String>,
+    },
+    /// Lets an open coupon live until `valid_until` if it would end before.
+    ExtendCoupon {
+        coupon_id: CouponId,
+        valid_until: Timestamp,
+    },
+    /// Takes a template over from elsewhere, unless it is there already.
+    ImportTemplate {
+        template_id: TemplateId,
+        definition: Box<Definition>,
+        total_stock: Option<i64>,
+        enabled: bool,
+    },
+    ImportCoupon(Box<ImportedCoupon>),
     SettleCoupon(CouponId),
 
     Grant {
@@ -165,6 +222,12 @@ pub enum Command {
         member_id: MemberId,
         movement: Movement,
         expires_at: Option<Timestamp>,
+    },
+    /// A job lets a template's open coupons end later: those that would end before `ends_before`, or all.
+    EnqueueExtension {
+        template_id: TemplateId,
+        valid_until: Timestamp,
+        ends_before: Option<Timestamp>,
     },
     RetryJob(JobId),
     CancelJob(JobId),

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Envelope};
-use crate::coupon::{self, Compensation, Coupon, CouponStatus, Template};
+use crate::coupon::{self, CodeBatch, Compensation, Coupon, CouponStatus, Template};
 use crate::id::{Ids, MemberId, TransactionId};
 use crate::job::{self, Job};
 use crate::order::{self, Order, Refund};
@@ -16,6 +16,7 @@ use crate::rejection::Rejection;
 use crate::rules::{self, RulesVersion};
 use crate::state::State;
 use crate::tenant::{ApiKey, Tenant};
+use crate::time::Timestamp;
 use crate::webhook::{self, Webhook};
 
 /// What an accepted command gives. Recorded as JSON under its idempotency key, from which the answer is rendered again.
@@ -28,6 +29,12 @@ pub enum Outcome {
     Webhook(Box<Webhook>),
     Deleted,
     Coupon(Box<Coupon>),
+    CodeBatch(Box<CodeBatch>),
+    CodesAdded {
+        batch: Box<CodeBatch>,
+        /// The numbers of those that existed already and were left out.
+        known: Vec<i64>,
+    },
     Transaction(Box<Transaction>),
     Hold {
         hold: Box<Hold>,
@@ -111,8 +118,8 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Interrupt {
     Refused(Rejection),
-    /// The lots at hand do not suffice: load all of the account's, then decide again.
-    NeedLots(MemberId),
+    /// Something is not at hand: load it, then decide again.
+    Need(Need),
 }
 
 impl From<Rejection> for Interrupt {
@@ -121,15 +128,20 @@ impl From<Rejection> for Interrupt {
     }
 }
 
-/// The account whose lots must all be loaded before the command can be decided.
+/// What must be loaded before the command can be decided, beside what its keys name. Seldom needed, so not always loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NeedLots(pub MemberId);
+pub enum Need {
+    /// All of the account's open lots ([`State::set_lots_complete`]).
+    Lots(MemberId),
+    /// The day of the tenant's calendar at this instant ([`State::load_day`]).
+    Day(Timestamp),
+}
 
 /// Judges `envelope` and applies its effect to `state`.
 ///
 /// # Errors
-/// [`NeedLots`] when the account's lots at hand do not suffice; `state` is unchanged then.
-pub fn decide(state: &mut State, envelope: &Envelope) -> Result<Answer, NeedLots> {
+/// A [`Need`] when something is not at hand; `state` is unchanged then.
+pub fn decide(state: &mut State, envelope: &Envelope) -> Result<Answer, Need> {
     if let Some(idempotency) = envelope.idempotency
         && let Some(record) = state.recorded(envelope.tenant, idempotency.key)
     {
@@ -149,7 +161,7 @@ pub fn decide(state: &mut State, envelope: &Envelope) -> Result<Answer, NeedLots
             Ok(Answer::Accepted { outcome, replayed: false })
         }
         Err(Interrupt::Refused(rejection)) => Ok(Answer::Refused(rejection)),
-        Err(Interrupt::NeedLots(member)) => Err(NeedLots(member)),
+        Err(Interrupt::Need(need)) => Err(need),
     }
 }
 
@@ -189,9 +201,25 @@ fn apply_command(
         Command::ChangeStock { template_id, change } => {
             Ok(coupon::change_stock(state, envelope, ids, *template_id, *change)?)
         }
+        Command::ArchiveTemplate(id) => Ok(coupon::archive(state, envelope, ids, *id)?),
         Command::DeleteTemplate(id) => Ok(coupon::delete(state, envelope, ids, *id)?),
         Command::Claim { template_id, member_id, member_level } => {
-            Ok(coupon::claim(state, envelope, ids, *template_id, member_id, member_level.as_deref())?)
+            coupon::claim(state, envelope, ids, *template_id, member_id, member_level.as_deref())
+        }
+        Command::CreateCodeBatch(new) => Ok(coupon::create_batch(state, envelope, ids, new)?),
+        Command::AddCodes { batch_id, from_number, digests, max_uses, last } => {
+            Ok(coupon::add_codes(state, envelope, ids, *batch_id, *from_number, digests, max_uses, *last)?)
+        }
+        Command::ChangeCodeBatch { batch_id, status } => {
+            Ok(coupon::change_batch(state, envelope, ids, *batch_id, *status)?)
+        }
+        Command::ChangeCode { batch_id, digest, status } => {
+            Ok(coupon::change_code(state, envelope, ids, *batch_id, *digest, *status)?)
+        }
+        Command::SealCodeBatch(batch_id) => Ok(coupon::seal_batch(state, envelope, ids, *batch_id)?),
+        Command::ClaimCode { digest, batch_id, template_id, member_id, member_level } => {
+            let code = coupon::CodeAtHand { digest: *digest, batch_id: *batch_id, template_id: *template_id };
+            coupon::claim_code(state, envelope, ids, code, member_id, member_level.as_deref())
         }
         Command::LockCoupon { coupon_id, order_id, expires_at } => {
             Ok(coupon::lock(state, envelope, ids, *coupon_id, order_id, *expires_at)?)
@@ -206,6 +234,16 @@ fn apply_command(
             Ok(coupon::return_used(state, envelope, ids, *coupon_id, order_id)?)
         }
         Command::RevokeCoupon { coupon_id, reason } => Ok(coupon::revoke(state, envelope, ids, *coupon_id, reason)?),
+        Command::TransferCoupon { coupon_id, template_id, to_member_id, reason } => {
+            Ok(coupon::transfer(state, envelope, ids, *coupon_id, *template_id, to_member_id, reason.as_deref())?)
+        }
+        Command::ImportTemplate { template_id, definition, total_stock, enabled } => {
+            Ok(coupon::import_template(state, envelope, ids, *template_id, definition, *total_stock, *enabled)?)
+        }
+        Command::ImportCoupon(imported) => Ok(coupon::import_coupon(state, envelope, ids, imported)?),
+        Command::ExtendCoupon { coupon_id, valid_until } => {
+            Ok(coupon::extend(state, envelope, ids, *coupon_id, *valid_until)?)
+        }
         Command::SettleCoupon(id) => {
             let before = state.coupon(envelope.tenant, *id)?.status;
             let after = coupon::settle(state, envelope, ids, *id)?.status;
@@ -256,6 +294,9 @@ fn apply_command(
         Command::EnqueueGrant { member_id, movement, expires_at } => {
             Ok(job::enqueue_grant(state, envelope, ids, member_id, movement, *expires_at)?)
         }
+        Command::EnqueueExtension { template_id, valid_until, ends_before } => {
+            Ok(job::enqueue_extension(state, envelope, ids, *template_id, *valid_until, *ends_before)?)
+        }
         Command::RetryJob(id) => Ok(job::retry(state, envelope, *id)?),
         Command::CancelJob(id) => Ok(job::cancel(state, envelope, *id)?),
         Command::Work { ticket, command } => {
@@ -264,7 +305,7 @@ fn apply_command(
             match &result {
                 Ok(outcome) => job::conclude(state, envelope, job, Ok(outcome)),
                 Err(Interrupt::Refused(rejection)) => job::conclude(state, envelope, job, Err(rejection)),
-                Err(Interrupt::NeedLots(_)) => {}
+                Err(Interrupt::Need(_)) => {}
             }
             result
         }

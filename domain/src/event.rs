@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TemplateId, TenantId, TransactionId, WebhookId};
+use crate::id::{
+    CodeBatchId, CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TemplateId, TenantId, TransactionId, WebhookId,
+};
 use crate::time::Timestamp;
 
 macro_rules! event_kinds {
@@ -33,13 +35,23 @@ event_kinds! {
     TemplateEnabled = "coupon_template.enabled", TemplateId;
     TemplateDisabled = "coupon_template.disabled", TemplateId;
     TemplateStockChanged = "coupon_template.stock_changed", TemplateId;
+    TemplateArchived = "coupon_template.archived", TemplateId;
     TemplateDeleted = "coupon_template.deleted", TemplateId;
+    CodeBatchCreated = "code_batch.created", CodeBatchId;
+    CodesAdded = "code_batch.codes_added", CodeBatchId;
+    CodeBatchCompleted = "code_batch.completed", CodeBatchId;
+    CodeBatchExported = "code_batch.exported", CodeBatchId;
+    CodeBatchChanged = "code_batch.status_changed", CodeBatchId;
+    CodeChanged = "code_batch.code_status_changed", CodeBatchId;
     CouponClaimed = "coupon.claimed", CouponId;
     CouponLocked = "coupon.locked", CouponId;
     CouponUsed = "coupon.used", CouponId;
     CouponUnlocked = "coupon.unlocked", CouponId;
     CouponReturned = "coupon.returned", CouponId;
     CouponRevoked = "coupon.revoked", CouponId;
+    CouponTransferred = "coupon.transferred", CouponId;
+    CouponReceived = "coupon.received", CouponId;
+    CouponExtended = "coupon.extended", CouponId;
     CouponExpired = "coupon.expired", CouponId;
     CouponCompensationNeeded = "coupon.compensation_needed", CouponId;
     CouponCompensationClosed = "coupon.compensation_closed", CouponId;

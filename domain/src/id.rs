@@ -81,6 +81,7 @@ id_type!(TenantId, "ten_", "a tenant");
 id_type!(KeyId, "key_", "an API key");
 id_type!(TemplateId, "tpl_", "a coupon template");
 id_type!(CouponId, "cpn_", "a member's coupon");
+id_type!(CodeBatchId, "cdb_", "a batch of coupon codes");
 id_type!(HoldId, "hold_", "a points hold");
 id_type!(TransactionId, "ptx_", "a points transaction");
 id_type!(LotId, "lot_", "a points lot");

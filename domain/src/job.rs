@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::command::{Envelope, Movement};
 use crate::decide::Outcome;
-use crate::id::{Ids, JobId, KeyId, MemberId};
+use crate::id::{Ids, JobId, KeyId, MemberId, TemplateId};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -57,6 +57,8 @@ names! {
         Purge = "PURGE",
         /// Grants points that were asked for with `mode: async`.
         PointsGrant = "POINTS_GRANT",
+        /// Lets the open coupons of a template end later.
+        ExtendCoupons = "EXTEND_COUPONS",
     }
 }
 
@@ -87,6 +89,7 @@ impl JobKind {
     pub fn pool(self) -> JobPool {
         match self {
             JobKind::PointsGrant => JobPool::Short,
+            JobKind::ExtendCoupons => JobPool::Long,
             JobKind::Sweep | JobKind::Purge => JobPool::Recurring,
         }
     }
@@ -232,6 +235,38 @@ pub fn enqueue_grant(
     };
     let payload = serde_json::to_string(&grant).expect("plain data has a JSON form");
     let job = Job::new(JobId(ids.draw()), JobKind::PointsGrant, payload, envelope.now);
+    state.insert_job(envelope.tenant, job.clone());
+    Ok(Outcome::Job(Box::new(job)))
+}
+
+/// What an `ExtendCoupons` is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CouponExtension {
+    pub template_id: TemplateId,
+    pub valid_until: Timestamp,
+    /// Only coupons that would end before.
+    pub ends_before: Option<Timestamp>,
+    /// Who asked.
+    pub actor: Option<KeyId>,
+}
+
+/// Enqueues the extension of a template's coupons, one by one: each is a command of its own, which changes nothing the second
+/// time.
+pub fn enqueue_extension(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    template_id: TemplateId,
+    valid_until: Timestamp,
+    ends_before: Option<Timestamp>,
+) -> Result<Outcome, Rejection> {
+    state.template(envelope.tenant, template_id)?;
+    if valid_until <= envelope.at {
+        return Err(Rejection::DeadlinePassed { field: "valid_until" });
+    }
+    let extension = CouponExtension { template_id, valid_until, ends_before, actor: envelope.actor };
+    let payload = serde_json::to_string(&extension).expect("plain data has a JSON form");
+    let job = Job::new(JobId(ids.draw()), JobKind::ExtendCoupons, payload, envelope.now);
     state.insert_job(envelope.tenant, job.clone());
     Ok(Outcome::Job(Box::new(job)))
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{Command, Envelope};
+use crate::coupon::CodeDigest;
 use crate::id::{
-    CompensationId, CouponId, HoldId, JobId, KeyId, MemberId, OrderId, RefundId, TemplateId, TenantId, TransactionId,
-    WebhookId,
+    CodeBatchId, CompensationId, CouponId, HoldId, JobId, KeyId, MemberId, OrderId, RefundId, TemplateId, TenantId,
+    TransactionId, WebhookId,
 };
 use crate::state::State;
 use crate::time::Timestamp;
@@ -29,6 +30,10 @@ pub struct Keys {
     pub template_uses: BTreeSet<(TenantId, TemplateId)>,
     /// How many coupons of the template the member has claimed; guarded by the template's lock.
     pub claimants: BTreeSet<(TenantId, TemplateId, MemberId)>,
+    /// To lock: how many of their codes there are, and were claimed.
+    pub code_batches: BTreeSet<(TenantId, CodeBatchId)>,
+    /// To lock: how often they were claimed. To be added as well: a code is in one batch only.
+    pub codes: BTreeSet<(TenantId, CodeDigest)>,
     pub coupons: BTreeSet<(TenantId, CouponId)>,
     /// Coupons that price an order: the definitions of their versions are wanted as well.
     pub priced: BTreeSet<(TenantId, CouponId)>,
@@ -141,18 +146,57 @@ impl Keys {
             Command::UpdateTemplate { template_id, .. }
             | Command::EnableTemplate { template_id, .. }
             | Command::ChangeStock { template_id, .. }
+            | Command::ArchiveTemplate(template_id)
             | Command::DeleteTemplate(template_id) => {
                 self.templates.insert((tenant, *template_id));
                 self.template_uses.insert((tenant, *template_id));
+            }
+            Command::EnqueueExtension { template_id, .. } => {
+                self.templates.insert((tenant, *template_id));
             }
             Command::Claim { template_id, member_id, .. } => {
                 self.templates.insert((tenant, *template_id));
                 self.claimants.insert((tenant, *template_id, member_id.clone()));
             }
+            Command::CreateCodeBatch(new) => {
+                self.templates.insert((tenant, new.template_id));
+                self.codes.extend(new.shared.iter().map(|digest| (tenant, *digest)));
+            }
+            Command::AddCodes { batch_id, digests, .. } => {
+                self.code_batches.insert((tenant, *batch_id));
+                self.codes.extend(digests.iter().map(|digest| (tenant, *digest)));
+            }
+            Command::ChangeCodeBatch { batch_id, .. } | Command::SealCodeBatch(batch_id) => {
+                self.code_batches.insert((tenant, *batch_id));
+            }
+            Command::ChangeCode { batch_id, digest, .. } => {
+                self.code_batches.insert((tenant, *batch_id));
+                self.codes.insert((tenant, *digest));
+            }
+            Command::ClaimCode { digest, batch_id, template_id, member_id, .. } => {
+                self.templates.insert((tenant, *template_id));
+                self.claimants.insert((tenant, *template_id, member_id.clone()));
+                self.code_batches.insert((tenant, *batch_id));
+                self.codes.insert((tenant, *digest));
+            }
+            Command::ImportTemplate { template_id, .. } => {
+                self.templates.insert((tenant, *template_id));
+            }
+            Command::ImportCoupon(imported) => {
+                self.templates.insert((tenant, imported.template_id));
+                self.claimants.insert((tenant, imported.template_id, imported.member_id.clone()));
+                self.coupons.insert((tenant, imported.coupon_id));
+            }
+            Command::TransferCoupon { coupon_id, template_id, to_member_id, .. } => {
+                self.templates.insert((tenant, *template_id));
+                self.claimants.insert((tenant, *template_id, to_member_id.clone()));
+                self.coupons.insert((tenant, *coupon_id));
+            }
             Command::LockCoupon { coupon_id, .. }
             | Command::UseCoupon { coupon_id, .. }
             | Command::UnlockCoupon { coupon_id, .. }
             | Command::RevokeCoupon { coupon_id, .. }
+            | Command::ExtendCoupon { coupon_id, .. }
             | Command::SettleCoupon(coupon_id) => {
                 self.coupons.insert((tenant, *coupon_id));
             }

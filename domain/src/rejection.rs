@@ -23,6 +23,9 @@ pub enum Rejection {
     // Templates.
     TemplateVersionStale { current: i64 },
     TemplateInUse { claimed: i64 },
+    TemplateHasCodes { batches: i64 },
+    TemplateArchived,
+    BudgetBelowCommitted { committed: i64 },
     StockUnlimited,
     StockOutOfRange { remaining: i64, max_total: i64 },
 
@@ -33,6 +36,9 @@ pub enum Rejection {
     ValidityEnded { ended_at: Timestamp },
     MemberLevel { allowed: Vec<String> },
     ClaimLimitReached { limit: i64, version: i64 },
+    DayClosed { since: Timestamp },
+    DailyCapReached { cap: i64, ends_at: Timestamp, version: i64 },
+    BudgetExhausted { budget: i64, version: i64 },
     SoldOut { total: i64, version: i64 },
 
     // Coupons.
@@ -44,6 +50,7 @@ pub enum Rejection {
     CouponNotUsed { status: CouponStatus },
     CouponRevoked,
     OrderMismatch,
+    TransferToHolder,
     DeadlinePassed { field: &'static str },
 
     // Prices. These say why a coupon does not apply to an order, in order of precedence after MemberLevel; the last one
@@ -59,6 +66,13 @@ pub enum Rejection {
     TooManyCoupons { most: u32 },
     CouponWithoutEffect,
     OrderTooLarge { most: i64 },
+    // Codes. The first says no more than that, whatever the reason: see `coupon::code`.
+    CodeNotAccepted,
+    CodeNotFound,
+    CodeBatchNotFound,
+    CodeTaken,
+    CodeRevoked,
+    CodeBatchOutOfStep { generated: i64 },
 
     // Orders. Why one of its coupons refuses an order; a code of what cannot be taken again; what an order has taken.
     InOrder { coupon_id: CouponId, reason: Box<Rejection> },
@@ -109,6 +123,9 @@ impl Rejection {
             Rejection::WebhookNotFound => "WEBHOOK_NOT_FOUND",
             Rejection::TemplateVersionStale { .. } => "COUPON_TEMPLATE_VERSION_STALE",
             Rejection::TemplateInUse { .. } => "COUPON_TEMPLATE_IN_USE",
+            Rejection::TemplateHasCodes { .. } => "COUPON_TEMPLATE_HAS_CODES",
+            Rejection::TemplateArchived => "COUPON_TEMPLATE_ARCHIVED",
+            Rejection::BudgetBelowCommitted { .. } => "COUPON_BUDGET_BELOW_COMMITTED",
             Rejection::StockUnlimited => "COUPON_STOCK_UNLIMITED",
             Rejection::StockOutOfRange { .. } => "COUPON_STOCK_OUT_OF_RANGE",
             Rejection::TemplateDisabled => "COUPON_TEMPLATE_DISABLED",
@@ -117,6 +134,9 @@ impl Rejection {
             Rejection::ValidityEnded { .. } => "COUPON_VALIDITY_ENDED",
             Rejection::MemberLevel { .. } => "COUPON_MEMBER_LEVEL",
             Rejection::ClaimLimitReached { .. } => "COUPON_LIMIT_REACHED",
+            Rejection::DayClosed { .. } => "COUPON_DAY_CLOSED",
+            Rejection::DailyCapReached { .. } => "COUPON_DAILY_CAP_REACHED",
+            Rejection::BudgetExhausted { .. } => "COUPON_BUDGET_EXHAUSTED",
             Rejection::SoldOut { .. } => "COUPON_SOLD_OUT",
             Rejection::CouponExpired { .. } => "COUPON_EXPIRED",
             Rejection::CouponNotYetValid { .. } => "COUPON_NOT_YET_VALID",
@@ -126,6 +146,7 @@ impl Rejection {
             Rejection::CouponNotUsed { .. } => "COUPON_NOT_USED",
             Rejection::CouponRevoked => "COUPON_REVOKED",
             Rejection::OrderMismatch => "COUPON_ORDER_MISMATCH",
+            Rejection::TransferToHolder => "COUPON_TRANSFER_TO_HOLDER",
             Rejection::DeadlinePassed { .. } => "DEADLINE_PASSED",
             Rejection::CouponOutsideHours => "COUPON_OUTSIDE_HOURS",
             Rejection::CouponConditionUnmet => "COUPON_CONDITION_UNMET",
@@ -152,6 +173,12 @@ impl Rejection {
             Rejection::ManagedByOrder { .. } => "ORDER_MANAGES_IT",
             Rejection::CompensationNotFound => "COUPON_COMPENSATION_NOT_FOUND",
             Rejection::CompensationClosed { .. } => "COUPON_COMPENSATION_CLOSED",
+            Rejection::CodeNotAccepted => "COUPON_CODE_NOT_ACCEPTED",
+            Rejection::CodeNotFound => "COUPON_CODE_NOT_FOUND",
+            Rejection::CodeBatchNotFound => "COUPON_CODE_BATCH_NOT_FOUND",
+            Rejection::CodeTaken => "COUPON_CODE_TAKEN",
+            Rejection::CodeRevoked => "COUPON_CODE_REVOKED",
+            Rejection::CodeBatchOutOfStep { .. } => "COUPON_CODE_BATCH_OUT_OF_STEP",
             Rejection::PointsInsufficient { .. } => "POINTS_INSUFFICIENT",
             Rejection::PointsOverflow => "POINTS_OVERFLOW",
             Rejection::HoldClosed { status: HoldStatus::Expired } => "POINTS_HOLD_EXPIRED",

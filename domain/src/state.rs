@@ -9,11 +9,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::command::{Envelope, Idempotency};
-use crate::coupon::{Compensation, Coupon, Definition, Template};
+use crate::coupon::{Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, DayCount, Definition, Template};
 use crate::event::{Event, EventKind};
 use crate::id::{
-    CompensationId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, OrderId, RefundId, TemplateId,
-    TenantId, TransactionId, WebhookId,
+    CodeBatchId, CompensationId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, OrderId, RefundId,
+    TemplateId, TenantId, TransactionId, WebhookId,
 };
 use crate::job::{Job, JobState};
 use crate::key::Keys;
@@ -23,7 +23,7 @@ use crate::pricing::Rules;
 use crate::rejection::Rejection;
 use crate::rules::RulesVersion;
 use crate::tenant::{ApiKey, Tenant};
-use crate::time::Timestamp;
+use crate::time::{LocalDay, Timestamp};
 use crate::webhook::Webhook;
 
 /// How many open lots of an account a batch loads at first, soonest-expiring first.
@@ -173,6 +173,11 @@ pub struct State {
     template_versions: Vec<(TenantId, Template)>,
     claimed: HashMap<TenantId, HashMap<(TemplateId, MemberId), i64>>,
     uses: HashMap<(TenantId, TemplateId), i64>,
+    /// Days of tenants' calendars, where a decision has asked for them.
+    days: Vec<(TenantId, LocalDay)>,
+    code_batches: Keyed<CodeBatchId, CodeBatch>,
+    codes: Keyed<CodeDigest, Code>,
+    code_uses: Vec<(TenantId, CodeUse)>,
     coupons: Keyed<CouponId, Coupon>,
     /// By version: those at hand, and those by which coupons price orders.
     definitions: HashMap<(TenantId, TemplateId, i64), Arc<Definition>>,
@@ -222,6 +227,18 @@ impl State {
 
     pub fn load_claimed(&mut self, tenant: TenantId, template: TemplateId, member: MemberId, count: i64) {
         self.claimed.entry(tenant).or_default().insert((template, member), count);
+    }
+
+    pub fn load_day(&mut self, tenant: TenantId, day: LocalDay) {
+        self.days.push((tenant, day));
+    }
+
+    pub fn load_code_batch(&mut self, tenant: TenantId, batch: CodeBatch) {
+        self.code_batches.insert((tenant, batch.id), Row::loaded(batch));
+    }
+
+    pub fn load_code(&mut self, tenant: TenantId, code: Code) {
+        self.codes.insert((tenant, code.digest), Row::loaded(code));
     }
 
     pub fn load_coupon(&mut self, tenant: TenantId, coupon: Coupon) {
@@ -442,12 +459,66 @@ impl State {
         }
     }
 
-    pub(crate) fn take_from_stock(&mut self, tenant: TenantId, id: TemplateId) {
+    /// Takes one coupon: from the stock, the budget, and the day's cap where there is one.
+    pub(crate) fn take_from_stock(
+        &mut self,
+        tenant: TenantId,
+        id: TemplateId,
+        committed_amount: i64,
+        day: Option<DayCount>,
+    ) {
         if let Some(row) = self.templates.get_mut(&(tenant, id)) {
             let template = row.changed();
             template.claimed_count += 1;
             template.remaining_stock = template.remaining_stock.map(|left| left - 1);
+            template.committed_amount = committed_amount;
+            template.day = day.or(template.day);
         }
+    }
+
+    /// Counts one more batch of codes of the template.
+    pub(crate) fn count_code_batch(&mut self, tenant: TenantId, id: TemplateId) {
+        if let Some(row) = self.templates.get_mut(&(tenant, id)) {
+            row.changed().code_batch_count += 1;
+        }
+    }
+
+    /// The day of the tenant's calendar at this instant, if it is at hand.
+    pub(crate) fn day(&self, tenant: TenantId, at: Timestamp) -> Option<LocalDay> {
+        let of_tenant = self.days.iter().filter(|(owner, _)| *owner == tenant);
+        of_tenant.map(|(_, day)| *day).find(|day| day.contains(at))
+    }
+
+    pub fn code_batch(&self, tenant: TenantId, id: CodeBatchId) -> Result<&CodeBatch, Rejection> {
+        self.code_batches.get(&(tenant, id)).map(|row| &row.value).ok_or(Rejection::CodeBatchNotFound)
+    }
+
+    pub(crate) fn insert_code_batch(&mut self, tenant: TenantId, batch: CodeBatch) {
+        self.code_batches.insert((tenant, batch.id), Row::inserted(batch));
+    }
+
+    pub(crate) fn save_code_batch(&mut self, tenant: TenantId, batch: CodeBatch) {
+        if let Some(row) = self.code_batches.get_mut(&(tenant, batch.id)) {
+            *row.changed() = batch;
+        }
+    }
+
+    pub fn code(&self, tenant: TenantId, digest: CodeDigest) -> Option<&Code> {
+        self.codes.get(&(tenant, digest)).map(|row| &row.value)
+    }
+
+    pub(crate) fn insert_code(&mut self, tenant: TenantId, code: Code) {
+        self.codes.insert((tenant, code.digest), Row::inserted(code));
+    }
+
+    pub(crate) fn save_code(&mut self, tenant: TenantId, code: Code) {
+        if let Some(row) = self.codes.get_mut(&(tenant, code.digest)) {
+            *row.changed() = code;
+        }
+    }
+
+    pub(crate) fn insert_code_use(&mut self, tenant: TenantId, code_use: CodeUse) {
+        self.code_uses.push((tenant, code_use));
     }
 
     pub(crate) fn claimed_by(&self, tenant: TenantId, template: TemplateId, member: &MemberId) -> i64 {
@@ -642,6 +713,11 @@ pub struct Writes<'a> {
     pub template_deletes: Vec<(TenantId, TemplateId)>,
     /// New versions of definitions, for the templates inserted or updated here.
     pub template_versions: Vec<(TenantId, &'a Template)>,
+    pub code_batch_inserts: Vec<(TenantId, &'a CodeBatch)>,
+    pub code_batch_updates: Vec<(TenantId, &'a CodeBatch)>,
+    pub code_inserts: Vec<(TenantId, &'a Code)>,
+    pub code_updates: Vec<(TenantId, &'a Code)>,
+    pub code_use_inserts: Vec<(TenantId, &'a CodeUse)>,
     pub coupon_inserts: Vec<(TenantId, &'a Coupon)>,
     pub coupon_updates: Vec<(TenantId, &'a Coupon)>,
     /// How many more coupons of a template are used now.
@@ -714,6 +790,21 @@ impl State {
         let surviving = |(tenant, template): &&(TenantId, Template)| self.template(*tenant, template.id).is_ok();
         let versions = self.template_versions.iter().filter(surviving);
         writes.template_versions = versions.map(|(tenant, template)| (*tenant, template)).collect();
+        for ((tenant, _), row) in &self.code_batches {
+            match row.change {
+                Change::Insert => writes.code_batch_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.code_batch_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+        for ((tenant, _), row) in &self.codes {
+            match row.change {
+                Change::Insert => writes.code_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.code_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+        writes.code_use_inserts = self.code_uses.iter().map(|(tenant, row)| (*tenant, row)).collect();
         for ((tenant, _), row) in &self.coupons {
             match row.change {
                 Change::Insert => writes.coupon_inserts.push((*tenant, &row.value)),
@@ -790,6 +881,9 @@ impl<'a> Writes<'a> {
     /// Sorts what comes out of hash maps: inserts by key keep B-trees dense, and contended rows keep one order.
     fn sort(&mut self) {
         self.template_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.code_batch_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.code_inserts.sort_by_key(|(tenant, row)| (*tenant, row.digest));
+        self.code_updates.sort_by_key(|(tenant, row)| (*tenant, row.digest));
         self.coupon_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.coupon_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.order_inserts.sort_by(|(a, left), (b, right)| (a, &left.order_id).cmp(&(b, &right.order_id)));

@@ -131,6 +131,19 @@ impl WeeklyHours {
     }
 }
 
+/// A day of a tenant's calendar as the instants `[starts_at, ends_at)`; 23 to 25 hours long where clocks change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDay {
+    pub starts_at: Timestamp,
+    pub ends_at: Timestamp,
+}
+
+impl LocalDay {
+    pub fn contains(&self, at: Timestamp) -> bool {
+        self.starts_at <= at && at < self.ends_at
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! The composition root: settings -> store, engine, HTTP and background tasks; and the order in which they stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -7,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::clock;
+use crate::codes::{self, Codes, KeyFile};
 use crate::config::Settings;
 use crate::engine::{Decider, Engine};
 use crate::http::{self, AppState, HttpLimits};
@@ -80,16 +82,25 @@ impl App {
         let sender = Sender::new(Guard::new(webhooks.policy()?), Duration::from_secs(webhooks.timeout_seconds))?;
         let dispatcher =
             Dispatcher::new(store.clone(), engine.clone(), sender.clone(), metrics.clone(), webhooks.options());
-        let state =
-            AppState::new(store.clone(), engine.clone(), metrics.clone(), sender, limits.clone(), platform_digest);
+        let codes = Arc::new(Codes::new(KeyFile::of(&settings.codes.key_file, &options.url)));
+        let state = AppState::new(
+            store.clone(),
+            engine.clone(),
+            metrics.clone(),
+            sender,
+            limits.clone(),
+            platform_digest,
+            codes.clone(),
+        );
         let (options, passes) = (settings.runner_options(), settings.housekeeping_options());
         if options.concurrency > 0 && options.recurring {
             housekeeping::ensure_passes(&store, &passes).await?;
         }
         let runner = Runner::new(store.clone(), engine.clone(), metrics.clone(), options, jobs::handler(passes));
         runner.start();
+        let making_codes = codes::run(codes, store.clone(), engine.clone(), metrics.clone());
         let projection = projection::run(store.clone(), metrics, settings.projection.options());
-        let background = vec![tokio::spawn(projection), tokio::spawn(dispatcher.run())];
+        let background = vec![tokio::spawn(projection), tokio::spawn(making_codes), tokio::spawn(dispatcher.run())];
         Ok(App { store, engine, new_platform_key, state, limits, runner, background, _lock: lock })
     }
 

@@ -29,6 +29,7 @@ pub struct Settings {
     pub quota: QuotaSettings,
     pub housekeeping: HousekeepingSettings,
     pub jobs: JobsSettings,
+    pub codes: CodesSettings,
     pub projection: ProjectionSettings,
     pub webhooks: WebhookSettings,
     pub log: LogSettings,
@@ -90,6 +91,12 @@ pub struct JobsSettings {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct CodesSettings {
+    pub key_file: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProjectionSettings {
     pub interval_ms: u64,
 }
@@ -145,7 +152,8 @@ impl Settings {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let Settings { server, store, engine, quota, housekeeping, jobs, projection, webhooks, log: _ } = self;
+        let Settings { server, store, engine, quota, housekeeping, jobs, codes: _, projection, webhooks, log: _ } =
+            self;
         let ranges = [
             ("server.max_connections", server.max_connections as u64, 1..=1_000_000),
             ("server.drain_seconds", server.drain_seconds, 0..=3_600),

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub job_run_seconds: HistogramVec,
     jobs: IntGaugeVec,
     job_oldest_seconds: GaugeVec,
+    /// Claims with codes: accepted, not_accepted, or stopped by the budget of misses.
+    pub code_claims: IntCounterVec,
     /// How far the read models are behind the event log; zero when they are not.
     pub projection_lag_seconds: Gauge,
     /// How long the longest waiting event has waited for a webhook.
@@ -92,6 +94,7 @@ impl Metrics {
                     &["job"],
                 ),
             ),
+            code_claims: counters("scrip_code_claims_total", "Claims with codes", &["result"]),
             projection_lag_seconds: keep(
                 &registry,
                 Gauge::new("scrip_projection_lag_seconds", "How far statistics and leaderboards are behind the events"),

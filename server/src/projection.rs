@@ -43,6 +43,9 @@ const TENANTS_PER_PASS: i64 = 200;
 /// The subject of a tenant's points statistics.
 pub const POINTS: &str = "points";
 
+/// That of the coupons of all its templates.
+pub const COUPONS: &str = "coupons";
+
 #[derive(Debug, Clone)]
 pub struct ProjectionOptions {
     /// Between two passes; zero turns them off.
@@ -176,7 +179,9 @@ impl Sums {
             }
         }
         if let (Some(name), Some(template)) = (coupon_step(event.kind), data.template_id) {
-            self.count(template, date, name.to_owned(), data.discount_amount.unwrap_or(0));
+            let amount = data.discount_amount.unwrap_or(0);
+            self.count(COUPONS.to_owned(), date, name.to_owned(), amount);
+            self.count(template, date, name.to_owned(), amount);
         }
         Ok(())
     }

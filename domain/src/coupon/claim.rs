@@ -1,8 +1,18 @@
-//! A member takes a coupon of a template. The checks and their order are spec section 3's; the first failure is the answer.
+//! A member takes a coupon of a template. The checks run in a fixed order and the first failure is the answer: enabled, within
+//! the issue window, not past a fixed validity, the member's level, the member's limit, the daily cap, the budget, the stock.
+//!
+//! **Daily cap.** Claims are counted in days of the tenant's calendar, one day at a time: the template's row has the bounds of
+//! the latest day with a claim under a cap, and the count. A claim as of an earlier day is refused, since that day's count is
+//! closed. Nothing is counted without a cap. Changing the cap on a day whose count is above it lets no more through.
+//!
+//! **Budget.** What counts is the commitment: the most that a coupon can take off, summed over all coupons ever claimed. It is
+//! committed with the claim and never given back, whatever becomes of the coupon, just like stock; so the template can never
+//! cost more than its budget, and a coupon once given can always be used. A benefit without a bound (an exchange, a percentage
+//! without a maximum) commits nothing, which is why a budget needs one with a bound.
 
-use super::{Coupon, CouponSource, CouponStatus, Template, Validity};
+use super::{Coupon, CouponSource, CouponStatus, DayCount, Template, Validity};
 use crate::command::Envelope;
-use crate::decide::Outcome;
+use crate::decide::{Interrupt, Need, Outcome};
 use crate::event::EventKind;
 use crate::id::{CouponId, Ids, MemberId, TemplateId};
 use crate::rejection::Rejection;
@@ -16,16 +26,41 @@ pub fn claim(
     template_id: TemplateId,
     member_id: &MemberId,
     member_level: Option<&str>,
-) -> Result<Outcome, Rejection> {
+) -> Result<Outcome, Interrupt> {
+    let coupon = issue(state, envelope, ids, template_id, member_id, member_level, CouponSource::Claim, "")?;
+    Ok(Outcome::Coupon(Box::new(coupon)))
+}
+
+/// Checks a claim and makes its coupon. `details` are further fields of the event's data, each after a comma.
+///
+/// # Errors
+/// A rejection, or [`Need::Day`] for the first claim of a day under a daily cap; nothing is changed then.
+#[expect(clippy::too_many_arguments, reason = "the parts of a claim, each of its own type")]
+pub fn issue(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    template_id: TemplateId,
+    member_id: &MemberId,
+    member_level: Option<&str>,
+    source: CouponSource,
+    details: &str,
+) -> Result<Coupon, Interrupt> {
     let template = state.template(envelope.tenant, template_id)?;
     check_template(template, envelope.at, member_level)?;
     let claimed = state.claimed_by(envelope.tenant, template_id, member_id);
     let limit = template.definition.limit_per_member;
     if claimed >= limit {
-        return Err(Rejection::ClaimLimitReached { limit, version: template.version });
+        return Err(Rejection::ClaimLimitReached { limit, version: template.version }.into());
+    }
+    let day = count_day(state, envelope, template)?;
+    let committed = template.committed_with_one_more();
+    if let Some(budget) = template.definition.budget.filter(|budget| committed > *budget) {
+        return Err(Rejection::BudgetExhausted { budget, version: template.version }.into());
     }
     if template.remaining_stock == Some(0) {
-        return Err(Rejection::SoldOut { total: template.total_stock.unwrap_or_default(), version: template.version });
+        let total = template.total_stock.unwrap_or_default();
+        return Err(Rejection::SoldOut { total, version: template.version }.into());
     }
 
     let (valid_from, valid_until) = match template.definition.validity {
@@ -39,7 +74,7 @@ pub fn claim(
         member_id: member_id.clone(),
         status: CouponStatus::Available,
         sequence: claimed + 1,
-        source: CouponSource::Claim,
+        source,
         valid_from,
         valid_until,
         order_id: None,
@@ -49,16 +84,39 @@ pub fn claim(
         claimed_at: envelope.at,
         used_at: None,
     };
-    state.take_from_stock(envelope.tenant, template_id);
+    state.take_from_stock(envelope.tenant, template_id, committed, day);
     state.insert_coupon(envelope.tenant, coupon.clone());
-    let data = format!("{{\"template_id\":\"{template_id}\",\"sequence\":{}}}", coupon.sequence);
+    let data = format!("{{\"template_id\":\"{template_id}\",\"sequence\":{}{details}}}", coupon.sequence);
     state.record_event(envelope, ids, envelope.at, EventKind::CouponClaimed, coupon.id.0, Some(member_id), data);
-    Ok(Outcome::Coupon(Box::new(coupon)))
+    Ok(coupon)
+}
+
+/// The count of the claim's day with this claim, where the template has a daily cap.
+fn count_day(state: &State, envelope: &Envelope, template: &Template) -> Result<Option<DayCount>, Interrupt> {
+    let Some(cap) = template.definition.daily_cap else { return Ok(None) };
+    let counted = match template.day {
+        Some(latest) if latest.day.contains(envelope.at) => latest,
+        Some(latest) if envelope.at < latest.day.starts_at => {
+            return Err(Rejection::DayClosed { since: latest.day.starts_at }.into());
+        }
+        _ => {
+            let day = state.day(envelope.tenant, envelope.at).ok_or(Interrupt::Need(Need::Day(envelope.at)))?;
+            DayCount { day, claimed: 0, ceiling: cap }
+        }
+    };
+    if counted.claimed >= counted.ceiling {
+        let (ends_at, version) = (counted.day.ends_at, template.version);
+        return Err(Rejection::DailyCapReached { cap, ends_at, version }.into());
+    }
+    Ok(Some(DayCount { claimed: counted.claimed + 1, ..counted }))
 }
 
 /// The checks that concern the template and the claimer's level, not yet the claimer's own coupons or the stock.
 fn check_template(template: &Template, at: Timestamp, member_level: Option<&str>) -> Result<(), Rejection> {
     let definition = &template.definition;
+    if template.archived_at.is_some() {
+        return Err(Rejection::TemplateArchived);
+    }
     if !template.enabled {
         return Err(Rejection::TemplateDisabled);
     }

@@ -2,11 +2,11 @@
 //!
 //! Repeating a step for the same order changes nothing and answers the coupon as it is, so a shop may always retry.
 
-use super::{CompensationReason, Coupon, CouponStatus, compensation};
+use super::{CompensationReason, Coupon, CouponSource, CouponStatus, compensation};
 use crate::command::Envelope;
 use crate::decide::Outcome;
 use crate::event::EventKind;
-use crate::id::{CompensationId, CouponId, Ids, OrderId};
+use crate::id::{CompensationId, CouponId, Ids, MemberId, OrderId, TemplateId};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -156,8 +156,73 @@ pub fn revoke(
     }
     require_available(&coupon)?;
     coupon.status = CouponStatus::Revoked;
-    let data = format!(",\"reason\":{}", serde_json::Value::String(reason.to_owned()));
+    let data = format!(",\"reason\":{}", quoted(reason));
     Ok(save(state, envelope, ids, coupon, EventKind::CouponRevoked, data))
+}
+
+/// AVAILABLE -> REVOKED, and an AVAILABLE one of the same terms for `to`, within the limit of that member.
+pub fn transfer(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: CouponId,
+    template_id: TemplateId,
+    to: &MemberId,
+    reason: Option<&str>,
+) -> Result<Outcome, Rejection> {
+    let mut given = settle(state, envelope, ids, id)?;
+    if given.template_id != template_id {
+        return Err(Rejection::CouponNotFound);
+    }
+    require_available(&given)?;
+    if given.member_id == *to {
+        return Err(Rejection::TransferToHolder);
+    }
+    let template = state.template(envelope.tenant, template_id)?;
+    let limit = template.definition.limit_per_member;
+    let version = template.version;
+    let claimed = state.claimed_by(envelope.tenant, template_id, to);
+    if claimed >= limit {
+        return Err(Rejection::ClaimLimitReached { limit, version });
+    }
+    let received = Coupon {
+        id: CouponId(ids.draw()),
+        member_id: to.clone(),
+        sequence: claimed + 1,
+        source: CouponSource::Transfer,
+        ..given.clone()
+    };
+    given.status = CouponStatus::Revoked;
+    let mut data = format!(",\"to_coupon_id\":\"{}\",\"to_member_id\":{}", received.id, quoted(to.as_str()));
+    if let Some(reason) = reason {
+        data += &format!(",\"reason\":{}", quoted(reason));
+    }
+    record(state, envelope, ids, envelope.at, &given, EventKind::CouponTransferred, data);
+    let data = format!(",\"sequence\":{},\"from_coupon_id\":\"{}\"", received.sequence, given.id);
+    record(state, envelope, ids, envelope.at, &received, EventKind::CouponReceived, data);
+    state.save_coupon(envelope.tenant, given);
+    state.insert_coupon(envelope.tenant, received.clone());
+    Ok(Outcome::Coupon(Box::new(received)))
+}
+
+/// Lets an open coupon, AVAILABLE or LOCKED, end later. One that ends later already stays as it is, so a retry is harmless.
+pub fn extend(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: CouponId,
+    valid_until: Timestamp,
+) -> Result<Outcome, Rejection> {
+    let mut coupon = settle(state, envelope, ids, id)?;
+    if coupon.status != CouponStatus::Locked {
+        require_available(&coupon)?;
+    }
+    if coupon.valid_until >= valid_until {
+        return Ok(Outcome::Coupon(Box::new(coupon)));
+    }
+    coupon.valid_until = valid_until;
+    let data = format!(",\"valid_until_unix_us\":{}", valid_until.0);
+    Ok(save(state, envelope, ids, coupon, EventKind::CouponExtended, data))
 }
 
 /// Writes what time has decided: a lock past its deadline is released, an open coupon past its validity expires.
@@ -256,7 +321,7 @@ fn save(
 }
 
 /// Records an event of the coupon; `details` are further fields of its data, each after a comma.
-fn record(
+pub(super) fn record(
     state: &mut State,
     envelope: &Envelope,
     ids: &mut Ids,
@@ -269,11 +334,16 @@ fn record(
     state.record_event(envelope, ids, at, kind, coupon.id.0, Some(&coupon.member_id), data);
 }
 
-fn order_data(order_id: &OrderId) -> String {
+pub(super) fn order_data(order_id: &OrderId) -> String {
     // A caller's id may hold quotes.
-    format!(",\"order_id\":{}", serde_json::Value::String(order_id.as_str().to_owned()))
+    format!(",\"order_id\":{}", quoted(order_id.as_str()))
 }
 
-fn discount_data(amount: Option<i64>) -> String {
+/// A JSON string.
+pub(super) fn quoted(text: &str) -> serde_json::Value {
+    serde_json::Value::String(text.to_owned())
+}
+
+pub(super) fn discount_data(amount: Option<i64>) -> String {
     amount.map(|amount| format!(",\"discount_amount\":{amount}")).unwrap_or_default()
 }

@@ -15,20 +15,32 @@
 //!  +----> REVOKED
 //! ```
 //!
+//! A transfer ends the coupon as REVOKED and makes another one, of the same version and validity, for the other member: it
+//! counts against the receiver's limit, and giving away makes no room in the giver's.
+//!
 //! A lock is honoured until its own deadline even when the coupon's validity ends in between. Once the deadline has passed
 //! the coupon behaves as unlocked; the change is written by the first command or sweep that notices.
 
 mod claim;
+mod code;
 mod compensation;
+mod import;
 mod lifecycle;
 mod template;
 
-pub use claim::claim;
+pub use claim::{claim, issue};
+pub use code::{
+    Code, CodeAtHand, CodeBatch, CodeDigest, CodeKind, CodeStatus, CodeUse, MAX_CODES, NewCodeBatch, add_codes,
+    change_batch, change_code, claim_code, create_batch, seal_batch,
+};
 pub use compensation::{Compensation, CompensationReason, CompensationStatus, resolve};
-pub use lifecycle::{lock, refusal_at, release, return_or_compensate, return_used, revoke, settle, use_locked};
+pub use import::{ImportedCoupon, import_coupon, import_template};
+pub use lifecycle::{
+    extend, lock, refusal_at, release, return_or_compensate, return_used, revoke, settle, transfer, use_locked,
+};
 pub use template::{
-    Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step, StepOff,
-    Template, TemplatePatch, Validity, change_stock, create, delete, set_enabled, update,
+    Benefit, DEFAULT_PRIORITY, DayCount, Definition, MAX_AMOUNT, MAX_BUDGET, MAX_PRIORITY, MAX_STOCK, Scope, Stacking,
+    Step, StepOff, Template, TemplatePatch, Validity, archive, change_stock, create, delete, set_enabled, update,
 };
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +78,11 @@ impl CouponStatus {
         }
     }
 
+    /// Whether a coupon with this status belongs to an order.
+    pub fn has_order(self) -> bool {
+        matches!(self, CouponStatus::Locked | CouponStatus::Used)
+    }
+
     pub fn parse(text: &str) -> Option<CouponStatus> {
         CouponStatus::ALL.into_iter().find(|status| status.as_str() == text)
     }
@@ -76,17 +93,35 @@ impl CouponStatus {
 #[serde(rename_all = "UPPERCASE")]
 pub enum CouponSource {
     Claim,
+    /// Claimed with a code.
+    Code,
+    /// Given by another member.
+    Transfer,
+    /// Claimed elsewhere, and taken over.
+    Import,
 }
 
 impl CouponSource {
+    pub const ALL: [CouponSource; 4] =
+        [CouponSource::Claim, CouponSource::Code, CouponSource::Transfer, CouponSource::Import];
+
+    /// The name as stored and as shown.
     pub fn as_str(self) -> &'static str {
         match self {
             CouponSource::Claim => "CLAIM",
+            CouponSource::Code => "CODE",
+            CouponSource::Transfer => "TRANSFER",
+            CouponSource::Import => "IMPORT",
         }
     }
 
     pub fn parse(text: &str) -> Option<CouponSource> {
-        (text == CouponSource::Claim.as_str()).then_some(CouponSource::Claim)
+        CouponSource::ALL.into_iter().find(|source| source.as_str() == text)
+    }
+
+    /// Whether such a coupon was taken from the template's stock and budget. One received was taken before.
+    pub fn takes_stock(self) -> bool {
+        self != CouponSource::Transfer
     }
 }
 

@@ -1,4 +1,15 @@
 //! Coupon templates: what operators author, and how they change it.
+//!
+//! ```text
+//!           disable               archive
+//! ENABLED <---------> DISABLED ------------> ARCHIVED
+//!    |      enable                              ^
+//!    +------------------- archive --------------+
+//! ```
+//!
+//! To disable is to pause: claims stop until the template is enabled again. To archive is to end: no claim, no edit, no stock,
+//! no codes any more, and lists leave it out. Coupons already claimed go on through all of this. Deleting is for templates that
+//! nobody has claimed from.
 
 use std::sync::Arc;
 
@@ -11,13 +22,15 @@ use crate::event::EventKind;
 use crate::id::{Ids, TemplateId};
 use crate::rejection::Rejection;
 use crate::state::State;
-use crate::time::{Timestamp, WeeklyHours, Window};
+use crate::time::{LocalDay, Timestamp, WeeklyHours, Window};
 
 /// The largest amount of money accepted, in minor units: sums of any order stay far from the range of `i64`.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
 /// The priorities a template may have are 0 to this.
 pub const MAX_PRIORITY: i32 = 1_000;
 pub const DEFAULT_PRIORITY: i32 = 100;
+/// The largest budget of a template, in minor units.
+pub const MAX_BUDGET: i64 = 1_000_000_000_000_000;
 /// The largest stock of a template.
 pub const MAX_STOCK: i64 = 1_000_000_000_000;
 
@@ -68,6 +81,17 @@ impl Benefit {
             Benefit::BuyXGetY { .. } => "BUY_X_GET_Y",
             Benefit::Tiered { .. } => "TIERED",
             Benefit::FixedPrice { .. } => "FIXED_PRICE",
+        }
+    }
+
+    /// The most that one coupon can take off an order, in minor units; `None` when nothing bounds it.
+    pub fn most_off(&self) -> Option<i64> {
+        match self {
+            Benefit::AmountOff { amount } => Some(*amount),
+            Benefit::PercentOff { max_amount, .. }
+            | Benefit::FreeShipping { max_amount }
+            | Benefit::Tiered { max_amount, .. } => *max_amount,
+            Benefit::Exchange { .. } | Benefit::BuyXGetY { .. } | Benefit::FixedPrice { .. } => None,
         }
     }
 
@@ -154,6 +178,12 @@ pub struct Definition {
     /// When coupons can be claimed.
     pub distribution: Window,
     pub limit_per_member: i64,
+    /// Claims in a day of the tenant's calendar, at most.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub daily_cap: Option<i64>,
+    /// What all coupons together may take off, in minor units; see the claim for what counts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub budget: Option<i64>,
     /// How long a coupon that expired before its refund lives again, in days.
     pub refund_extend_days: u32,
     pub metadata: serde_json::Map<String, serde_json::Value>,
@@ -179,6 +209,8 @@ impl Definition {
             validity,
             distribution: Window::default(),
             limit_per_member: 1,
+            daily_cap: None,
+            budget: None,
             refund_extend_days: 7,
             metadata: serde_json::Map::new(),
         }
@@ -197,9 +229,36 @@ pub struct Template {
     pub remaining_stock: Option<i64>,
     pub claimed_count: i64,
     pub used_count: i64,
+    /// The most that the coupons claimed so far can take off, in minor units.
+    #[serde(default)]
+    pub committed_amount: i64,
+    /// The latest day with a claim under a daily cap.
+    #[serde(default)]
+    pub day: Option<DayCount>,
+    /// Batches of codes made for it.
+    #[serde(default)]
+    pub code_batch_count: i64,
+    #[serde(default)]
+    pub archived_at: Option<Timestamp>,
     pub definition: Arc<Definition>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+/// How many claims a day has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DayCount {
+    pub day: LocalDay,
+    pub claimed: i64,
+    /// How many there may be: the cap, or what was claimed already when the cap was set below it.
+    pub ceiling: i64,
+}
+
+impl Template {
+    /// `committed_amount` after one more claim. Without a budget nothing stops it, so it may come to stand at its end.
+    pub(crate) fn committed_with_one_more(&self) -> i64 {
+        self.committed_amount.saturating_add(self.definition.benefit.most_off().unwrap_or(0))
+    }
 }
 
 /// What an operator changes in one edit.
@@ -217,14 +276,31 @@ pub fn create(
     definition: &Definition,
     total_stock: Option<i64>,
 ) -> Result<Outcome, Rejection> {
+    let id = TemplateId(ids.draw());
+    Ok(create_as(state, envelope, ids, id, definition, total_stock))
+}
+
+/// The same under an id that is known.
+pub(super) fn create_as(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: TemplateId,
+    definition: &Definition,
+    total_stock: Option<i64>,
+) -> Outcome {
     let template = Template {
-        id: TemplateId(ids.draw()),
+        id,
         version: 1,
         enabled: true,
         total_stock,
         remaining_stock: total_stock,
         claimed_count: 0,
         used_count: 0,
+        committed_amount: 0,
+        day: None,
+        code_batch_count: 0,
+        archived_at: None,
         definition: Arc::new(definition.clone()),
         created_at: envelope.at,
         updated_at: envelope.at,
@@ -232,7 +308,7 @@ pub fn create(
     state.insert_template(envelope.tenant, template.clone());
     let data = total_stock.map_or_else(|| "{}".into(), |total| format!("{{\"total_stock\":{total}}}"));
     record(state, envelope, ids, &template, EventKind::TemplateCreated, data);
-    Ok(Outcome::Template(Box::new(template)))
+    Outcome::Template(Box::new(template))
 }
 
 pub fn update(
@@ -242,14 +318,21 @@ pub fn update(
     id: TemplateId,
     patch: &TemplatePatch,
 ) -> Result<Outcome, Rejection> {
-    let current = state.template(envelope.tenant, id)?;
+    let current = open_template(state, envelope, id)?;
     if current.version != patch.expected_version {
         return Err(Rejection::TemplateVersionStale { current: current.version });
     }
     if *current.definition == patch.definition {
         return Ok(Outcome::Template(Box::new(current.clone())));
     }
-    let changed = Template { definition: Arc::new(patch.definition.clone()), ..current.clone() };
+    if patch.definition.budget.is_some_and(|budget| budget < current.committed_amount) {
+        return Err(Rejection::BudgetBelowCommitted { committed: current.committed_amount });
+    }
+    let day = match (current.day, patch.definition.daily_cap) {
+        (Some(day), Some(cap)) => Some(DayCount { ceiling: cap.max(day.claimed), ..day }),
+        (day, _) => day,
+    };
+    let changed = Template { definition: Arc::new(patch.definition.clone()), day, ..current.clone() };
     Ok(save(state, envelope, ids, changed, EventKind::TemplateUpdated, "{}".into()))
 }
 
@@ -260,13 +343,28 @@ pub fn set_enabled(
     id: TemplateId,
     enabled: bool,
 ) -> Result<Outcome, Rejection> {
-    let current = state.template(envelope.tenant, id)?;
+    let current = open_template(state, envelope, id)?;
     if current.enabled == enabled {
         return Ok(Outcome::Template(Box::new(current.clone())));
     }
     let kind = if enabled { EventKind::TemplateEnabled } else { EventKind::TemplateDisabled };
     let changed = Template { enabled, ..current.clone() };
     Ok(save(state, envelope, ids, changed, kind, "{}".into()))
+}
+
+pub fn archive(state: &mut State, envelope: &Envelope, ids: &mut Ids, id: TemplateId) -> Result<Outcome, Rejection> {
+    let current = state.template(envelope.tenant, id)?;
+    if current.archived_at.is_some() {
+        return Ok(Outcome::Template(Box::new(current.clone())));
+    }
+    let changed = Template { enabled: false, archived_at: Some(envelope.at), ..current.clone() };
+    Ok(save(state, envelope, ids, changed, EventKind::TemplateArchived, "{}".into()))
+}
+
+/// The template, which must not be archived.
+fn open_template<'a>(state: &'a State, envelope: &Envelope, id: TemplateId) -> Result<&'a Template, Rejection> {
+    let template = state.template(envelope.tenant, id)?;
+    if template.archived_at.is_some() { Err(Rejection::TemplateArchived) } else { Ok(template) }
 }
 
 /// Adds `change` to the stock (negative takes away, at most what is left).
@@ -277,7 +375,7 @@ pub fn change_stock(
     id: TemplateId,
     change: i64,
 ) -> Result<Outcome, Rejection> {
-    let current = state.template(envelope.tenant, id)?;
+    let current = open_template(state, envelope, id)?;
     let (Some(total), Some(remaining)) = (current.total_stock, current.remaining_stock) else {
         return Err(Rejection::StockUnlimited);
     };
@@ -294,6 +392,9 @@ pub fn delete(state: &mut State, envelope: &Envelope, ids: &mut Ids, id: Templat
     let current = state.template(envelope.tenant, id)?.clone();
     if current.claimed_count > 0 {
         return Err(Rejection::TemplateInUse { claimed: current.claimed_count });
+    }
+    if current.code_batch_count > 0 {
+        return Err(Rejection::TemplateHasCodes { batches: current.code_batch_count });
     }
     state.delete_template(envelope.tenant, id);
     record(state, envelope, ids, &current, EventKind::TemplateDeleted, "{}".into());

@@ -2,7 +2,7 @@
 
 use super::{Account, Allocation, Hold, HoldStatus, Lot, MAX_TOTAL_POINTS, Transaction, TransactionType};
 use crate::command::{Envelope, Movement};
-use crate::decide::{Interrupt, Outcome};
+use crate::decide::{Interrupt, Need, Outcome};
 use crate::event::EventKind;
 use crate::id::{HoldId, Ids, LotId, MemberId, TenantId, TransactionId};
 use crate::rejection::Rejection;
@@ -266,7 +266,7 @@ pub(crate) fn require_lots(state: &State, envelope: &Envelope, member_id: &Membe
     if own.lots_complete || (last_is_open && sum_spendable(own.lots_without_gap(), envelope.at) >= points) {
         Ok(())
     } else {
-        Err(Interrupt::NeedLots(member_id.clone()))
+        Err(Interrupt::Need(Need::Lots(member_id.clone())))
     }
 }
 

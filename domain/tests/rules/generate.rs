@@ -7,7 +7,10 @@
 use std::str::FromStr;
 
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
-use scrip_domain::coupon::{Benefit, CompensationStatus, Definition, TemplatePatch, Validity};
+use scrip_domain::coupon::{
+    Benefit, CodeDigest, CodeKind, CodeStatus, CompensationStatus, CouponStatus, Definition, ImportedCoupon,
+    NewCodeBatch, TemplatePatch, Validity,
+};
 use scrip_domain::id::IdSeed;
 use scrip_domain::job::JobTicket;
 use scrip_domain::order::{RefundRequest, Reservation};
@@ -17,8 +20,8 @@ use scrip_domain::tenant::Tenant;
 use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, CompensationId, CouponId, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp,
-    TransactionId, WebhookId,
+    Answer, CodeBatchId, CompensationId, CouponId, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId, TenantId,
+    Timestamp, TransactionId, WebhookId,
 };
 
 pub const HOUR: i64 = 3_600_000_000;
@@ -74,6 +77,9 @@ struct Pools {
     webhooks: Vec<WebhookId>,
     templates: Vec<TemplateId>,
     coupons: Vec<(CouponId, TemplateId)>,
+    /// With its template, and the number of its next code.
+    batches: Vec<(CodeBatchId, TemplateId, i64)>,
+    codes: Vec<(CodeDigest, CodeBatchId, TemplateId)>,
     holds: Vec<(HoldId, MemberId)>,
     transactions: Vec<(TransactionId, MemberId)>,
     newest_rules: i64,
@@ -185,12 +191,26 @@ impl Generator {
             Outcome::Refund(row) => {
                 pools.cases.extend(row.coupons.iter().filter_map(|coupon| coupon.compensation_id));
             }
-            Outcome::Coupon(row) if matches!(envelope.command, Command::Claim { .. }) => {
+            Outcome::Coupon(row) if !pools.coupons.contains(&(row.id, row.template_id)) => {
                 pools.owned.push((row.id, row.member_id.clone()));
                 pools.coupons.push((row.id, row.template_id));
             }
             Outcome::Rules(version) => pools.newest_rules = version.newest,
             Outcome::Job(row) if !pools.jobs.contains(&row.id) => pools.jobs.push(row.id),
+            Outcome::CodeBatch(row) => {
+                if let Command::CreateCodeBatch(new) = &envelope.command {
+                    pools.batches.push((row.id, row.template_id, row.next_number));
+                    pools.codes.extend(new.shared.map(|digest| (digest, row.id, row.template_id)));
+                }
+            }
+            Outcome::CodesAdded { batch, .. } => {
+                if let Some(known) = pools.batches.iter_mut().find(|(id, ..)| *id == batch.id) {
+                    known.2 = batch.next_number;
+                }
+                if let Command::AddCodes { digests, .. } = &envelope.command {
+                    pools.codes.extend(digests.iter().map(|digest| (*digest, batch.id, batch.template_id)));
+                }
+            }
             Outcome::Transaction(row) => pools.transactions.push((row.id, row.member_id.clone())),
             Outcome::Hold { hold, transaction_id, .. } => {
                 pools.transactions.push((*transaction_id, hold.member_id.clone()));
@@ -379,7 +399,109 @@ impl Generator {
         Some(Command::ChangeWebhook { webhook_id, change: Box::new(change) })
     }
 
+    /// Commands on codes: few codes, so that they meet again.
+    fn code_command(&mut self, index: usize) -> Option<Command> {
+        let statuses = [CodeStatus::Active, CodeStatus::Disabled, CodeStatus::Active, CodeStatus::Revoked];
+        let choice = self.random.between(0, 99);
+        if choice < 20 {
+            let template_id = *self.random.pick(&self.pools[index].templates)?;
+            return Some(Command::CreateCodeBatch(Box::new(self.new_batch(template_id))));
+        }
+        if choice < 50 {
+            let (digest, batch_id, template_id) = *self.random.pick_recent(&self.pools[index].codes)?;
+            let Command::Claim { member_id, member_level, .. } = self.claim(template_id) else { return None };
+            return Some(Command::ClaimCode { digest, batch_id, template_id, member_id, member_level });
+        }
+        let (batch_id, _, next) = *self.random.pick_recent(&self.pools[index].batches)?;
+        Some(match choice {
+            50..80 => {
+                let count = self.random.between(0, 4);
+                let digests: Vec<CodeDigest> = (0..count).map(|_| self.digest()).collect();
+                let max_uses = if self.random.percent(30) { vec![Some(2); digests.len()] } else { Vec::new() };
+                let mut distinct = digests.clone();
+                distinct.sort_unstable();
+                distinct.dedup();
+                // A page has each code once: whoever makes it has seen to that.
+                let digests = if distinct.len() == digests.len() { digests } else { distinct };
+                let from_number = if self.random.percent(90) { next } else { self.random.between(0, 5) };
+                Command::AddCodes { batch_id, from_number, digests, max_uses, last: self.random.percent(40) }
+            }
+            80..86 => Command::ChangeCodeBatch { batch_id, status: *self.random.pick(&statuses)? },
+            86..94 => {
+                let (digest, batch_id, _) = *self.random.pick(&self.pools[index].codes)?;
+                Command::ChangeCode { batch_id, digest, status: *self.random.pick(&statuses)? }
+            }
+            _ => Command::SealCodeBatch(batch_id),
+        })
+    }
+
+    fn import_command(&mut self, index: usize) -> Option<Command> {
+        if self.random.percent(10) {
+            let (total_stock, enabled) = (Some(self.random.between(1, 9)), self.random.percent(70));
+            let template_id =
+                id(TemplateId::PREFIX, (index << 24) as u128 + 0xA000 + self.random.between(0, 3) as u128);
+            let definition = Box::new(self.definition());
+            return Some(Command::ImportTemplate { template_id, definition, total_stock, enabled });
+        }
+        let status = *self.random.pick(&CouponStatus::ALL)?;
+        let hours = |random: &mut Random, from, to| Timestamp(HOUR * random.between(from, to));
+        let claimed_at = Timestamp(self.now.0 - hours(&mut self.random, 10, 50).0);
+        let valid_until = match status {
+            CouponStatus::Expired => Timestamp(claimed_at.0 + hours(&mut self.random, 1, 10).0),
+            _ => Timestamp(self.now.0 + hours(&mut self.random, 1, 60).0),
+        };
+        Some(Command::ImportCoupon(Box::new(ImportedCoupon {
+            coupon_id: id(CouponId::PREFIX, (index << 24) as u128 + 0xB000 + self.random.between(0, 40) as u128),
+            template_id: *self.random.pick(&self.pools[index].templates)?,
+            member_id: self.member(),
+            status,
+            claimed_at,
+            valid_from: claimed_at,
+            valid_until,
+            order_id: Some(self.random.pick(&self.orders)?.clone()),
+            used_at: Some(Timestamp(claimed_at.0 + HOUR)),
+            discount_amount: Some(100),
+        })))
+    }
+
+    fn digest(&mut self) -> CodeDigest {
+        let mut digest = [0xC0; 16];
+        digest[0] = self.random.between(0, 255) as u8;
+        digest
+    }
+
+    fn new_batch(&mut self, template_id: TemplateId) -> NewCodeBatch {
+        let kind = *self.random.pick(&CodeKind::ALL).expect("some kinds");
+        let max_uses = match kind {
+            CodeKind::Shared => self.random.percent(50).then(|| self.random.between(1, 3)),
+            CodeKind::Unique | CodeKind::Imported => Some(1),
+        };
+        NewCodeBatch {
+            template_id,
+            kind,
+            name: "Codes".into(),
+            code_count: match kind {
+                CodeKind::Shared => 1,
+                CodeKind::Unique => self.random.between(1, 6),
+                CodeKind::Imported => 0,
+            },
+            max_uses,
+            pattern: "####".into(),
+            alphabet: "ABC".into(),
+            check_character: false,
+            key_id: 1,
+            nonce: (kind == CodeKind::Unique).then_some([7; 16]),
+            shared: (kind == CodeKind::Shared).then(|| self.digest()),
+        }
+    }
+
     fn coupon_command(&mut self, index: usize) -> Option<Command> {
+        if self.random.percent(15) {
+            return self.code_command(index);
+        }
+        if self.random.percent(2) {
+            return self.import_command(index);
+        }
         let choice = self.random.between(0, 99);
         let template_id = match choice {
             0..45 => *self.random.pick(&self.pools[index].templates)?,
@@ -391,6 +513,7 @@ impl Generator {
                 33..36 => self.create_template(),
                 36..39 => Command::EnableTemplate { template_id, enabled: self.random.percent(70) },
                 39..42 => Command::ChangeStock { template_id, change: self.random.between(-3, 5) },
+                42 if self.random.percent(10) => Command::ArchiveTemplate(template_id),
                 42..44 => {
                     let patch =
                         TemplatePatch { expected_version: self.random.between(1, 4), definition: self.definition() };
@@ -412,7 +535,15 @@ impl Generator {
             }
             78..85 => Command::UnlockCoupon { coupon_id, order_id },
             85..93 => Command::ReturnCoupon { coupon_id, template_id, order_id },
-            93..96 => Command::RevokeCoupon { coupon_id, reason: "by \"mistake\"".into() },
+            93..94 => {
+                let to_member_id = self.member();
+                Command::TransferCoupon { coupon_id, template_id, to_member_id, reason: Some("a \"gift\"".into()) }
+            }
+            94..95 => {
+                let valid_until = Timestamp(self.now.0 + HOUR * self.random.between(-5, 80));
+                Command::ExtendCoupon { coupon_id, valid_until }
+            }
+            95..96 => Command::RevokeCoupon { coupon_id, reason: "by \"mistake\"".into() },
             _ => Command::SettleCoupon(coupon_id),
         })
     }
@@ -526,6 +657,8 @@ impl Generator {
             member_levels,
             distribution: Window { starts_at, ends_at },
             limit_per_member: self.random.between(1, 6),
+            daily_cap: self.random.percent(20).then(|| self.random.between(1, 4)),
+            budget: self.random.percent(20).then(|| 500 * self.random.between(1, 8)),
             refund_extend_days: self.random.between(0, 2) as u32,
             ..Definition::new(name, Benefit::AmountOff { amount: 500 }, validity)
         }

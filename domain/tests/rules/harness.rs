@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use scrip_domain::coupon::{Compensation, Coupon, CouponStatus, Definition, Template};
-use scrip_domain::decide::NeedLots;
+use scrip_domain::coupon::{
+    Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, CouponStatus, Definition, Template,
+};
+use scrip_domain::decide::Need;
 use scrip_domain::event::Event;
 use scrip_domain::job::Job;
 use scrip_domain::key::Keys;
@@ -15,10 +17,11 @@ use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, Transact
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
 use scrip_domain::tenant::{ApiKey, Tenant};
+use scrip_domain::time::{LocalDay, MICROS_PER_DAY};
 use scrip_domain::webhook::Webhook;
 use scrip_domain::{
-    Answer, CompensationId, CouponId, Envelope, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, RefundId,
-    State, TemplateId, TenantId, TransactionId, WebhookId, decide,
+    Answer, CodeBatchId, CompensationId, CouponId, Envelope, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId,
+    RefundId, State, TemplateId, TenantId, Timestamp, TransactionId, WebhookId, decide,
 };
 
 use crate::model::Snapshot;
@@ -33,6 +36,9 @@ pub struct Rows {
     pub templates: BTreeMap<(TenantId, TemplateId), Template>,
     pub versions: BTreeMap<(TenantId, TemplateId, i64), Arc<Definition>>,
     pub uses: BTreeMap<(TenantId, TemplateId), i64>,
+    pub code_batches: BTreeMap<(TenantId, CodeBatchId), CodeBatch>,
+    pub codes: BTreeMap<(TenantId, CodeDigest), Code>,
+    pub code_uses: BTreeMap<(TenantId, CouponId), CodeUse>,
     pub coupons: BTreeMap<(TenantId, CouponId), Coupon>,
     pub sequences: BTreeMap<(TenantId, TemplateId, MemberId), BTreeSet<i64>>,
     pub accounts: BTreeMap<(TenantId, MemberId), Account>,
@@ -90,15 +96,20 @@ impl Harness {
         let mut state = self.load(batch);
         let mut answers = Vec::with_capacity(batch.len());
         for envelope in batch {
-            let answer = decide(&mut state, envelope).unwrap_or_else(|NeedLots(member)| {
-                self.asked_for_lots += 1;
+            let answer = decide(&mut state, envelope).unwrap_or_else(|need| {
                 let written = state.writes().event_inserts.len();
-                for lot in self.open_lots(envelope.tenant, &member) {
-                    state.load_lot(envelope.tenant, &member, lot);
+                match need {
+                    Need::Lots(member) => {
+                        self.asked_for_lots += 1;
+                        for lot in self.open_lots(envelope.tenant, &member) {
+                            state.load_lot(envelope.tenant, &member, lot);
+                        }
+                        state.set_lots_complete(envelope.tenant, &member, true);
+                    }
+                    Need::Day(at) => state.load_day(envelope.tenant, utc_day(at)),
                 }
-                state.set_lots_complete(envelope.tenant, &member, true);
                 assert_eq!(written, state.writes().event_inserts.len());
-                decide(&mut state, envelope).expect("all lots are at hand")
+                decide(&mut state, envelope).expect("what was needed is at hand")
             });
             answers.push(answer);
         }
@@ -139,6 +150,16 @@ impl Harness {
             let taken = rows.sequences.get(&(*tenant, *template, member.clone())).and_then(BTreeSet::last);
             if let Some(last) = taken {
                 state.load_claimed(*tenant, *template, member.clone(), *last);
+            }
+        }
+        for (tenant, id) in &keys.code_batches {
+            if let Some(batch) = rows.code_batches.get(&(*tenant, *id)) {
+                state.load_code_batch(*tenant, batch.clone());
+            }
+        }
+        for (tenant, digest) in &keys.codes {
+            if let Some(code) = rows.codes.get(&(*tenant, *digest)) {
+                state.load_code(*tenant, code.clone());
             }
         }
         for (tenant, id) in &keys.coupons {
@@ -252,6 +273,15 @@ impl Harness {
         for ((tenant, _), coupon) in &self.rows.coupons {
             all.coupon(*tenant, coupon);
         }
+        for ((tenant, _), batch) in &self.rows.code_batches {
+            all.code_batch(*tenant, batch);
+        }
+        for ((tenant, _), code) in &self.rows.codes {
+            all.code(*tenant, code);
+        }
+        for ((tenant, _), code_use) in &self.rows.code_uses {
+            all.code_use(*tenant, code_use);
+        }
         for ((tenant, _), account) in &self.rows.accounts {
             all.account(*tenant, account);
         }
@@ -328,6 +358,22 @@ impl Harness {
         for key in &writes.template_deletes {
             rows.templates.remove(key);
             rows.versions.retain(|(tenant, id, _), _| (*tenant, *id) != *key);
+        }
+        for (tenant, row) in &writes.code_batch_inserts {
+            assert!(rows.templates.contains_key(&(*tenant, row.template_id)), "a batch belongs to a template");
+            insert(&mut rows.code_batches, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.code_batch_updates {
+            update(&mut rows.code_batches, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.code_inserts {
+            insert(&mut rows.codes, (*tenant, row.digest), (*row).clone());
+        }
+        for (tenant, row) in &writes.code_updates {
+            update(&mut rows.codes, (*tenant, row.digest), (*row).clone());
+        }
+        for (tenant, row) in &writes.code_use_inserts {
+            insert(&mut rows.code_uses, (*tenant, row.coupon_id), (*row).clone());
         }
         assert_distinct(writes.coupon_updates.iter().map(|(tenant, row)| (*tenant, row.id)));
         for (tenant, row) in &writes.coupon_inserts {
@@ -494,7 +540,7 @@ impl Harness {
             let (mut claimed, mut used) = (0, 0);
             for (_, coupon) in own {
                 check_coupon(coupon);
-                claimed += 1;
+                claimed += i64::from(coupon.source.takes_stock());
                 used += i64::from(coupon.status == CouponStatus::Used);
             }
             let template = self.template(*tenant, *id).expect("it is there");
@@ -506,6 +552,18 @@ impl Harness {
         }
         for ((_, _, member), sequences) in &self.rows.sequences {
             assert_eq!(sequences.last().copied(), Some(sequences.len() as i64), "{member}: no gap in the sequence");
+        }
+        for (key, batch) in &self.rows.code_batches {
+            let codes = self.rows.codes.iter().filter(|((tenant, _), code)| *tenant == key.0 && code.batch_id == key.1);
+            let (mut added, mut claimed) = (0, 0);
+            for (_, code) in codes {
+                assert!(code.max_uses.is_none_or(|most| code.use_count <= most) && code.number < batch.next_number);
+                added += 1;
+                claimed += code.use_count;
+            }
+            assert_eq!((batch.added_count, batch.claimed_count), (added, claimed), "{batch:?}");
+            let uses = self.rows.code_uses.iter().filter(|((tenant, _), of)| *tenant == key.0 && of.batch_id == key.1);
+            assert_eq!(uses.count() as i64, claimed, "every use of a code made one coupon");
         }
         for (tenant, member) in self.rows.accounts.keys() {
             self.check_account(*tenant, member);
@@ -521,7 +579,10 @@ impl Harness {
     fn check_template(&self, tenant: TenantId, id: TemplateId) {
         let row = self.template(tenant, id).expect("it is there");
         assert_eq!(row.total_stock.is_none(), row.remaining_stock.is_none());
-        assert!(row.claimed_count >= 0 && row.used_count >= 0 && row.used_count <= row.claimed_count, "{row:?}");
+        assert!(row.definition.budget.is_none_or(|budget| row.committed_amount <= budget), "{row:?}");
+        assert!(row.day.is_none_or(|day| day.claimed <= day.ceiling && day.day.starts_at < day.day.ends_at), "{row:?}");
+        assert!(row.archived_at.is_none() || !row.enabled, "{row:?}");
+        assert!(row.claimed_count >= 0 && row.used_count >= 0, "{row:?}");
         if let (Some(total), Some(remaining)) = (row.total_stock, row.remaining_stock) {
             assert!(remaining >= 0, "{row:?}");
             assert_eq!(total, remaining + row.claimed_count, "{row:?}");
@@ -600,6 +661,12 @@ impl Harness {
     }
 }
 
+/// The tenants of these tests live in UTC.
+pub fn utc_day(at: Timestamp) -> LocalDay {
+    let starts_at = Timestamp(at.0 - at.0.rem_euclid(MICROS_PER_DAY));
+    LocalDay { starts_at, ends_at: Timestamp(starts_at.0 + MICROS_PER_DAY) }
+}
+
 fn check_coupon(row: &Coupon) {
     let has_order = matches!(row.status, CouponStatus::Locked | CouponStatus::Used);
     assert_eq!(has_order, row.order_id.is_some(), "{row:?}");
@@ -627,6 +694,11 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.template_updates.is_empty()
         && writes.template_deletes.is_empty()
         && writes.template_versions.is_empty()
+        && writes.code_batch_inserts.is_empty()
+        && writes.code_batch_updates.is_empty()
+        && writes.code_inserts.is_empty()
+        && writes.code_updates.is_empty()
+        && writes.code_use_inserts.is_empty()
         && writes.coupon_inserts.is_empty()
         && writes.coupon_updates.is_empty()
         && writes.uses.is_empty()

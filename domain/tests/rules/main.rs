@@ -1,9 +1,11 @@
 //! The rules, tested without a store or a clock: tables of scenarios, a reference model, and random runs against both.
 
+mod codes;
 mod coupons;
 mod generate;
 mod harness;
 mod jobs;
+mod limits;
 mod model;
 mod orders;
 mod points;

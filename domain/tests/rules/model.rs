@@ -6,12 +6,14 @@
 //! only, so a store's tests can include this file and compare a [`Snapshot`] of their tables with [`Model::snapshot`].
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use scrip_domain::command::{Command, Envelope, Movement};
 use scrip_domain::coupon::{
-    Compensation, CompensationReason, CompensationStatus, Coupon, CouponStatus, Definition, Template, Validity,
+    Code, CodeBatch, CodeDigest, CodeKind, CodeStatus, CodeUse, Compensation, CompensationReason, CompensationStatus,
+    Coupon, CouponSource, CouponStatus, Definition, NewCodeBatch, Template, Validity,
 };
 use scrip_domain::job::Job;
 use scrip_domain::order::{Order, OrderStatus, Refund, RefundRequest, Reservation};
@@ -20,8 +22,8 @@ use scrip_domain::pricing::{Basket, Offer, Quote, Rules, price};
 use scrip_domain::time::Calendar;
 use scrip_domain::webhook::{DisabledReason, Webhook, WebhookChange};
 use scrip_domain::{
-    Answer, CompensationId, CouponId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, Outcome, RefundId, Rejection,
-    TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    Answer, CodeBatchId, CompensationId, CouponId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, Outcome, RefundId,
+    Rejection, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 /// An answer as a caller sees it, in a form that can be compared and read.
@@ -53,6 +55,8 @@ fn shown(outcome: &Outcome) -> String {
         Outcome::Webhook(row) => format!("{} {:?}", row.id, WebhookRow::from(&**row)),
         Outcome::Deleted => "deleted".into(),
         Outcome::Coupon(coupon) => format!("{} {:?}", coupon.id, CouponRow::from(&**coupon)),
+        Outcome::CodeBatch(batch) => format!("{} {:?}", batch.id, BatchRow::from(&**batch)),
+        Outcome::CodesAdded { batch, known } => format!("{} {:?} but {known:?}", batch.id, BatchRow::from(&**batch)),
         Outcome::Transaction(line) => format!("{} {:?}", line.id, LineRow::from(&**line)),
         Outcome::Hold { hold, available, transaction_id } => {
             format!("{transaction_id} {} {:?} available {available}", hold.id, HoldRow::from(&**hold))
@@ -93,6 +97,18 @@ impl Snapshot {
 
     pub fn coupon(&mut self, tenant: TenantId, row: &Coupon) {
         self.0.insert(format!("{tenant} {}", row.id), format!("{:?}", CouponRow::from(row)));
+    }
+
+    pub fn code_batch(&mut self, tenant: TenantId, row: &CodeBatch) {
+        self.0.insert(format!("{tenant} {}", row.id), format!("{:?} {}", BatchRow::from(row), row.nonce.is_some()));
+    }
+
+    pub fn code(&mut self, tenant: TenantId, row: &Code) {
+        self.0.insert(format!("{tenant} code {:?}", row.digest), format!("{row:?}"));
+    }
+
+    pub fn code_use(&mut self, tenant: TenantId, row: &CodeUse) {
+        self.0.insert(format!("{tenant} use {}", row.coupon_id), format!("{row:?}"));
     }
 
     pub fn account(&mut self, tenant: TenantId, row: &Account) {
@@ -160,6 +176,11 @@ struct TemplateRow {
     remaining: Option<i64>,
     claimed: i64,
     used: i64,
+    committed: i64,
+    /// The bounds of the latest day with claims under a cap, and their number.
+    day: Option<(i64, i64, i64)>,
+    batches: i64,
+    archived: Option<Timestamp>,
     definition: Arc<Definition>,
 }
 
@@ -172,6 +193,10 @@ impl From<&Template> for TemplateRow {
             remaining: row.remaining_stock,
             claimed: row.claimed_count,
             used: row.used_count,
+            committed: row.committed_amount,
+            day: row.day.map(|count| (count.day.starts_at.0, count.day.ends_at.0, count.claimed)),
+            batches: row.code_batch_count,
+            archived: row.archived_at,
             definition: row.definition.clone(),
         }
     }
@@ -192,13 +217,13 @@ impl From<&Webhook> for WebhookRow {
 }
 
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "some columns are read through Debug only")]
 struct CouponRow {
     template: TemplateId,
     version: i64,
     member: MemberId,
     status: CouponStatus,
     sequence: i64,
+    source: CouponSource,
     valid_from: Timestamp,
     valid_until: Timestamp,
     order: Option<OrderId>,
@@ -217,6 +242,7 @@ impl From<&Coupon> for CouponRow {
             member: row.member_id.clone(),
             status: row.status,
             sequence: row.sequence,
+            source: row.source,
             valid_from: row.valid_from,
             valid_until: row.valid_until,
             order: row.order_id.clone(),
@@ -225,6 +251,37 @@ impl From<&Coupon> for CouponRow {
             discount: row.discount_amount,
             claimed_at: row.claimed_at,
             used_at: row.used_at,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct BatchRow {
+    template: TemplateId,
+    kind: CodeKind,
+    status: CodeStatus,
+    count: i64,
+    added: i64,
+    next: i64,
+    claimed: i64,
+    max_uses: Option<i64>,
+    completed: Option<Timestamp>,
+    exported: Option<Timestamp>,
+}
+
+impl From<&CodeBatch> for BatchRow {
+    fn from(row: &CodeBatch) -> Self {
+        BatchRow {
+            template: row.template_id,
+            kind: row.kind,
+            status: row.status,
+            count: row.code_count,
+            added: row.added_count,
+            next: row.next_number,
+            claimed: row.claimed_count,
+            max_uses: row.max_uses,
+            completed: row.completed_at,
+            exported: row.exported_at,
         }
     }
 }
@@ -469,6 +526,7 @@ struct New {
     webhook: WebhookId,
     template: TemplateId,
     coupon: CouponId,
+    batch: CodeBatchId,
     transaction: TransactionId,
     lot: LotId,
     hold: HoldId,
@@ -488,6 +546,7 @@ impl New {
             webhook: nil(WebhookId::PREFIX),
             template: nil(TemplateId::PREFIX),
             coupon: nil(CouponId::PREFIX),
+            batch: nil(CodeBatchId::PREFIX),
             transaction: nil(TransactionId::PREFIX),
             lot: nil(LotId::PREFIX),
             hold: nil(HoldId::PREFIX),
@@ -501,6 +560,7 @@ impl New {
                 Outcome::Template(template) => new.template = template.id,
                 Outcome::Webhook(webhook) => new.webhook = webhook.id,
                 Outcome::Coupon(coupon) => new.coupon = coupon.id,
+                Outcome::CodeBatch(batch) | Outcome::CodesAdded { batch, .. } => new.batch = batch.id,
                 Outcome::Transaction(line) => {
                     new.transaction = line.id;
                     new.lot = line.lot_id.unwrap_or(new.lot);
@@ -545,13 +605,18 @@ pub struct Model {
     keys: BTreeMap<(TenantId, KeyId), Option<Timestamp>>,
     webhooks: BTreeMap<(TenantId, WebhookId), WebhookRow>,
     templates: BTreeMap<(TenantId, TemplateId), TemplateRow>,
+    /// Every definition a template ever had, by its version.
     versions: BTreeMap<(TenantId, TemplateId, i64), Arc<Definition>>,
     coupons: BTreeMap<(TenantId, CouponId), CouponRow>,
+    /// With whether it still has what its codes were made from.
+    batches: BTreeMap<(TenantId, CodeBatchId), (BatchRow, bool)>,
+    codes: BTreeMap<(TenantId, CodeDigest), Code>,
+    code_uses: BTreeMap<(TenantId, CouponId), CodeUse>,
     books: BTreeMap<(TenantId, MemberId), Book>,
     /// A tenant's rules in the order in which they were set, and from when they hold.
     rules: BTreeMap<TenantId, Vec<(Timestamp, Rules)>>,
     /// State and due time; nobody runs them here.
-    jobs: BTreeMap<(TenantId, JobId), (&'static str, Timestamp)>,
+    jobs: BTreeMap<(TenantId, JobId), (&'static str, &'static str, Timestamp)>,
     orders: BTreeMap<(TenantId, OrderId), (OrderRow, Basket)>,
     refunds: BTreeMap<(TenantId, OrderId, RefundId), RefundRow>,
     cases: BTreeMap<(TenantId, CouponId), CaseRow>,
@@ -608,6 +673,15 @@ impl Model {
         }
         for (tenant, versions) in &self.rules {
             versions.iter().for_each(|(from, rules)| all.rules(*tenant, *from, rules));
+        }
+        for ((tenant, id), (row, nonce)) in &self.batches {
+            all.0.insert(format!("{tenant} {id}"), format!("{row:?} {nonce}"));
+        }
+        for ((tenant, _), row) in &self.codes {
+            all.code(*tenant, row);
+        }
+        for ((tenant, _), row) in &self.code_uses {
+            all.code_use(*tenant, row);
         }
         for ((tenant, member), book) in self.books.iter().filter(|(_, book)| !book.lines.is_empty()) {
             all.0.insert(format!("{tenant} account {member}"), format!("{:?}", book.account()));
@@ -674,9 +748,8 @@ impl Model {
             }
             Command::CreateTemplate { definition, total_stock } => {
                 let (total, definition) = (*total_stock, Arc::new((**definition).clone()));
-                let (version, enabled, remaining, claimed, used) = (1, true, total, 0, 0);
-                self.versions.insert((tenant, new.template, 1), definition.clone());
-                let row = TemplateRow { version, enabled, total, remaining, claimed, used, definition };
+                let row = new_template(total, definition);
+                self.versions.insert((tenant, new.template, 1), row.definition.clone());
                 self.templates.insert((tenant, new.template), row);
                 Ok(self.show_template(tenant, new.template))
             }
@@ -685,6 +758,9 @@ impl Model {
                     return Err("COUPON_TEMPLATE_VERSION_STALE");
                 }
                 let changed = *row.definition != patch.definition;
+                if changed && patch.definition.budget.is_some_and(|budget| budget < row.committed) {
+                    return Err("COUPON_BUDGET_BELOW_COMMITTED");
+                }
                 row.definition = Arc::new(patch.definition.clone());
                 Ok(changed)
             }),
@@ -702,10 +778,22 @@ impl Model {
                 row.total = Some(total + change);
                 Ok(true)
             }),
+            Command::ArchiveTemplate(id) => {
+                let mut row = self.counted(tenant, *id).ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+                if row.archived.is_none() {
+                    (row.archived, row.enabled, row.version) = (Some(at), false, row.version + 1);
+                    self.versions.insert((tenant, *id, row.version), row.definition.clone());
+                    self.templates.insert((tenant, *id), row);
+                }
+                Ok(self.show_template(tenant, *id))
+            }
             Command::DeleteTemplate(id) => {
                 let row = self.counted(tenant, *id).ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
                 if row.claimed > 0 {
                     return Err("COUPON_TEMPLATE_IN_USE");
+                }
+                if row.batches > 0 {
+                    return Err("COUPON_TEMPLATE_HAS_CODES");
                 }
                 self.templates.remove(&(tenant, *id));
                 Ok("deleted".into())
@@ -715,6 +803,170 @@ impl Model {
                 let text = format!("{} {row:?}", new.coupon);
                 self.coupons.insert((tenant, new.coupon), row);
                 Ok(text)
+            }
+            Command::ClaimCode { digest, batch_id, template_id, member_id, member_level } => {
+                let batch = self.batches.get(&(tenant, *batch_id)).map(|(batch, _)| batch);
+                let code = self.codes.get(&(tenant, *digest));
+                let good = batch
+                    .is_some_and(|batch| batch.status == CodeStatus::Active && batch.template == *template_id)
+                    && code.is_some_and(|code| {
+                        code.batch_id == *batch_id
+                            && code.status == CodeStatus::Active
+                            && code.max_uses.is_none_or(|most| code.use_count < most)
+                    });
+                if !good {
+                    return Err("COUPON_CODE_NOT_ACCEPTED");
+                }
+                let mut row = self.claim(tenant, *template_id, member_id, member_level.as_ref(), at)?;
+                row.source = CouponSource::Code;
+                let text = format!("{} {row:?}", new.coupon);
+                self.coupons.insert((tenant, new.coupon), row);
+                self.codes.get_mut(&(tenant, *digest)).expect("it is good").use_count += 1;
+                self.batches.get_mut(&(tenant, *batch_id)).expect("it is good").0.claimed += 1;
+                let code_use = CodeUse { coupon_id: new.coupon, batch_id: *batch_id, digest: *digest };
+                self.code_uses.insert((tenant, new.coupon), code_use);
+                Ok(text)
+            }
+            Command::CreateCodeBatch(wanted) => self.create_batch(tenant, wanted, at, new),
+            Command::AddCodes { batch_id, from_number, digests, max_uses, last } => {
+                let (batch, _) = self.batches.get_mut(&(tenant, *batch_id)).ok_or("COUPON_CODE_BATCH_NOT_FOUND")?;
+                if batch.completed.is_some() || batch.next != *from_number {
+                    return Err("COUPON_CODE_BATCH_OUT_OF_STEP");
+                }
+                if batch.status == CodeStatus::Revoked {
+                    return Err("COUPON_CODE_REVOKED");
+                }
+                let mut known = Vec::new();
+                for (place, digest) in digests.iter().enumerate() {
+                    let number = from_number + place as i64;
+                    let max_uses = max_uses.get(place).copied().unwrap_or(batch.max_uses);
+                    match self.codes.entry((tenant, *digest)) {
+                        Entry::Occupied(_) => known.push(number),
+                        Entry::Vacant(free) => {
+                            free.insert(code(*digest, *batch_id, number, max_uses));
+                            batch.added += 1;
+                        }
+                    }
+                }
+                batch.next += digests.len() as i64;
+                if if batch.kind == CodeKind::Imported { *last } else { batch.added >= batch.count } {
+                    (batch.count, batch.completed) = (batch.added, Some(at));
+                }
+                Ok(format!("{batch_id} {batch:?} but {known:?}"))
+            }
+            Command::ChangeCodeBatch { batch_id, status } => {
+                let (batch, nonce) = self.batches.get_mut(&(tenant, *batch_id)).ok_or("COUPON_CODE_BATCH_NOT_FOUND")?;
+                if batch.status == CodeStatus::Revoked && *status != CodeStatus::Revoked {
+                    return Err("COUPON_CODE_REVOKED");
+                }
+                batch.status = *status;
+                *nonce &= *status != CodeStatus::Revoked;
+                Ok(format!("{batch_id} {batch:?}"))
+            }
+            Command::ChangeCode { batch_id, digest, status } => {
+                let (batch, _) = self.batches.get(&(tenant, *batch_id)).ok_or("COUPON_CODE_BATCH_NOT_FOUND")?;
+                let code = self.codes.get_mut(&(tenant, *digest)).filter(|code| code.batch_id == *batch_id);
+                let code = code.ok_or("COUPON_CODE_NOT_FOUND")?;
+                if code.status == CodeStatus::Revoked && *status != CodeStatus::Revoked {
+                    return Err("COUPON_CODE_REVOKED");
+                }
+                code.status = *status;
+                Ok(format!("{batch_id} {batch:?}"))
+            }
+            Command::SealCodeBatch(id) => {
+                let (batch, nonce) = self.batches.get_mut(&(tenant, *id)).ok_or("COUPON_CODE_BATCH_NOT_FOUND")?;
+                batch.exported = batch.exported.or(Some(at));
+                *nonce = false;
+                Ok(format!("{id} {batch:?}"))
+            }
+            Command::TransferCoupon { coupon_id, template_id, to_member_id, .. } => {
+                let row = self.coupons.get_mut(&(tenant, *coupon_id)).ok_or("COUPON_NOT_FOUND")?;
+                row.settle(at);
+                if row.template != *template_id {
+                    return Err("COUPON_NOT_FOUND");
+                }
+                row.require_available()?;
+                if row.member == *to_member_id {
+                    return Err("COUPON_TRANSFER_TO_HOLDER");
+                }
+                let mut received = row.clone();
+                let limit = self.templates.get(&(tenant, *template_id)).ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+                let limit = limit.definition.limit_per_member;
+                let of_receiver = self.coupons.iter().filter(|((owner, _), other)| {
+                    *owner == tenant && other.template == *template_id && other.member == *to_member_id
+                });
+                let count = of_receiver.count() as i64;
+                if count >= limit {
+                    return Err("COUPON_LIMIT_REACHED");
+                }
+                received.member = to_member_id.clone();
+                received.sequence = count + 1;
+                received.source = CouponSource::Transfer;
+                self.coupons.get_mut(&(tenant, *coupon_id)).expect("it is there").status = CouponStatus::Revoked;
+                let text = format!("{} {received:?}", new.coupon);
+                self.coupons.insert((tenant, new.coupon), received);
+                Ok(text)
+            }
+            Command::ImportTemplate { template_id, definition, total_stock, enabled } => {
+                if !self.templates.contains_key(&(tenant, *template_id)) {
+                    let definition = Arc::new((**definition).clone());
+                    let row = TemplateRow { enabled: *enabled, ..new_template(*total_stock, definition.clone()) };
+                    self.versions.insert((tenant, *template_id, 1), definition.clone());
+                    let row = TemplateRow { version: if *enabled { 1 } else { 2 }, ..row };
+                    self.versions.insert((tenant, *template_id, row.version), definition);
+                    self.templates.insert((tenant, *template_id), row);
+                }
+                Ok(self.show_template(tenant, *template_id))
+            }
+            Command::ImportCoupon(imported) => {
+                let id = imported.coupon_id;
+                if let Some(row) = self.coupons.get(&(tenant, id)) {
+                    return Ok(format!("{id} {row:?}"));
+                }
+                let template = self.counted(tenant, imported.template_id).ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+                let own = self.coupons.iter().filter(|((owner, _), row)| {
+                    *owner == tenant && row.template == imported.template_id && row.member == imported.member_id
+                });
+                let mine = own.count() as i64;
+                let definition = &template.definition;
+                let committed = template.committed + definition.benefit.most_off().unwrap_or(0);
+                let checks = [
+                    ("COUPON_LIMIT_REACHED", mine >= definition.limit_per_member),
+                    ("COUPON_BUDGET_EXHAUSTED", definition.budget.is_some_and(|budget| committed > budget)),
+                    ("COUPON_SOLD_OUT", template.remaining.is_some_and(|remaining| remaining <= 0)),
+                ];
+                if let Some((code, _)) = checks.into_iter().find(|(_, fails)| *fails) {
+                    return Err(code);
+                }
+                let used = imported.status == CouponStatus::Used;
+                let row = CouponRow {
+                    by_order: false,
+                    template: imported.template_id,
+                    version: template.version,
+                    member: imported.member_id.clone(),
+                    status: imported.status,
+                    sequence: mine + 1,
+                    source: CouponSource::Import,
+                    valid_from: imported.valid_from,
+                    valid_until: imported.valid_until,
+                    order: imported.order_id.clone().filter(|_| used || imported.status == CouponStatus::Locked),
+                    deadline: None,
+                    discount: imported.discount_amount.filter(|_| used),
+                    claimed_at: imported.claimed_at,
+                    used_at: imported.used_at.filter(|_| used),
+                };
+                let text = format!("{id} {row:?}");
+                self.coupons.insert((tenant, id), row);
+                Ok(text)
+            }
+            Command::ExtendCoupon { coupon_id, valid_until } => {
+                let row = self.coupons.get_mut(&(tenant, *coupon_id)).ok_or("COUPON_NOT_FOUND")?;
+                row.settle(at);
+                if row.status != CouponStatus::Locked {
+                    row.require_available()?;
+                }
+                row.valid_until = row.valid_until.max(*valid_until);
+                Ok(format!("{coupon_id} {row:?}"))
             }
             Command::LockCoupon { coupon_id, .. }
             | Command::UseCoupon { coupon_id, .. }
@@ -838,14 +1090,22 @@ impl Model {
                 if expires_at.is_some_and(|end| end <= at) {
                     return Err("DEADLINE_PASSED");
                 }
-                self.jobs.insert((tenant, new.job), ("QUEUED", envelope.now));
+                self.jobs.insert((tenant, new.job), ("POINTS_GRANT", "QUEUED", envelope.now));
+                Ok(self.show_job(tenant, new.job))
+            }
+            Command::EnqueueExtension { template_id, valid_until, .. } => {
+                self.templates.get(&(tenant, *template_id)).ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+                if *valid_until <= at {
+                    return Err("DEADLINE_PASSED");
+                }
+                self.jobs.insert((tenant, new.job), ("EXTEND_COUPONS", "QUEUED", envelope.now));
                 Ok(self.show_job(tenant, new.job))
             }
             Command::RetryJob(id) | Command::CancelJob(id) => {
                 let job = self.jobs.get_mut(&(tenant, *id)).ok_or("JOB_NOT_FOUND")?;
                 match &envelope.command {
-                    Command::CancelJob(_) => job.0 = "CANCELLED",
-                    _ if job.0 == "CANCELLED" => *job = ("QUEUED", envelope.now),
+                    Command::CancelJob(_) => job.1 = "CANCELLED",
+                    _ if job.1 == "CANCELLED" => *job = (job.0, "QUEUED", envelope.now),
                     _ => {}
                 }
                 Ok(self.show_job(tenant, *id))
@@ -866,8 +1126,8 @@ impl Model {
     }
 
     fn show_job(&self, tenant: TenantId, id: JobId) -> String {
-        let (state, run_at) = &self.jobs[&(tenant, id)];
-        format!("{id} POINTS_GRANT {state} due {}", run_at.0)
+        let (kind, state, run_at) = &self.jobs[&(tenant, id)];
+        format!("{id} {kind} {state} due {}", run_at.0)
     }
 
     fn find_order(
@@ -1221,9 +1481,20 @@ impl Model {
     fn counted(&self, tenant: TenantId, id: TemplateId) -> Option<TemplateRow> {
         let row = self.templates.get(&(tenant, id))?;
         let own = || self.coupons.iter().filter(|((owner, _), coupon)| *owner == tenant && coupon.template == id);
-        let claimed = own().count() as i64;
+        let taken = || own().map(|(_, coupon)| coupon).filter(|coupon| coupon.source != CouponSource::Transfer);
+        let definition = |coupon: &CouponRow| &self.versions[&(tenant, id, coupon.version)];
+        let committed = taken().map(|coupon| definition(coupon).benefit.most_off().unwrap_or(0)).sum();
+        let is_capped =
+            |coupon: &&CouponRow| coupon.source != CouponSource::Import && definition(coupon).daily_cap.is_some();
+        let capped = || taken().filter(is_capped);
+        let day = capped().map(|coupon| day_of(coupon.claimed_at)).max().map(|start| {
+            let of_day = capped().filter(|coupon| day_of(coupon.claimed_at) == start);
+            (start, start + DAY, of_day.count() as i64)
+        });
+        let claimed = taken().count() as i64;
         let used = own().filter(|(_, coupon)| coupon.status == CouponStatus::Used).count() as i64;
-        Some(TemplateRow { claimed, used, remaining: row.total.map(|total| total - claimed), ..row.clone() })
+        let remaining = row.total.map(|total| total - claimed);
+        Some(TemplateRow { claimed, used, remaining, committed, day, ..row.clone() })
     }
 
     fn show_template(&self, tenant: TenantId, id: TemplateId) -> String {
@@ -1238,6 +1509,9 @@ impl Model {
         change: impl FnOnce(&mut TemplateRow, i64) -> Result<bool, &'static str>,
     ) -> Decided {
         let mut row = self.counted(tenant, id).ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+        if row.archived.is_some() {
+            return Err("COUPON_TEMPLATE_ARCHIVED");
+        }
         let claimed = row.claimed;
         if change(&mut row, claimed)? {
             row.version += 1;
@@ -1245,6 +1519,36 @@ impl Model {
             self.templates.insert((tenant, id), row);
         }
         Ok(self.show_template(tenant, id))
+    }
+
+    fn create_batch(&mut self, tenant: TenantId, wanted: &NewCodeBatch, at: Timestamp, new: &New) -> Decided {
+        let template = self.templates.get(&(tenant, wanted.template_id)).ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+        if template.archived.is_some() {
+            return Err("COUPON_TEMPLATE_ARCHIVED");
+        }
+        if let Some(digest) = wanted.shared {
+            if self.codes.contains_key(&(tenant, digest)) {
+                return Err("COUPON_CODE_TAKEN");
+            }
+            self.codes.insert((tenant, digest), code(digest, new.batch, 0, wanted.max_uses));
+        }
+        let shared = wanted.shared.is_some();
+        let row = BatchRow {
+            template: wanted.template_id,
+            kind: wanted.kind,
+            status: CodeStatus::Active,
+            count: wanted.code_count,
+            added: shared.into(),
+            next: shared.into(),
+            claimed: 0,
+            max_uses: wanted.max_uses,
+            completed: shared.then_some(at),
+            exported: None,
+        };
+        let text = format!("{} {row:?}", new.batch);
+        self.batches.insert((tenant, new.batch), (row, wanted.nonce.is_some()));
+        self.templates.get_mut(&(tenant, wanted.template_id)).expect("it is there").batches += 1;
+        Ok(text)
     }
 
     fn claim(
@@ -1263,13 +1567,22 @@ impl Model {
         let window = definition.distribution;
         let ended = matches!(definition.validity, Validity::Fixed { ends_at, .. } if ends_at <= at);
         let levels = &definition.member_levels;
+        let cap = definition.daily_cap.zip(template.day);
+        let committed = template.committed + definition.benefit.most_off().unwrap_or(0);
         let checks = [
+            ("COUPON_TEMPLATE_ARCHIVED", template.archived.is_some()),
             ("COUPON_TEMPLATE_DISABLED", !template.enabled),
             ("COUPON_CLAIM_NOT_STARTED", window.starts_at.is_some_and(|start| at < start)),
             ("COUPON_CLAIM_ENDED", window.ends_at.is_some_and(|end| end <= at)),
             ("COUPON_VALIDITY_ENDED", ended),
             ("COUPON_MEMBER_LEVEL", !levels.is_empty() && !level.is_some_and(|level| levels.contains(level))),
             ("COUPON_LIMIT_REACHED", mine >= definition.limit_per_member),
+            ("COUPON_DAY_CLOSED", cap.is_some_and(|(_, (start, ..))| at.0 < start)),
+            (
+                "COUPON_DAILY_CAP_REACHED",
+                cap.is_some_and(|(cap, (start, _, claimed))| day_of(at) == start && claimed >= cap),
+            ),
+            ("COUPON_BUDGET_EXHAUSTED", definition.budget.is_some_and(|budget| committed > budget)),
             ("COUPON_SOLD_OUT", template.remaining.is_some_and(|remaining| remaining <= 0)),
         ];
         if let Some((code, _)) = checks.into_iter().find(|(_, fails)| *fails) {
@@ -1285,6 +1598,7 @@ impl Model {
             member: member.clone(),
             status: CouponStatus::Available,
             sequence: mine + 1,
+            source: CouponSource::Claim,
             valid_from,
             valid_until,
             order: None,
@@ -1295,6 +1609,33 @@ impl Model {
             used_at: None,
         })
     }
+}
+
+const DAY: i64 = 86_400_000_000;
+
+fn new_template(total: Option<i64>, definition: Arc<Definition>) -> TemplateRow {
+    TemplateRow {
+        version: 1,
+        enabled: true,
+        total,
+        remaining: total,
+        claimed: 0,
+        used: 0,
+        committed: 0,
+        day: None,
+        batches: 0,
+        archived: None,
+        definition,
+    }
+}
+
+/// When the UTC day of an instant begins: the tenants of these tests live there.
+fn day_of(at: Timestamp) -> i64 {
+    at.0.div_euclid(DAY) * DAY
+}
+
+fn code(digest: CodeDigest, batch_id: CodeBatchId, number: i64, max_uses: Option<i64>) -> Code {
+    Code { digest, batch_id, number, status: CodeStatus::Active, max_uses, use_count: 0 }
 }
 
 /// So many days later, but not after the year 9999.
@@ -1311,6 +1652,16 @@ impl CouponRow {
         }
         if self.status == CouponStatus::Available && self.valid_until <= at {
             self.status = CouponStatus::Expired;
+        }
+    }
+
+    fn require_available(&self) -> Result<(), &'static str> {
+        match self.status {
+            CouponStatus::Available => Ok(()),
+            CouponStatus::Locked => Err("COUPON_LOCKED"),
+            CouponStatus::Used => Err("COUPON_USED"),
+            CouponStatus::Expired => Err("COUPON_EXPIRED"),
+            CouponStatus::Revoked => Err("COUPON_REVOKED"),
         }
     }
 

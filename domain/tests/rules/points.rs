@@ -517,6 +517,19 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::TemplateInUse { claimed: 1 },
         Rejection::StockUnlimited,
         Rejection::StockOutOfRange { remaining: 0, max_total: 0 },
+        Rejection::TemplateHasCodes { batches: 1 },
+        Rejection::TemplateArchived,
+        Rejection::BudgetBelowCommitted { committed: 1 },
+        Rejection::DayClosed { since: at },
+        Rejection::DailyCapReached { cap: 1, ends_at: at, version: 1 },
+        Rejection::BudgetExhausted { budget: 1, version: 1 },
+        Rejection::TransferToHolder,
+        Rejection::CodeNotAccepted,
+        Rejection::CodeNotFound,
+        Rejection::CodeBatchNotFound,
+        Rejection::CodeTaken,
+        Rejection::CodeRevoked,
+        Rejection::CodeBatchOutOfStep { generated: 1 },
         Rejection::TemplateDisabled,
         Rejection::ClaimNotStarted { starts_at: None },
         Rejection::ClaimEnded { ended_at: None, version: 1 },
@@ -571,6 +584,13 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::OrderMismatch | Rejection::DeadlinePassed { .. } | Rejection::PointsInsufficient { .. } => {}
             Rejection::PointsOverflow | Rejection::HoldClosed { .. } | Rejection::CaptureExceedsHold { .. } => {}
             Rejection::NotReversible | Rejection::ReversalExceeds { .. } | Rejection::IdempotencyKeyReused => {}
+            Rejection::TemplateHasCodes { .. }
+            | Rejection::TemplateArchived
+            | Rejection::BudgetBelowCommitted { .. } => {}
+            Rejection::DayClosed { .. } | Rejection::DailyCapReached { .. } | Rejection::BudgetExhausted { .. } => {}
+            Rejection::TransferToHolder | Rejection::CodeNotAccepted | Rejection::CodeNotFound => {}
+            Rejection::CodeBatchNotFound | Rejection::CodeTaken | Rejection::CodeRevoked => {}
+            Rejection::CodeBatchOutOfStep { .. } => {}
             // Those of prices stand in the price tables, not in these scenarios.
             Rejection::CouponOutsideHours | Rejection::CouponConditionUnmet => {}
             Rejection::CouponConditionFailed { .. } => {}
@@ -592,7 +612,16 @@ fn every_rejection_appears_in_a_scenario() {
     }
     let codes: BTreeSet<&str> = all.iter().map(Rejection::code).collect();
     assert_eq!(codes.len(), all.len(), "every code says one thing");
-    let scenarios = [crate::coupons::ALL, crate::rules::ALL, crate::orders::ALL, crate::webhooks::ALL, ALL].concat();
+    let scenarios = [
+        crate::codes::ALL,
+        crate::coupons::ALL,
+        crate::limits::ALL,
+        crate::rules::ALL,
+        crate::orders::ALL,
+        crate::webhooks::ALL,
+        ALL,
+    ]
+    .concat();
     let missing: Vec<_> = codes
         .iter()
         .filter(|code| {

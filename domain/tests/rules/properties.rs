@@ -193,6 +193,7 @@ fn deciding_twice_gives_the_same_twice() {
             let envelope = generator.next();
             let batch = std::slice::from_ref(&envelope);
             let mut states = [harness.load(batch), harness.load(batch)];
+            states.iter_mut().for_each(|state| state.load_day(envelope.tenant, crate::harness::utc_day(envelope.at)));
             let decided = states.each_mut().map(|state| decide(state, &envelope).expect("all lots are at hand"));
             assert_eq!(decided[0], decided[1]);
             let [first, second] = states.each_ref().map(|state| format!("{:?}", state.writes()));
@@ -225,6 +226,8 @@ fn a_refused_command_writes_only_what_settling_writes() {
                 Command::LockCoupon { coupon_id, .. }
                 | Command::UseCoupon { coupon_id, .. }
                 | Command::ReturnCoupon { coupon_id, .. }
+                | Command::TransferCoupon { coupon_id, .. }
+                | Command::ExtendCoupon { coupon_id, .. }
                 | Command::RevokeCoupon { coupon_id, .. } => Command::SettleCoupon(*coupon_id),
                 Command::ReserveOrder(asked) => Command::SettleAccount(asked.member_id.clone()),
                 Command::PayOrder { member_id, order_id, .. }

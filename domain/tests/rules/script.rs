@@ -21,7 +21,10 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
-use scrip_domain::coupon::{Benefit, CompensationStatus, Definition, TemplatePatch, Validity};
+use scrip_domain::coupon::{
+    Benefit, CodeBatch, CodeDigest, CodeKind, CodeStatus, CompensationStatus, CouponStatus, Definition, ImportedCoupon,
+    NewCodeBatch, TemplatePatch, Validity,
+};
 use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
 use scrip_domain::order::{Order, RefundRequest, Reservation};
@@ -31,8 +34,8 @@ use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, CompensationId, CouponId, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId, TenantId,
-    Timestamp, TransactionId, WebhookId,
+    Answer, CodeBatchId, CompensationId, CouponId, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId,
+    TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 use crate::generate::HOUR;
@@ -55,6 +58,7 @@ pub fn run(text: &str) -> Harness {
 struct Named {
     template: Option<TemplateId>,
     coupon: Option<CouponId>,
+    batch: Option<CodeBatchId>,
     lot: Option<LotId>,
     transaction: Option<TransactionId>,
     hold: Option<HoldId>,
@@ -188,6 +192,7 @@ impl Script {
         let known = self.names.get(name).cloned().unwrap_or_default();
         let template_id = known.template.unwrap_or_else(|| id(TemplateId::PREFIX));
         let coupon_id = known.coupon.unwrap_or_else(|| id(CouponId::PREFIX));
+        let batch_id = known.batch.unwrap_or_else(|| id(CodeBatchId::PREFIX));
         let hold_id = known.hold.unwrap_or_else(|| id(HoldId::PREFIX));
         let owner = known.member.clone().or_else(|| option(words, "of").and_then(|member| member.parse().ok()));
         let owner = owner.unwrap_or_else(|| member("m1"));
@@ -255,7 +260,79 @@ impl Script {
             }
             "enable" | "disable" => Command::EnableTemplate { template_id, enabled: words[0] == "enable" },
             "stock" => Command::ChangeStock { template_id, change: amount(2).ok_or("a change is missing")? },
+            "archive" => Command::ArchiveTemplate(template_id),
             "delete" => Command::DeleteTemplate(template_id),
+            "codes" => {
+                let kind = words.get(2).and_then(|kind| CodeKind::parse(kind)).ok_or("a kind is missing")?;
+                let max_uses = match (option(words, "uses"), kind) {
+                    (None, CodeKind::Shared) => None,
+                    (None, _) => Some(1),
+                    (Some(uses), _) => Some(parse_number(uses)?),
+                };
+                Command::CreateCodeBatch(Box::new(NewCodeBatch {
+                    template_id,
+                    kind,
+                    name: "Codes".into(),
+                    code_count: option(words, "count").map_or(Ok(0), parse_number)?,
+                    max_uses,
+                    pattern: "###".into(),
+                    alphabet: "ABC".into(),
+                    check_character: false,
+                    key_id: 1,
+                    nonce: (kind == CodeKind::Unique).then_some([1; 16]),
+                    shared: option(words, "text").map(code_digest),
+                }))
+            }
+            "add" => Command::AddCodes {
+                batch_id,
+                from_number: option(words, "from").map_or(Ok(0), parse_number)?,
+                digests: words[2].split(',').map(code_digest).collect(),
+                max_uses: Vec::new(),
+                last: words.last() == Some(&"last"),
+            },
+            "switch" => Command::ChangeCodeBatch { batch_id, status: code_status(words[2])? },
+            "switch-code" => {
+                Command::ChangeCode { batch_id, digest: code_digest(words[2]), status: code_status(words[3])? }
+            }
+            "seal" => Command::SealCodeBatch(batch_id),
+            // Codes know their template; a script may name another.
+            "redeem" => {
+                let rows = &self.harness.rows.code_batches;
+                let of_batch = rows.get(&(tenant, batch_id)).map_or(template_id, |row| row.template_id);
+                let other = option(words, "for").and_then(|name| self.names.get(name)).and_then(|named| named.template);
+                Command::ClaimCode {
+                    digest: code_digest(words[2]),
+                    batch_id,
+                    template_id: other.unwrap_or(of_batch),
+                    member_id: member(words[3]),
+                    member_level: option(words, "level").map(str::to_owned),
+                }
+            }
+            "transfer" => {
+                let row = self.harness.rows.coupons.get(&(tenant, coupon_id));
+                let template_id = row.map_or(template_id, |row| row.template_id);
+                let reason = option(words, "because").map(str::to_owned);
+                Command::TransferCoupon { coupon_id, template_id, to_member_id: member(words[2]), reason }
+            }
+            "adopt-template" => Command::ImportTemplate {
+                template_id: old_id(name),
+                definition: Box::new(definition(words)?),
+                total_stock: option(words, "stock").map(parse_number).transpose()?,
+                enabled: !words.contains(&"disabled"),
+            },
+            "adopt" => Command::ImportCoupon(Box::new(ImportedCoupon {
+                coupon_id: old_id(name),
+                template_id: old_id(words[2]),
+                member_id: member(words[3]),
+                status: CouponStatus::parse(words[4]).ok_or("no such status")?,
+                claimed_at: self.now,
+                valid_from: self.now,
+                valid_until: until.ok_or("an end is missing")?,
+                order_id: option(words, "order").and_then(|order| order.parse().ok()),
+                used_at: option(words, "used").map(parse_time).transpose()?,
+                discount_amount: option(words, "discount").map(parse_number).transpose()?,
+            })),
+            "extend" => Command::ExtendCoupon { coupon_id, valid_until: parse_time(words[2])? },
             "claim" => {
                 let member_level = option(words, "level").map(str::to_owned);
                 Command::Claim { template_id, member_id: member(words[2]), member_level }
@@ -376,6 +453,11 @@ impl Script {
             }
             Outcome::Webhook(row) => webhook_facts(&mut facts, row),
             Outcome::Coupon(row) => coupon_facts(&mut facts, row),
+            Outcome::CodeBatch(row) => batch_facts(&mut facts, row),
+            Outcome::CodesAdded { batch, known } => {
+                batch_facts(&mut facts, batch);
+                facts.insert("known", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
+            }
             Outcome::Transaction(row) => {
                 facts.insert("", row.kind.as_str().into());
                 facts.insert("points", row.points.to_string());
@@ -493,6 +575,7 @@ impl Script {
             ("events", of) => {
                 let subjects = [
                     named.coupon.map(|id| id.0),
+                    named.batch.map(|id| id.0),
                     named.hold.map(|id| id.0),
                     named.template.map(|id| id.0),
                     named.transaction.map(|id| id.0),
@@ -561,6 +644,12 @@ impl Script {
                 let id = named.template.ok_or("no such template")?;
                 template_facts(&mut facts, &self.harness.template(tenant, id).ok_or("no such template")?);
             }
+            ("show", "batch") => {
+                let key = (tenant, named.batch.ok_or("no such batch")?);
+                let row = rows.code_batches.get(&key).ok_or("no such batch")?;
+                batch_facts(&mut facts, row);
+                facts.insert("nonce", if row.nonce.is_some() { "kept" } else { "gone" }.into());
+            }
             ("show", other) => return Err(format!("nothing to show: {other}")),
             _ => unreachable!("only these are queries"),
         }
@@ -575,6 +664,13 @@ fn template_facts(facts: &mut Facts, row: &scrip_domain::coupon::Template) {
     facts.insert("remaining", row.remaining_stock.map_or("none".into(), |stock| stock.to_string()));
     facts.insert("claimed", row.claimed_count.to_string());
     facts.insert("used", row.used_count.to_string());
+    facts.insert("committed", row.committed_amount.to_string());
+    facts.insert(
+        "day",
+        row.day.map_or("none".into(), |count| format!("{}@{}", count.claimed, show_time(count.day.starts_at))),
+    );
+    facts.insert("batches", row.code_batch_count.to_string());
+    facts.insert("archived_at", row.archived_at.map_or("none".into(), show_time));
     facts.insert("created_at", show_time(row.created_at));
     facts.insert("updated_at", show_time(row.updated_at));
 }
@@ -590,6 +686,8 @@ fn webhook_facts(facts: &mut Facts, row: &scrip_domain::webhook::Webhook) {
 fn coupon_facts(facts: &mut Facts, row: &scrip_domain::coupon::Coupon) {
     facts.insert("", row.status.as_str().into());
     facts.insert("sequence", row.sequence.to_string());
+    facts.insert("source", row.source.as_str().into());
+    facts.insert("member", row.member_id.to_string());
     facts.insert("version", row.template_version.to_string());
     facts.insert("from", show_time(row.valid_from));
     facts.insert("until", show_time(row.valid_until));
@@ -640,6 +738,27 @@ fn calendar() -> std::sync::Arc<Calendar> {
     Calendar { month_ends: ends(30, 25), year_ends: ends(365, 6) }.into()
 }
 
+fn batch_facts(facts: &mut Facts, row: &CodeBatch) {
+    facts.insert("", row.status.as_str().into());
+    facts.insert("count", row.code_count.to_string());
+    facts.insert("added", row.added_count.to_string());
+    facts.insert("next", row.next_number.to_string());
+    facts.insert("claimed", row.claimed_count.to_string());
+    facts.insert("completed_at", row.completed_at.map_or("none".into(), show_time));
+    facts.insert("exported_at", row.exported_at.map_or("none".into(), show_time));
+}
+
+/// A code's text stands for its digest.
+fn code_digest(text: &str) -> CodeDigest {
+    let mut digest = [0; 16];
+    digest[..text.len()].copy_from_slice(text.as_bytes());
+    digest
+}
+
+fn code_status(text: &str) -> Line<CodeStatus> {
+    CodeStatus::parse(text).ok_or_else(|| format!("no status: {text}"))
+}
+
 /// Each expected word must be among the facts: `name=value`, a status, `ok` or `replayed`. An answer is no replay
 /// unless the line says so.
 fn expect_facts(facts: &Facts, expected: &[&str], got: &str) -> Line<()> {
@@ -665,6 +784,9 @@ fn named(outcome: &Outcome) -> Named {
         Outcome::Webhook(row) => Named { webhook: Some(row.id), ..Named::default() },
         Outcome::Template(row) => Named { template: Some(row.id), ..Named::default() },
         Outcome::Coupon(row) => Named { coupon: Some(row.id), ..Named::default() },
+        Outcome::CodeBatch(batch) | Outcome::CodesAdded { batch, .. } => {
+            Named { batch: Some(batch.id), ..Named::default() }
+        }
         Outcome::Transaction(row) => Named { transaction: Some(row.id), lot: row.lot_id, ..Named::default() },
         Outcome::Hold { hold, transaction_id, .. } => {
             Named { hold: Some(hold.id), transaction: Some(*transaction_id), ..Named::default() }
@@ -705,6 +827,8 @@ fn definition(words: &[&str]) -> Line<Definition> {
         member_levels: option(words, "levels").map_or(Vec::new(), |all| all.split(',').map(str::to_owned).collect()),
         distribution: Window { starts_at: time("opens")?, ends_at: time("closes")? },
         limit_per_member: number("limit", 1)?,
+        daily_cap: option(words, "cap").map(parse_number).transpose()?,
+        budget: option(words, "budget").map(parse_number).transpose()?,
         refund_extend_days: number("extend", 0)? as u32,
         min_order_amount: number("min", 0)?,
         ..Definition::new(name, Benefit::AmountOff { amount: number("off", 500)? }, validity)
@@ -768,6 +892,24 @@ fn tenant(label: &str) -> TenantId {
 
 fn member(text: &str) -> MemberId {
     text.parse().expect("a member's id")
+}
+
+/// The id that an import makes of an old one.
+fn old_id<T: OldId + FromStr<Err: std::fmt::Debug>>(old: &str) -> T {
+    let number = old.bytes().fold(0xA0_u128, |number, byte| number << 8 | u128::from(byte));
+    format!("{}{number:032x}", T::TEXT).parse().expect("a well-formed id")
+}
+
+trait OldId {
+    const TEXT: &'static str;
+}
+
+impl OldId for TemplateId {
+    const TEXT: &'static str = TemplateId::PREFIX;
+}
+
+impl OldId for CouponId {
+    const TEXT: &'static str = CouponId::PREFIX;
 }
 
 /// An id that nothing has.

@@ -12,6 +12,8 @@ use serde::Serialize;
 use super::{StoreArgs, output};
 use crate::bench::probe;
 use crate::clock;
+use crate::codes::key::CodeKeys;
+use crate::codes::{self, KeyFile};
 use crate::store::{Row, Store, StoreUrl};
 
 /// Looks for settings that lose data, missing or unused indexes, clock skew, a slow or full disk. Exits 1 on a failure.
@@ -87,6 +89,7 @@ impl DoctorArgs {
                 let took_ms = begun.elapsed().as_secs_f64() * 1e3;
                 findings.add(Level::Ok, "store", format!("{}, opened in {took_ms:.1} ms", options.url), "");
                 look_at_schema(&mut findings, &store).await?;
+                look_at_code_keys(&mut findings, &store, &KeyFile::of(&settings.codes.key_file, &options.url)).await;
                 match store {
                     Store::Sqlite(_) => look_at_sqlite(&mut findings, &store).await?,
                     Store::Postgres(_) => {
@@ -106,6 +109,32 @@ impl DoctorArgs {
             vec![level.into(), finding.what.clone(), finding.found.clone(), finding.remedy.clone()]
         })?;
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+/// Codes that were given out can only be claimed with the keys they were made with.
+async fn look_at_code_keys(findings: &mut Findings, store: &Store, file: &KeyFile) {
+    // A store without the table has no codes either.
+    let known = store.code_keys().await.unwrap_or_default();
+    let what = "code keys";
+    let Some(path) = file.path() else {
+        let level = if known.is_empty() { Level::Ok } else { Level::Failure };
+        let remedy = "Set codes.key_file to the file of keys that the codes of this store were made with.";
+        findings.add(level, what, format!("{} in use, no file named", known.len()), remedy);
+        return;
+    };
+    if known.is_empty() && !path.exists() {
+        findings.add(Level::Ok, what, "none needed yet", "");
+        return;
+    }
+    let checked = CodeKeys::read(path).and_then(|keys| codes::check(&keys, path, &known));
+    match checked {
+        Ok(()) => findings.add(Level::Ok, what, format!("{}, {} in use", path.display(), known.len()), ""),
+        Err(error) => {
+            let remedy =
+                "Put the file back from its backup: without it, codes already given out cannot be claimed with.";
+            findings.add(Level::Failure, what, format!("{error:#}"), remedy);
+        }
     }
 }
 

@@ -5,8 +5,11 @@
 
 mod backup;
 pub mod bench;
+mod codes;
 mod demo;
 mod doctor;
+mod export;
+mod import;
 mod jobs;
 mod key;
 mod output;
@@ -61,6 +64,14 @@ enum Command {
     /// List, retry, cancel and delete background jobs.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Keys of coupon codes.
+    #[command(subcommand)]
+    Codes(codes::CodesCommand),
+    /// Write coupons, uses or templates into a CSV or XLSX file.
+    Export(export::ExportArgs),
+    /// Take coupon templates or coupons over from the origin system's tables.
+    #[command(subcommand)]
+    Import(import::ImportCommand),
     /// Print a report.
     #[command(subcommand)]
     Report(report::ReportCommand),
@@ -156,6 +167,9 @@ impl Cli {
                 Command::Restore(args) => args.run().await?,
                 Command::Doctor(args) => return args.run().await,
                 Command::Jobs(command) => command.run().await?,
+                Command::Codes(command) => command.run()?,
+                Command::Export(args) => args.run().await?,
+                Command::Import(command) => return command.run().await,
                 Command::Report(command) => command.run().await?,
                 Command::Rebuild(args) => args.run().await?,
                 Command::Bench(args) => return args.run().await,

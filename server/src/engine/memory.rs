@@ -1,4 +1,5 @@
-//! Refusals from memory: "sold out", "ended" and "limit reached" stay true while the template's version does, so a claim that
+//! Refusals from memory: "sold out", "ended", "budget spent" and "limit reached" stay true while the template's version does,
+//! "daily cap reached" until the day ends, so a claim that
 //! meets one need not trouble the store. At the end of a flash sale nearly all claims do.
 //!
 //! Two things make this safe. First, an entry is dropped when this node changes the template, and trusted for
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
-use scrip_domain::{Answer, Command, Envelope, MemberId, Rejection, TemplateId, TenantId};
+use scrip_domain::{Answer, Command, Envelope, MemberId, Rejection, TemplateId, TenantId, Timestamp};
 use tokio::runtime::Handle;
 
 use super::SubmitError;
@@ -44,6 +45,8 @@ struct Entry {
     /// Hashes of the members that hold a coupon. A collision only sends a claim the long way.
     claimers: Arc<HashSet<u64>>,
     known_at: Instant,
+    /// When it ceases to hold by itself.
+    until: Timestamp,
 }
 
 impl RefusalMemory {
@@ -67,6 +70,7 @@ impl RefusalMemory {
         }
         if let Some(entry) = self.templates.get(&(envelope.tenant, *template_id))
             && entry.known_at.elapsed() < TRUSTED_FOR
+            && envelope.at < entry.until
             && !entry.claimers.contains(&self.hash(member_id))
         {
             return Some(entry.rejection);
@@ -87,8 +91,13 @@ impl RefusalMemory {
                     if envelope.at == envelope.now =>
                 {
                     match rejection {
-                        Rejection::SoldOut { .. } | Rejection::ClaimEnded { .. } => {
-                            self.remember(tenant, *template_id, rejection);
+                        Rejection::SoldOut { .. }
+                        | Rejection::ClaimEnded { .. }
+                        | Rejection::BudgetExhausted { .. } => {
+                            self.remember(tenant, *template_id, rejection, Timestamp::NEVER);
+                        }
+                        Rejection::DailyCapReached { ends_at, .. } => {
+                            self.remember(tenant, *template_id, rejection, *ends_at);
                         }
                         Rejection::ClaimLimitReached { .. } => {
                             let key = (tenant, *template_id, member_id.clone());
@@ -101,6 +110,7 @@ impl RefusalMemory {
                     Command::UpdateTemplate { template_id, .. }
                     | Command::EnableTemplate { template_id, .. }
                     | Command::ChangeStock { template_id, .. }
+                    | Command::ArchiveTemplate(template_id)
                     | Command::DeleteTemplate(template_id),
                     Ok(Answer::Accepted { .. }),
                 ) => {
@@ -113,7 +123,7 @@ impl RefusalMemory {
         }
     }
 
-    fn remember(self: &Arc<Self>, tenant: TenantId, template: TemplateId, rejection: &Rejection) {
+    fn remember(self: &Arc<Self>, tenant: TenantId, template: TemplateId, rejection: &Rejection, until: Timestamp) {
         let key = (tenant, template);
         // Equal rejections carry the same template version, within which nobody has claimed since.
         if let Some(entry) = self.templates.get(&key).filter(|entry| entry.rejection == *rejection) {
@@ -130,7 +140,7 @@ impl RefusalMemory {
             match members {
                 Ok(members) if (members.len() as i64) <= MAX_CLAIMERS => {
                     let claimers = Arc::new(members.iter().map(|member| memory.hash(member)).collect());
-                    memory.templates.insert(key, Entry { rejection, claimers, known_at });
+                    memory.templates.insert(key, Entry { rejection, claimers, known_at, until });
                 }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, "the claimers of a template were not read"),

@@ -235,15 +235,27 @@ impl Engine {
             Command::UpdateTemplate { template_id, .. }
             | Command::EnableTemplate { template_id, .. }
             | Command::ChangeStock { template_id, .. }
+            | Command::ArchiveTemplate(template_id)
             | Command::DeleteTemplate(template_id)
+            | Command::ClaimCode { template_id, .. }
+            | Command::TransferCoupon { template_id, .. }
+            | Command::EnqueueExtension { template_id, .. }
             | Command::Claim { template_id, .. } => template_id.hash(&mut hasher),
             Command::ReserveOrder(asked) => asked.member_id.hash(&mut hasher),
             Command::CloseCompensation { compensation_id, .. } => compensation_id.hash(&mut hasher),
+            Command::ImportTemplate { template_id, .. } => template_id.hash(&mut hasher),
+            Command::ImportCoupon(imported) => imported.template_id.hash(&mut hasher),
+            Command::CreateCodeBatch(new) => new.template_id.hash(&mut hasher),
+            Command::AddCodes { batch_id, .. }
+            | Command::ChangeCodeBatch { batch_id, .. }
+            | Command::ChangeCode { batch_id, .. }
+            | Command::SealCodeBatch(batch_id) => batch_id.hash(&mut hasher),
             Command::LockCoupon { coupon_id, .. }
             | Command::UseCoupon { coupon_id, .. }
             | Command::UnlockCoupon { coupon_id, .. }
             | Command::ReturnCoupon { coupon_id, .. }
             | Command::RevokeCoupon { coupon_id, .. }
+            | Command::ExtendCoupon { coupon_id, .. }
             | Command::SettleCoupon(coupon_id) => coupon_id.hash(&mut hasher),
             Command::ChangeWebhook { webhook_id, .. } => webhook_id.hash(&mut hasher),
             Command::Grant { member_id, .. }

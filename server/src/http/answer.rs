@@ -13,7 +13,7 @@ use super::AppState;
 use super::orders::{CompensationView, OrderView, RefundView};
 use super::problem::Problem;
 use super::rules::RulesView;
-use super::views::{CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
+use super::views::{CodeBatchView, CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
 use super::webhooks::WebhookView;
 
 const REPLAYED: &str = "idempotency-replayed";
@@ -110,6 +110,9 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
         Outcome::Compensation(case) => serde_json::to_writer(out, &CompensationView::from(&**case)),
         Outcome::Rules(rules) => serde_json::to_writer(out, &RulesView::from(&**rules)),
         Outcome::Webhook(webhook) => serde_json::to_writer(out, &WebhookView::from(&**webhook)),
+        Outcome::CodeBatch(batch) | Outcome::CodesAdded { batch, .. } => {
+            serde_json::to_writer(out, &CodeBatchView::from(&**batch))
+        }
         Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
         Outcome::Job(job) => serde_json::to_writer(out, &JobView::new(job)?),
         Outcome::Swept(sweep) => serde_json::to_writer(out, &SweepView::from(*sweep)),

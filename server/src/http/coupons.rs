@@ -18,7 +18,7 @@ use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
 use super::schema::{self, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
-use super::views::{CouponPage, CouponView, Page};
+use super::views::{CouponPage, CouponView, JobView, Page, UsagePage, UsageView};
 use crate::clock;
 
 /// Who claims.
@@ -35,9 +35,9 @@ pub struct ClaimRequest {
 }
 
 pub struct Claim {
-    member_id: MemberId,
-    member_level: Option<String>,
-    effective_at: Option<Timestamp>,
+    pub member_id: MemberId,
+    pub member_level: Option<String>,
+    pub effective_at: Option<Timestamp>,
 }
 
 impl Checked for ClaimRequest {
@@ -142,10 +142,96 @@ impl Checked for RevokeRequest {
     }
 }
 
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransferRequest {
+    #[schema(value_type = schema::MemberId)]
+    to_member_id: Option<MemberId>,
+    #[schema(min_length = 1, max_length = 500)]
+    reason: Option<String>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for TransferRequest {
+    type Value = (MemberId, Option<String>, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let to_member_id = errors.required("to_member_id", self.to_member_id);
+        errors.optional_text("reason", self.reason.as_deref(), 1..=500);
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some((to_member_id?, self.reason, effective_at))
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExtendRequest {
+    /// When the coupon ends from now on. A coupon that ends later already stays as it is.
+    #[schema(value_type = Time)]
+    valid_until: Option<Time>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for ExtendRequest {
+    type Value = (Timestamp, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let valid_until = errors.required("valid_until", self.valid_until);
+        if let Some(end) = valid_until.filter(|end| end.0 <= now) {
+            errors.add("valid_until", format!("is {end}"), format!("Send a time after now, which is {}.", Time(now)));
+        }
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some((valid_until?.0, effective_at))
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkExtendRequest {
+    /// When the coupons end from now on. Those that end later already stay as they are.
+    #[schema(value_type = Time)]
+    valid_until: Option<Time>,
+    /// Only coupons that would end before. Null or missing is all.
+    ends_before: Option<Time>,
+}
+
+impl Checked for BulkExtendRequest {
+    type Value = (Timestamp, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let valid_until = errors.required("valid_until", self.valid_until);
+        if let Some(end) = valid_until.filter(|end| end.0 <= now) {
+            errors.add("valid_until", format!("is {end}"), format!("Send a time after now, which is {}.", Time(now)));
+        }
+        Some((valid_until?.0, self.ends_before.map(|end| end.0)))
+    }
+}
+
+/// Let a template's coupons end later
+///
+/// The answer is a job, which extends the open coupons (AVAILABLE or LOCKED) there are by then, one after another; its
+/// progress tells how many it has `seen`, `extended` and had `refused`, because they were used or over in between.
+#[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/extensions", tag = "Coupons",
+    security(("key" = ["OPERATOR"])), params(("template_id" = schema::TemplateId, Path), IdempotencyKey),
+    request_body = BulkExtendRequest,
+    responses((status = 202, description = "Will be extended", body = JobView<'static>), Problems))]
+pub async fn create_extension(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(template_id): InPath<TemplateId>,
+    input: Input<BulkExtendRequest>,
+) -> Result<Response, Problem> {
+    let (valid_until, ends_before) = input.value;
+    let command = Command::EnqueueExtension { template_id, valid_until, ends_before };
+    answer::run(&app, caller.envelope(command, None, input.idempotency, input.now)?, StatusCode::ACCEPTED).await
+}
+
 /// Claim a coupon
 ///
 /// Checked in this order, the first failure is the answer: the template exists, is enabled, can be claimed from now, is not
-/// past its validity; the member's level, the member's limit, the stock.
+/// past its validity; the member's level, the member's limit, the daily cap, the budget, the stock.
 #[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/claims", tag = "Coupons",
     security(("key" = ["MEMBER"])), params(("template_id" = schema::TemplateId, Path), IdempotencyKey),
     request_body = ClaimRequest,
@@ -219,6 +305,50 @@ async fn definition_of(
     let (template, version) = (coupon.template_id, coupon.template_version);
     let found = app.store.definition(caller.tenant(), template, version).await?;
     found.ok_or_else(|| Problem::internal(format!("version {version} of the template {template} is missing")))
+}
+
+/// Where a page of uses ends: its instant in microseconds, and its coupon.
+struct UseCursor(Timestamp, CouponId);
+
+impl Cursor for UseCursor {
+    fn write(&self) -> String {
+        format!("{}.{}", self.0.0, self.1)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let (at, id) = text.split_once('.')?;
+        Some(UseCursor(Timestamp(at.parse().ok()?), id.parse().ok()?))
+    }
+}
+
+/// List the uses of coupons, newest first
+///
+/// Those that stand: a use taken back by a return is none. GET /v1/exports/usages gives all of them as a file.
+#[utoipa::path(get, path = "/v1/coupon-usages", tag = "Coupons", security(("key" = ["SERVICE"])),
+    params(("template_id" = Option<schema::TemplateId>, Query), ("from" = Option<Time>, Query),
+        ("until" = Option<Time>, Query), PageQuery),
+    responses((status = 200, description = "A page", body = UsagePage), Problems))]
+pub async fn list_usages(State(app): State<AppState>, Service(caller): Service, uri: Uri) -> Result<Response, Problem> {
+    let mut parameters = Parameters::of(&uri)?;
+    let template = parameters.take("template_id", "a template id", |text| text.parse().ok());
+    let from = parameters.time("from");
+    let until = parameters.time("until");
+    let page = parameters.page::<UseCursor>();
+    parameters.finish()?;
+    let after = page.cursor.map(|UseCursor(at, id)| (at, id));
+    let (tenant, limit) = (caller.tenant(), page.limit + 1);
+    let mut coupons = app.store.list_usages(tenant, template, from, until, after, limit).await?;
+    let next_cursor = super::cut(&mut coupons, page.limit, |coupon| {
+        UseCursor(coupon.used_at.unwrap_or(Timestamp(0)), coupon.id).write()
+    });
+    let versions = coupons.iter().map(|coupon| (coupon.template_id, coupon.template_version));
+    app.store.learn_definitions(tenant, versions).await?;
+    let mut definitions = Vec::with_capacity(coupons.len());
+    for coupon in &coupons {
+        definitions.push(definition_of(&app, &caller, coupon).await?);
+    }
+    let data = coupons.iter().zip(&definitions).map(|(coupon, definition)| UsageView::new(coupon, definition));
+    answer::ok(&Page { data: data.collect(), next_cursor })
 }
 
 /// Lock a coupon for an order
@@ -297,5 +427,40 @@ pub async fn revoke_coupon(
 ) -> Result<Response, Problem> {
     let (reason, effective_at) = input.value;
     let command = Command::RevokeCoupon { coupon_id, reason };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// Give a coupon to another member
+///
+/// The coupon ends as REVOKED; the other member gets one of the same terms, which is the answer. It counts against that
+/// member's limit, and makes no room in the giver's.
+#[utoipa::path(post, path = "/v1/coupons/{coupon_id}/transfer", tag = "Coupons", security(("key" = ["SERVICE"])),
+    params(("coupon_id" = schema::CouponId, Path), IdempotencyKey), request_body = TransferRequest,
+    responses((status = 201, description = "The other member's coupon", body = CouponView<'static>), Problems))]
+pub async fn transfer_coupon(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    InPath(coupon_id): InPath<CouponId>,
+    input: Input<TransferRequest>,
+) -> Result<Response, Problem> {
+    let (to_member_id, reason, effective_at) = input.value;
+    let templates = app.store.templates_of_coupons(caller.tenant(), &[coupon_id]).await?;
+    let template_id = *templates.get(&coupon_id).ok_or(Problem::new(Code::CouponNotFound))?;
+    let command = Command::TransferCoupon { coupon_id, template_id, to_member_id, reason };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
+}
+
+/// Let a coupon end later
+#[utoipa::path(post, path = "/v1/coupons/{coupon_id}/extend", tag = "Coupons", security(("key" = ["OPERATOR"])),
+    params(("coupon_id" = schema::CouponId, Path), IdempotencyKey), request_body = ExtendRequest,
+    responses((status = 200, description = "Extended", body = CouponView<'static>), Problems))]
+pub async fn extend_coupon(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(coupon_id): InPath<CouponId>,
+    input: Input<ExtendRequest>,
+) -> Result<Response, Problem> {
+    let (valid_until, effective_at) = input.value;
+    let command = Command::ExtendCoupon { coupon_id, valid_until };
     answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
 }

@@ -13,8 +13,8 @@ use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use scrip_domain::{
-    CompensationId, CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, OrderId, OrderUid, RefundId, TemplateId,
-    TenantId, Timestamp, TransactionId, WebhookId,
+    CodeBatchId, CompensationId, CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, OrderId, OrderUid, RefundId,
+    TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -287,6 +287,7 @@ path_ids! {
     KeyId = "key_id", KeyNotFound;
     TemplateId = "template_id", TemplateNotFound;
     CouponId = "coupon_id", CouponNotFound;
+    CodeBatchId = "batch_id", BatchNotFound;
     HoldId = "hold_id", HoldNotFound;
     TransactionId = "transaction_id", TransactionNotFound;
     JobId = "job_id", JobNotFound;
@@ -360,6 +361,14 @@ impl Parameters {
         PageOf { limit: limit.unwrap_or(DEFAULT_LIMIT), cursor }
     }
 
+    /// An instant.
+    pub fn time(&mut self, name: &'static str) -> Option<Timestamp> {
+        let time = self.take(name, "a time like 2026-03-01T00:00:00Z", |text| {
+            serde_json::from_value::<super::time::Time>(Value::String(text.to_owned())).ok()
+        });
+        time.map(|time| time.0)
+    }
+
     pub fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.pairs) {
             self.errors.add(name, "is not a known parameter, or is given twice", "Leave it out.");
@@ -388,7 +397,7 @@ macro_rules! id_cursors {
     )*};
 }
 
-id_cursors! { TenantId KeyId TemplateId CouponId JobId WebhookId OrderUid CompensationId RefundId }
+id_cursors! { TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId }
 
 #[cfg(test)]
 mod tests {

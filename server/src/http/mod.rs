@@ -9,15 +9,18 @@ mod answer;
 pub mod auth;
 mod baskets;
 mod batch;
+mod codes;
 mod coupons;
 mod docs;
 mod edge;
 mod events;
 mod expirations;
+mod exports;
 mod extract;
 mod fields;
 mod health;
 mod idempotency;
+mod imports;
 mod jobs;
 mod orders;
 mod percent;
@@ -49,6 +52,7 @@ use utoipa_axum::routes;
 pub use events::event_json;
 pub use serve::serve;
 
+use crate::codes::Codes;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::relay::sender::Sender;
@@ -72,6 +76,8 @@ fn api() -> OpenApiRouter<AppState> {
         ))
         .routes(routes!(templates::enable_coupon_template))
         .routes(routes!(templates::disable_coupon_template))
+        .routes(routes!(templates::archive_coupon_template))
+        .routes(routes!(templates::clone_coupon_template))
         .routes(routes!(templates::change_coupon_template_stock))
         // Coupons.
         .routes(routes!(coupons::create_claim))
@@ -84,6 +90,24 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(coupons::revoke_coupon))
         // Quotes.
         .routes(routes!(quotes::create_quote))
+        .routes(routes!(coupons::transfer_coupon))
+        .routes(routes!(coupons::extend_coupon))
+        .routes(routes!(coupons::create_extension))
+        .routes(routes!(coupons::list_usages))
+        // Codes.
+        .routes(routes!(codes::create_codes))
+        .routes(routes!(codes::import_codes))
+        .routes(routes!(codes::list_code_batches))
+        .routes(routes!(codes::get_code_batch))
+        .routes(routes!(codes::enable_code_batch))
+        .routes(routes!(codes::disable_code_batch))
+        .routes(routes!(codes::revoke_code_batch))
+        .routes(routes!(codes::export_codes))
+        .routes(routes!(codes::get_code))
+        .routes(routes!(codes::enable_code))
+        .routes(routes!(codes::disable_code))
+        .routes(routes!(codes::revoke_code))
+        .routes(routes!(codes::create_code_claim))
         // Points.
         .routes(routes!(points::get_points))
         .routes(routes!(points::create_grant))
@@ -115,11 +139,19 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(reports::get_points_report))
         .routes(routes!(reports::get_liability))
         .routes(routes!(reports::get_template_statistics))
+        .routes(routes!(reports::get_coupon_report))
         // Jobs.
         .routes(routes!(jobs::list_jobs, jobs::purge_jobs))
         .routes(routes!(jobs::get_job))
         .routes(routes!(jobs::retry_job))
         .routes(routes!(jobs::cancel_job))
+        // Exports.
+        .routes(routes!(exports::export_coupons))
+        .routes(routes!(exports::export_usages))
+        .routes(routes!(exports::export_templates))
+        // Imports.
+        .routes(routes!(imports::import_templates))
+        .routes(routes!(imports::import_coupons))
         // The rest.
         .routes(routes!(batch::create_batch))
         .routes(routes!(expirations::create_expirations))
@@ -203,6 +235,7 @@ pub struct Shared {
     platform_digest: [u8; 32],
     keys: auth::KeyCache,
     zones: baskets::Zones,
+    codes: Arc<Codes>,
     quotas: quota::Quotas,
     draining: AtomicBool,
 }
@@ -223,6 +256,7 @@ impl AppState {
         sender: Sender,
         limits: HttpLimits,
         platform_digest: [u8; 32],
+        codes: Arc<Codes>,
     ) -> Self {
         let (keys, draining) = (auth::KeyCache::new(), AtomicBool::new(false));
         let (zones, quotas) = (baskets::Zones::new(), quota::Quotas::new(limits.quota.clone()));
@@ -234,6 +268,7 @@ impl AppState {
             limits,
             platform_digest,
             keys,
+            codes,
             zones,
             quotas,
             draining,
@@ -265,6 +300,7 @@ mod tests {
     use serde_json::{Value, json};
     use tower::ServiceExt;
 
+    use crate::codes::KeyFile;
     use crate::engine::EngineOptions;
     use crate::relay::guard::{Guard, Policy};
     use crate::store::{StoreOptions, StoreUrl};
@@ -294,7 +330,9 @@ mod tests {
         };
         let (platform, digest) = auth::new_secret();
         let sender = Sender::new(Guard::new(Policy::default()), Duration::from_secs(1)).unwrap();
-        Server { app: AppState::new(store, engine, metrics, sender, limits, digest), platform, _folder: folder }
+        let codes = Arc::new(Codes::new(KeyFile::Beside(folder.path().join("codes.key"))));
+        let app = AppState::new(store, engine, metrics, sender, limits, digest, codes);
+        Server { app, platform, _folder: folder }
     }
 
     impl Server {

@@ -200,6 +200,18 @@ codes! {
     "Template in use", "{claimed} coupons were claimed from this template, so it cannot be deleted. Disable it instead.";
     "模板已被使用", "该模板已被领取 {claimed} 张，不能删除，请改为停用。";
 
+    TemplateHasCodes = "COUPON_TEMPLATE_HAS_CODES", CONFLICT;
+    "Template has codes", "{batches} batches of codes were made for this template, so it cannot be deleted. Archive it instead.";
+    "模板已有券码", "该模板已有 {batches} 批券码，不能删除，请改为归档。";
+
+    TemplateArchived = "COUPON_TEMPLATE_ARCHIVED", CONFLICT;
+    "Template archived", "The template is archived and stays as it is. POST /v1/coupon-templates/{template_id}/clone makes a new one of it.";
+    "模板已归档", "该模板已归档，不可更改。可通过 POST /v1/coupon-templates/{template_id}/clone 复制为新模板。";
+
+    BudgetBelowCommitted = "COUPON_BUDGET_BELOW_COMMITTED", UNPROCESSABLE_ENTITY;
+    "Budget below what is committed", "Coupons already claimed can take off {committed}; the budget cannot be less.";
+    "预算低于已承诺金额", "已领取的优惠券最多可抵扣 {committed}，预算不能低于该金额。";
+
     StockUnlimited = "COUPON_STOCK_UNLIMITED", UNPROCESSABLE_ENTITY;
     "Stock unlimited", "The template's stock is unlimited, so there is nothing to add or take away.";
     "库存不限", "该模板库存不限，无法增减。";
@@ -233,6 +245,19 @@ codes! {
     LimitReached = "COUPON_LIMIT_REACHED", UNPROCESSABLE_ENTITY;
     "Limit reached", "The member has claimed {limit} coupons of this template, which is the limit.";
     "已达领取上限", "该会员已领取 {limit} 张，达到每人上限。";
+
+    DayClosed = "COUPON_DAY_CLOSED", UNPROCESSABLE_ENTITY;
+    "Day closed",
+    "The template has a daily cap and claims since {since} were counted, so none can be made as of a day before. Send a later `effective_at`.";
+    "日期已关闭", "该模板设有每日上限，且已统计 {since} 之后的领取，不能补录更早日期的领取。请使用更晚的 `effective_at`。";
+
+    DailyCapReached = "COUPON_DAILY_CAP_REACHED", UNPROCESSABLE_ENTITY;
+    "Daily cap reached", "All {cap} coupons of the day have been claimed. The next ones can be claimed from {ends_at}.";
+    "今日已领完", "今日的 {cap} 张优惠券已领完，下一批自 {ends_at} 起可领取。";
+
+    BudgetExhausted = "COUPON_BUDGET_EXHAUSTED", UNPROCESSABLE_ENTITY;
+    "Budget exhausted", "One more coupon could take off more than the template's budget of {budget} has left. An operator can raise it.";
+    "预算已用尽", "再领取一张将超出该模板 {budget} 的预算，可由运营人员提高预算。";
 
     SoldOut = "COUPON_SOLD_OUT", UNPROCESSABLE_ENTITY;
     "Sold out", "All {total} coupons of this template have been claimed. An operator can add stock.";
@@ -369,6 +394,53 @@ codes! {
     CompensationClosed = "COUPON_COMPENSATION_CLOSED", CONFLICT;
     "Compensation case closed", "The case is {status} already; it ends only once.";
     "补偿单已结束", "该补偿单的状态为 {status}，只能结束一次。";
+    TransferToHolder = "COUPON_TRANSFER_TO_HOLDER", UNPROCESSABLE_ENTITY;
+    "Same member", "The coupon is this member's already. Send another `to_member_id`.";
+    "会员相同", "该优惠券已属于此会员，请发送其他 `to_member_id`。";
+
+    CouponCodeNotAccepted = "COUPON_CODE_NOT_ACCEPTED", UNPROCESSABLE_ENTITY;
+    "Code not accepted", "The code cannot be claimed with. Check how it is written; an operator can look it up.";
+    "券码不可用", "该券码无法领取优惠券。请检查输入是否正确，运营人员可查询其状态。";
+
+    CouponCodeNotFound = "COUPON_CODE_NOT_FOUND", NOT_FOUND;
+    "Code not found", "There is no such code.";
+    "券码不存在", "该券码不存在。";
+
+    CodesUnavailable = "COUPON_CODES_UNAVAILABLE", SERVICE_UNAVAILABLE;
+    "Codes unavailable", "This server has no usable key for coupon codes; its log says why. An operator sets `codes.key_file`.";
+    "券码功能不可用", "该服务器没有可用的券码密钥，原因见日志。请运维人员设置 `codes.key_file`。";
+
+    GuessesExceeded = "COUPON_CODE_GUESSES_EXCEEDED", TOO_MANY_REQUESTS;
+    "Too many wrong codes", "Too many codes were sent that are not accepted; this one was not looked at. Ask again in {seconds} seconds.";
+    "错误券码过多", "提交的无效券码过多，本次未处理。请在 {seconds} 秒后重试。";
+
+    CodesNotReady = "COUPON_CODES_NOT_READY", CONFLICT;
+    "Codes not ready", "{added} of {count} codes have been made. Ask again when the batch has a `completed_at`.";
+    "券码尚未生成完毕", "已生成 {added} / {count} 个券码。请在批次的 `completed_at` 有值后重试。";
+
+    CodesExported = "COUPON_CODES_EXPORTED", CONFLICT;
+    "Codes exported already", "The codes of this batch were exported once and cannot be read again. If they are lost, revoke the batch and make another.";
+    "券码已导出", "该批券码已导出过一次，无法再次读取。若已遗失，请作废该批次并重新生成。";
+
+    CodesNotMadeHere = "COUPON_CODES_NOT_MADE_HERE", CONFLICT;
+    "Nothing to export", "Only unique codes made here can be exported; these came from their owner.";
+    "无可导出的券码", "仅可导出在此生成的唯一券码，该批券码由外部提供。";
+
+    BatchNotFound = "COUPON_CODE_BATCH_NOT_FOUND", NOT_FOUND;
+    "Code batch not found", "There is no such batch of codes. GET /v1/code-batches lists them.";
+    "券码批次不存在", "该券码批次不存在，可通过 GET /v1/code-batches 查询。";
+
+    CouponCodeTaken = "COUPON_CODE_TAKEN", CONFLICT;
+    "Code taken", "This code exists already, perhaps written differently (case, spaces, dashes, O and 0, I and 1). Choose another.";
+    "券码已存在", "该券码已存在（大小写、空格、连字符、O 与 0、I 与 1 视为相同）。请更换。";
+
+    CouponCodeRevoked = "COUPON_CODE_REVOKED", CONFLICT;
+    "Code revoked", "It was revoked and stays so.";
+    "券码已作废", "该券码已作废，不可恢复。";
+
+    BatchOutOfStep = "COUPON_CODE_BATCH_OUT_OF_STEP", CONFLICT;
+    "Code batch out of step", "Codes are being added to this batch from elsewhere as well; it stands at {generated}.";
+    "券码批次不同步", "该批次正由其他任务写入，当前进度为 {generated}。";
 
     PointsInsufficient = "POINTS_INSUFFICIENT", UNPROCESSABLE_ENTITY;
     "Points insufficient", "{requested} points were asked for, {available} are available.";
@@ -616,6 +688,11 @@ impl From<Rejection> for Problem {
             Rejection::WebhookNotFound => of(Code::WebhookNotFound),
             Rejection::TemplateVersionStale { current } => of(Code::TemplateVersionStale).with("current", current),
             Rejection::TemplateInUse { claimed } => of(Code::TemplateInUse).with("claimed", claimed),
+            Rejection::TemplateHasCodes { batches } => of(Code::TemplateHasCodes).with("batches", batches),
+            Rejection::TemplateArchived => of(Code::TemplateArchived),
+            Rejection::BudgetBelowCommitted { committed } => {
+                of(Code::BudgetBelowCommitted).with("committed", committed)
+            }
             Rejection::StockUnlimited => of(Code::StockUnlimited),
             Rejection::StockOutOfRange { remaining, max_total } => {
                 of(Code::StockOutOfRange).with("remaining", remaining).with("max_total", max_total)
@@ -626,6 +703,11 @@ impl From<Rejection> for Problem {
             Rejection::ValidityEnded { ended_at } => of(Code::ValidityEnded).with("ended_at", Time(ended_at)),
             Rejection::MemberLevel { allowed } => of(Code::MemberLevel).with("allowed", allowed.join(", ")),
             Rejection::ClaimLimitReached { limit, .. } => of(Code::LimitReached).with("limit", limit),
+            Rejection::DayClosed { since } => of(Code::DayClosed).with("since", Time(since)),
+            Rejection::DailyCapReached { cap, ends_at, .. } => {
+                of(Code::DailyCapReached).with("cap", cap).with("ends_at", Time(ends_at))
+            }
+            Rejection::BudgetExhausted { budget, .. } => of(Code::BudgetExhausted).with("budget", budget),
             Rejection::SoldOut { total, .. } => of(Code::SoldOut).with("total", total),
             Rejection::CouponExpired { valid_until } => of(Code::CouponExpired).with("valid_until", Time(valid_until)),
             Rejection::CouponNotYetValid { valid_from } => {
@@ -641,6 +723,13 @@ impl From<Rejection> for Problem {
             Rejection::CouponNotUsed { status } => of(Code::CouponNotUsed).with("status", status.as_str()),
             Rejection::CouponRevoked => of(Code::CouponRevoked),
             Rejection::OrderMismatch => of(Code::OrderMismatch),
+            Rejection::TransferToHolder => of(Code::TransferToHolder),
+            Rejection::CodeNotAccepted => of(Code::CouponCodeNotAccepted),
+            Rejection::CodeNotFound => of(Code::CouponCodeNotFound),
+            Rejection::CodeBatchNotFound => of(Code::BatchNotFound),
+            Rejection::CodeTaken => of(Code::CouponCodeTaken),
+            Rejection::CodeRevoked => of(Code::CouponCodeRevoked),
+            Rejection::CodeBatchOutOfStep { generated } => of(Code::BatchOutOfStep).with("generated", generated),
             Rejection::DeadlinePassed { field } => of(Code::DeadlinePassed).with("field", field),
             Rejection::CouponOutsideHours => of(Code::CouponOutsideHours),
             Rejection::CouponConditionUnmet => of(Code::CouponConditionUnmet),
@@ -752,6 +841,9 @@ mod tests {
             WebhookNotFound,
             TemplateVersionStale { current: 2 },
             TemplateInUse { claimed: 1 },
+            TemplateHasCodes { batches: 1 },
+            TemplateArchived,
+            BudgetBelowCommitted { committed: 1 },
             StockUnlimited,
             StockOutOfRange { remaining: 1, max_total: 2 },
             TemplateDisabled,
@@ -760,6 +852,9 @@ mod tests {
             ValidityEnded { ended_at: at },
             MemberLevel { allowed: vec!["GOLD".into()] },
             ClaimLimitReached { limit: 1, version: 1 },
+            DayClosed { since: at },
+            DailyCapReached { cap: 1, ends_at: at, version: 1 },
+            BudgetExhausted { budget: 1, version: 1 },
             SoldOut { total: 1, version: 1 },
             CouponExpired { valid_until: at },
             CouponNotYetValid { valid_from: at },
@@ -769,6 +864,13 @@ mod tests {
             CouponNotUsed { status: CouponStatus::Available },
             CouponRevoked,
             OrderMismatch,
+            TransferToHolder,
+            CodeNotAccepted,
+            CodeNotFound,
+            CodeBatchNotFound,
+            CodeTaken,
+            CodeRevoked,
+            CodeBatchOutOfStep { generated: 1 },
             DeadlinePassed { field: "expires_at" },
             CouponOutsideHours,
             CouponConditionUnmet,
@@ -826,6 +928,10 @@ mod tests {
                 CouponOutOfScope | CouponProductMissing | CouponWithoutEffect => {}
                 CouponQuantity { .. } | CouponBelowThreshold { .. } | CouponNotStackable { .. } => {}
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}
+                TemplateHasCodes { .. } | TemplateArchived | BudgetBelowCommitted { .. } => {}
+                DayClosed { .. } | DailyCapReached { .. } | BudgetExhausted { .. } | TransferToHolder => {}
+                CodeNotAccepted | CodeNotFound | CodeBatchNotFound | CodeTaken | CodeRevoked => {}
+                CodeBatchOutOfStep { .. } => {}
             }
         }
         all
@@ -844,7 +950,7 @@ mod tests {
             }
             for language in [Language::English, Language::Chinese] {
                 let body = problem.body(language, "r");
-                let paths = ["{member_id}", "{tenant_id}", "{order_id}"]
+                let paths = ["{member_id}", "{tenant_id}", "{order_id}", "{template_id}"]
                     .iter()
                     .fold(body.detail.to_string(), |text, path| text.replace(path, ""));
                 assert!(!paths.contains('{'), "{code}: {paths}");

@@ -334,14 +334,93 @@ pub async fn get_template_statistics(
 ) -> Result<Response, Problem> {
     let tenant = caller.tenant();
     let template = app.store.find_template(tenant, template_id).await?.ok_or(Problem::new(Code::TemplateNotFound))?;
-    let subject = template_id.to_string();
-    let totals = app.store.statistic_totals(tenant, &subject).await?;
-    let total = |name: &str| {
-        totals.iter().find(|total| total.name == name).map_or((0, 0), |total| (total.events, total.amount))
-    };
-    let today = projection::local_date(&zone_of(&app, tenant).await?, clock::now());
+    let Steps { totals, trend, as_of } = steps(&app, tenant, &template_id.to_string()).await?;
+    let (claimed_count, used_count) = (template.claimed_count, template.used_count);
+    answer::ok(&TemplateStatistics {
+        template_id,
+        claimed_count,
+        used_count,
+        usage_rate_bp: rate_bp(used_count, claimed_count),
+        expired_count: totals.expired(),
+        revoked_count: totals.of("revoked").0,
+        discount_amount: totals.discount_amount(),
+        trend,
+        as_of,
+    })
+}
+
+/// What became of the coupons of all templates.
+#[derive(Serialize, ToSchema)]
+pub struct CouponReport {
+    claimed_count: i64,
+    /// Uses that stand.
+    used_count: i64,
+    /// `used_count` of `claimed_count`, in basis points (1/100 of a percent).
+    usage_rate_bp: i64,
+    expired_count: i64,
+    revoked_count: i64,
+    /// Given to other members.
+    transferred_count: i64,
+    /// Given by uses and not taken back by returns, in minor units.
+    discount_amount: i64,
+    /// The last seven days, today included, in the tenant's time zone.
+    trend: Vec<TemplateDay>,
+    as_of: Time,
+}
+
+/// Read the statistics of all coupons
+#[utoipa::path(get, path = "/v1/reports/coupons", tag = "Reports", security(("key" = ["OPERATOR"])),
+    responses((status = 200, description = "The statistics", body = CouponReport), Problems))]
+pub async fn get_coupon_report(State(app): State<AppState>, Operator(caller): Operator) -> Result<Response, Problem> {
+    let Steps { totals, trend, as_of } = steps(&app, caller.tenant(), projection::COUPONS).await?;
+    let claimed_count = totals.of("claimed").0;
+    let used_count = totals.of("used").0 - totals.of("returned").0 - totals.of("compensation_needed").0;
+    answer::ok(&CouponReport {
+        claimed_count,
+        used_count,
+        usage_rate_bp: rate_bp(used_count, claimed_count),
+        expired_count: totals.expired(),
+        revoked_count: totals.of("revoked").0,
+        transferred_count: totals.of("transferred").0,
+        discount_amount: totals.discount_amount(),
+        trend,
+        as_of,
+    })
+}
+
+fn rate_bp(part: i64, whole: i64) -> i64 {
+    (part * 10_000).checked_div(whole).unwrap_or(0)
+}
+
+/// The steps that coupons of a subject have taken: in all, and day by day.
+struct Steps {
+    totals: Totals,
+    trend: Vec<TemplateDay>,
+    as_of: Time,
+}
+
+struct Totals(Vec<crate::store::Statistic>);
+
+impl Totals {
+    /// How many, and how much in all.
+    fn of(&self, name: &str) -> (i64, i64) {
+        self.0.iter().find(|total| total.name == name).map_or((0, 0), |total| (total.events, total.amount))
+    }
+
+    fn expired(&self) -> i64 {
+        self.of("expired").0 + self.of("compensation_needed").0
+    }
+
+    fn discount_amount(&self) -> i64 {
+        self.of("used").1 - self.of("returned").1 - self.of("compensation_needed").1
+    }
+}
+
+async fn steps(app: &AppState, tenant: TenantId, subject: &str) -> Result<Steps, Problem> {
+    let totals = Totals(app.store.statistic_totals(tenant, subject).await?);
+    let today = projection::local_date(&zone_of(app, tenant).await?, clock::now());
     let from = days_before(today, TREND_DAYS - 1);
-    let days = app.store.statistics(tenant, &subject, &from.to_string(), &today.to_string()).await?;
+    let days = app.store.statistics(tenant, subject, &from.to_string(), &today.to_string()).await?;
     let trend = from.series(jiff::Span::new().days(1)).take(TREND_DAYS as usize).map(|date| {
         let day = date.to_string();
         let of = |name: &str| {
@@ -351,19 +430,7 @@ pub async fn get_template_statistics(
         let (used, discount_amount) = of("used");
         TemplateDay { claimed: of("claimed").0, used, expired: of("expired").0, discount_amount, day }
     });
-    let (claimed_count, used_count) = (template.claimed_count, template.used_count);
-    let given_back = total("returned").1 + total("compensation_needed").1;
-    answer::ok(&TemplateStatistics {
-        template_id,
-        claimed_count,
-        used_count,
-        usage_rate_bp: (used_count * 10_000).checked_div(claimed_count).unwrap_or(0),
-        expired_count: total("expired").0 + total("compensation_needed").0,
-        revoked_count: total("revoked").0,
-        discount_amount: total("used").1 - given_back,
-        trend: trend.collect(),
-        as_of: Time(app.store.projection_progress(tenant).await?.as_of),
-    })
+    Ok(Steps { totals, trend: trend.collect(), as_of: Time(app.store.projection_progress(tenant).await?.as_of) })
 }
 
 /// Points that can still be spent and expire in one month.

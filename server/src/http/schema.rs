@@ -66,6 +66,9 @@ schemas! {
     KeyId = id(scrip_domain::KeyId::PREFIX);
     TemplateId = id(scrip_domain::TemplateId::PREFIX);
     CouponId = id(scrip_domain::CouponId::PREFIX);
+    CodeBatchId = id(scrip_domain::CodeBatchId::PREFIX);
+    CodeKind = names(coupon::CodeKind::ALL.map(|kind| kind.as_str()));
+    CodeStatus = names(coupon::CodeStatus::ALL.map(|status| status.as_str()));
     HoldId = id(scrip_domain::HoldId::PREFIX);
     TransactionId = id(scrip_domain::TransactionId::PREFIX);
     LotId = id(scrip_domain::LotId::PREFIX);
@@ -91,7 +94,7 @@ schemas! {
         .schema_type(Type::Object)
         .description(Some("At most 50 names with strings (up to 200 characters), integers or truth values."));
     CouponStatus = names(coupon::CouponStatus::ALL.map(|status| status.as_str()));
-    CouponSource = names(["CLAIM"]);
+    CouponSource = names(coupon::CouponSource::ALL.map(|source| source.as_str()));
     HoldStatus = names(points::HoldStatus::ALL.map(|status| status.as_str()));
     TransactionType = names(points::TransactionType::ALL.map(|kind| kind.as_str()));
     GrantType = types(points::TransactionType::is_earn);
@@ -105,6 +108,10 @@ schemas! {
     BoardMetric = names(Metric::ALL.map(Metric::as_str));
     BoardPeriod = names(Period::ALL.map(Period::as_str));
     LocalDate = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))).examples(["2026-03-01"]);
+    PercentMeaning = names(["off", "pay"]).description(Some(
+        "What `discount_percent` means: `off` (10 is ten percent off) or `pay` (90 is ninety percent to pay).",
+    ));
+    ExportFormat = names(["csv", "xlsx"]);
     Metadata = ObjectBuilder::new().schema_type(Type::Object).description(Some("Any JSON object of at most 4 KiB."));
 }
 

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use scrip_domain::condition::{self, Condition, ConditionError};
 use scrip_domain::coupon::{
-    Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step, StepOff,
-    TemplatePatch, Validity,
+    Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_BUDGET, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step,
+    StepOff, TemplatePatch, Validity,
 };
 use scrip_domain::pricing::MAX_QUANTITY;
 use scrip_domain::time::{Weekday, WeeklyHours, Window};
@@ -97,6 +97,13 @@ pub struct TemplateRequest {
     /// Default: 1.
     #[schema(minimum = 1, maximum = 1_000_000)]
     limit_per_member: Option<i64>,
+    /// Claims in a day of the tenant's calendar, at most. Default: no cap.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
+    daily_cap: Option<i64>,
+    /// What all coupons together may take off, in minor units: the most that each can, added up as they are claimed. Needs a
+    /// benefit with a bound. Default: no budget.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000i64)]
+    budget: Option<i64>,
     /// How long a coupon that expired before its refund lives again. Default: 7.
     #[schema(minimum = 0, maximum = 3650)]
     refund_extend_days: Option<i64>,
@@ -262,6 +269,16 @@ impl Checked for TemplateRequest {
         let min_quantity = errors.within("min_quantity", self.min_quantity.unwrap_or(0), 0..=MAX_QUANTITY);
         let min_pay_amount = errors.within("min_pay_amount", self.min_pay_amount.unwrap_or(0), AMOUNTS);
         let limit = errors.within("limit_per_member", self.limit_per_member.unwrap_or(1), 1..=MAX_PER_MEMBER);
+        if let Some(cap) = self.daily_cap {
+            errors.within("daily_cap", cap, 1..=MAX_STOCK);
+        }
+        if let Some(budget) = self.budget {
+            errors.within("budget", budget, 1..=MAX_BUDGET);
+            if let Some(benefit) = benefit.as_ref().filter(|benefit| benefit.most_off().is_none()) {
+                let message = format!("cannot be kept: nothing bounds what a {} takes off", benefit.kind());
+                errors.add("budget", message, "Give the benefit a `max_amount`, or leave the budget out.");
+            }
+        }
         let extend_days = errors.within("refund_extend_days", self.refund_extend_days.unwrap_or(7), 0..=MAX_DAYS);
         let effective_at = errors.effective_at(self.effective_at, now);
         let definition = Definition {
@@ -281,6 +298,8 @@ impl Checked for TemplateRequest {
             validity: validity?,
             distribution,
             limit_per_member: limit?,
+            daily_cap: self.daily_cap,
+            budget: self.budget,
             refund_extend_days: u32::try_from(extend_days?).ok()?,
             metadata,
         };
@@ -489,7 +508,7 @@ impl utoipa::PartialSchema for TemplateEdit {
 
 impl ToSchema for TemplateEdit {}
 
-const EDITABLE: [&str; 18] = [
+const EDITABLE: [&str; 20] = [
     "name",
     "description",
     "benefit",
@@ -506,6 +525,8 @@ const EDITABLE: [&str; 18] = [
     "validity",
     "distribution",
     "limit_per_member",
+    "daily_cap",
+    "budget",
     "refund_extend_days",
     "metadata",
 ];
@@ -602,7 +623,9 @@ pub async fn create_coupon_template(
 
 /// List coupon templates, newest first
 #[utoipa::path(get, path = "/v1/coupon-templates", tag = "Coupon templates", security(("key" = ["SERVICE"])),
-    params(("enabled" = Option<bool>, Query), ("type" = Option<schema::BenefitType>, Query), PageQuery),
+    params(("enabled" = Option<bool>, Query), ("type" = Option<schema::BenefitType>, Query),
+        ("archived" = Option<bool>, Query, description = "true lists the archived ones, which are left out otherwise."),
+        PageQuery),
     responses((status = 200, description = "A page", body = CouponTemplatePage), Problems))]
 pub async fn list_coupon_templates(
     State(app): State<AppState>,
@@ -614,9 +637,11 @@ pub async fn list_coupon_templates(
     let kind = parameters.take("type", &format!("one of {}", Benefit::KINDS.join(", ")), |text| {
         Benefit::KINDS.into_iter().find(|kind| *kind == text)
     });
+    let archived = parameters.take("archived", "true or false", |text| text.parse().ok()).unwrap_or(false);
     let page = parameters.page();
     parameters.finish()?;
-    let mut found = app.store.list_templates(caller.tenant(), enabled, kind, page.cursor, page.limit + 1).await?;
+    let (tenant, limit) = (caller.tenant(), page.limit + 1);
+    let mut found = app.store.list_templates(tenant, enabled, kind, Some(archived), page.cursor, limit).await?;
     let next_cursor = super::cut(&mut found, page.limit, |template| template.id.write());
     answer::ok(&Page { data: found.iter().map(TemplateView::from).collect(), next_cursor })
 }
@@ -724,6 +749,73 @@ pub async fn disable_coupon_template(
 ) -> Result<Response, Problem> {
     let command = Command::EnableTemplate { template_id, enabled: false };
     answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// Archive a coupon template
+///
+/// For good: it is disabled, cannot be edited any more, and lists leave it out. Coupons already claimed go on.
+#[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/archive", tag = "Coupon templates",
+    security(("key" = ["OPERATOR"])), params(("template_id" = schema::TemplateId, Path), IdempotencyKey),
+    request_body = Option<NoOptions>,
+    responses((status = 200, description = "Archived", body = TemplateView<'static>, headers(("ETag" = String))), Problems))]
+pub async fn archive_coupon_template(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(template_id): InPath<TemplateId>,
+    input: Input<NoOptions>,
+) -> Result<Response, Problem> {
+    let command = Command::ArchiveTemplate(template_id);
+    answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// What the copy of a template differs in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneRequest {
+    /// Default: that of the original.
+    #[schema(min_length = 1, max_length = 100)]
+    name: Option<String>,
+    /// Default: that of the original, where it has one.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
+    total_stock: Option<i64>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for CloneRequest {
+    type Value = (Option<String>, Option<i64>, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        errors.optional_text("name", self.name.as_deref(), 1..=100);
+        if let Some(stock) = self.total_stock {
+            errors.within("total_stock", stock, 0..=MAX_STOCK);
+        }
+        Some((self.name, self.total_stock, errors.effective_at(self.effective_at, now)))
+    }
+}
+
+/// Make a new coupon template of this one
+///
+/// With the current definition, archived or not; nothing of what was claimed, used or counted.
+#[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/clone", tag = "Coupon templates",
+    security(("key" = ["OPERATOR"])), params(("template_id" = schema::TemplateId, Path), IdempotencyKey),
+    request_body = Option<CloneRequest>,
+    responses((status = 201, description = "Created", body = TemplateView<'static>, headers(("ETag" = String))), Problems))]
+pub async fn clone_coupon_template(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(template_id): InPath<TemplateId>,
+    input: Input<CloneRequest>,
+) -> Result<Response, Problem> {
+    let (name, total_stock, effective_at) = input.value;
+    let found = app.store.find_template(caller.tenant(), template_id).await?;
+    let original = found.ok_or(Problem::new(Code::TemplateNotFound))?;
+    let definition =
+        Definition { name: name.unwrap_or_else(|| original.definition.name.clone()), ..(*original.definition).clone() };
+    let total_stock = total_stock.or(original.total_stock);
+    let command = Command::CreateTemplate { definition: Box::new(definition), total_stock };
+    let envelope = caller.envelope(command, effective_at, input.idempotency, input.now)?;
+    answer::run(&app, envelope, StatusCode::CREATED).await
 }
 
 /// Add stock to a template, or take it away
@@ -926,6 +1018,10 @@ mod tests {
             (json!({"total_stock": -1}), "total_stock"),
             (json!({"limit_per_member": 0}), "limit_per_member"),
             (json!({"limit_per_member": 1_000_001}), "limit_per_member"),
+            (json!({"daily_cap": 0}), "daily_cap"),
+            (json!({"budget": 0}), "budget"),
+            (json!({"budget": 1_000_000_000_000_001i64}), "budget"),
+            (json!({"budget": 5, "benefit": {"type": "PERCENT_OFF", "amount": null, "percent_off": 10}}), "budget"),
             (json!({"refund_extend_days": 3651}), "refund_extend_days"),
             (json!({"metadata": {"k": text(4096)}}), "metadata"),
             (json!({"metadata": []}), "metadata"),

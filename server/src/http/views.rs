@@ -2,7 +2,8 @@
 
 use scrip_domain::condition::Condition;
 use scrip_domain::coupon::{
-    Benefit, Coupon, CouponSource, CouponStatus, Definition, Stacking, Step, StepOff, Template, Validity,
+    Benefit, CodeBatch, CodeKind, CodeStatus, Coupon, CouponSource, CouponStatus, DayCount, Definition, Stacking, Step,
+    StepOff, Template, Validity,
 };
 use scrip_domain::event::Event;
 use scrip_domain::job::Job;
@@ -10,7 +11,8 @@ use scrip_domain::points::{Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Weekday, WeeklyHours, Window};
 use scrip_domain::{
-    CouponId, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp, TransactionId,
+    CodeBatchId, CouponId, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp,
+    TransactionId,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -72,6 +74,8 @@ pages! {
     ApiKeyPage of ApiKeyView<'static>;
     CouponTemplatePage of TemplateView<'static>;
     CouponPage of CouponView<'static>;
+    CodeBatchPage of CodeBatchView<'static>;
+    UsagePage of UsageView<'static>;
     PointsTransactionPage of TransactionView<'static>;
     PointsLotPage of LotView;
     RulesPage of RulesView<'static>;
@@ -356,6 +360,8 @@ pub struct DefinitionView<'a> {
     validity: ValidityView,
     distribution: WindowView,
     limit_per_member: i64,
+    daily_cap: Option<i64>,
+    budget: Option<i64>,
     refund_extend_days: u32,
     metadata: &'a serde_json::Map<String, serde_json::Value>,
 }
@@ -379,6 +385,8 @@ impl<'a> From<&'a Definition> for DefinitionView<'a> {
             validity: (&definition.validity).into(),
             distribution: distribution(definition),
             limit_per_member: definition.limit_per_member,
+            daily_cap: definition.daily_cap,
+            budget: definition.budget,
             refund_extend_days: definition.refund_extend_days,
             metadata: &definition.metadata,
         }
@@ -402,6 +410,21 @@ fn distribution(definition: &Definition) -> WindowView {
 impl From<&Window> for WindowView {
     fn from(window: &Window) -> Self {
         WindowView { starts_at: time(window.starts_at), ends_at: time(window.ends_at) }
+    }
+}
+
+/// Claims of one day.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TemplateDayCount)]
+pub struct DayView {
+    starts_at: Time,
+    ends_at: Time,
+    claimed: i64,
+}
+
+impl From<DayCount> for DayView {
+    fn from(count: DayCount) -> Self {
+        DayView { starts_at: Time(count.day.starts_at), ends_at: Time(count.day.ends_at), claimed: count.claimed }
     }
 }
 
@@ -439,6 +462,12 @@ pub struct TemplateView<'a> {
     #[schema(required)]
     total_stock: Option<i64>,
     limit_per_member: i64,
+    /// Claims in a day of the tenant's calendar, at most.
+    #[schema(required)]
+    daily_cap: Option<i64>,
+    /// What all its coupons together may take off, in minor units.
+    #[schema(required)]
+    budget: Option<i64>,
     refund_extend_days: u32,
     #[schema(value_type = schema::Metadata)]
     metadata: &'a serde_json::Map<String, serde_json::Value>,
@@ -448,6 +477,15 @@ pub struct TemplateView<'a> {
     remaining_stock: Option<i64>,
     claimed_count: i64,
     used_count: i64,
+    /// The most that the coupons claimed so far can take off; never above `budget`.
+    committed_amount: i64,
+    /// The latest day with a claim under a daily cap.
+    #[schema(required)]
+    day: Option<DayView>,
+    code_batch_count: i64,
+    /// Archived templates stay as they are.
+    #[schema(required)]
+    archived_at: Option<Time>,
     /// Grows with every change by an operator, never with a claim. The ETag.
     version: i64,
     created_at: Time,
@@ -476,12 +514,18 @@ impl<'a> From<&'a Template> for TemplateView<'a> {
             distribution: distribution(definition),
             total_stock: template.total_stock,
             limit_per_member: definition.limit_per_member,
+            daily_cap: definition.daily_cap,
+            budget: definition.budget,
             refund_extend_days: definition.refund_extend_days,
             metadata: &definition.metadata,
             enabled: template.enabled,
             remaining_stock: template.remaining_stock,
             claimed_count: template.claimed_count,
             used_count: template.used_count,
+            committed_amount: template.committed_amount,
+            day: template.day.map(DayView::from),
+            code_batch_count: template.code_batch_count,
+            archived_at: time(template.archived_at),
             version: template.version,
             created_at: Time(template.created_at),
             updated_at: Time(template.updated_at),
@@ -567,6 +611,104 @@ impl<'a> CouponView<'a> {
         match coupon.status_at(at) {
             status if status == coupon.status => view,
             status => CouponView { status, order_id: None, locked_until: None, ..view },
+        }
+    }
+}
+
+/// Coupon codes that were made together. Their texts are shown by the one export only.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CodeBatch)]
+pub struct CodeBatchView<'a> {
+    #[schema(value_type = schema::CodeBatchId)]
+    id: CodeBatchId,
+    #[schema(value_type = schema::TemplateId)]
+    template_id: TemplateId,
+    #[schema(value_type = schema::CodeKind)]
+    kind: CodeKind,
+    #[schema(value_type = String)]
+    name: &'a str,
+    #[schema(value_type = schema::CodeStatus)]
+    status: CodeStatus,
+    /// How many codes it is to have.
+    code_count: i64,
+    /// How many it has by now.
+    added_count: i64,
+    /// Coupons claimed with them.
+    claimed_count: i64,
+    /// How often each can be claimed with; null is any number of times.
+    #[schema(required)]
+    max_uses: Option<i64>,
+    /// How the texts look; of a shared code the text itself.
+    #[schema(value_type = String)]
+    pattern: &'a str,
+    /// What the places `#` of the pattern are drawn from.
+    #[schema(value_type = String)]
+    alphabet: &'a str,
+    check_character: bool,
+    /// Since when all its codes are there.
+    #[schema(required)]
+    completed_at: Option<Time>,
+    /// Since when nobody can make its codes again.
+    #[schema(required)]
+    exported_at: Option<Time>,
+    created_at: Time,
+    updated_at: Time,
+}
+
+impl<'a> From<&'a CodeBatch> for CodeBatchView<'a> {
+    fn from(batch: &'a CodeBatch) -> Self {
+        CodeBatchView {
+            id: batch.id,
+            template_id: batch.template_id,
+            kind: batch.kind,
+            name: &batch.name,
+            status: batch.status,
+            code_count: batch.code_count,
+            added_count: batch.added_count,
+            claimed_count: batch.claimed_count,
+            max_uses: batch.max_uses,
+            pattern: &batch.pattern,
+            alphabet: &batch.alphabet,
+            check_character: batch.check_character,
+            completed_at: time(batch.completed_at),
+            exported_at: time(batch.exported_at),
+            created_at: Time(batch.created_at),
+            updated_at: Time(batch.updated_at),
+        }
+    }
+}
+
+/// A use of a coupon that stands: one taken back by a return is none.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CouponUsage)]
+pub struct UsageView<'a> {
+    #[schema(value_type = schema::CouponId)]
+    coupon_id: CouponId,
+    #[schema(value_type = schema::TemplateId)]
+    template_id: TemplateId,
+    #[schema(value_type = schema::MemberId)]
+    member_id: &'a MemberId,
+    #[schema(value_type = String)]
+    name: &'a str,
+    #[schema(required, value_type = Option<schema::OrderId>)]
+    order_id: Option<&'a OrderId>,
+    /// What the order got off, in minor units, where the caller said so.
+    #[schema(required)]
+    discount_amount: Option<i64>,
+    #[schema(required)]
+    used_at: Option<Time>,
+}
+
+impl<'a> UsageView<'a> {
+    pub fn new(coupon: &'a Coupon, definition: &'a Definition) -> Self {
+        UsageView {
+            coupon_id: coupon.id,
+            template_id: coupon.template_id,
+            member_id: &coupon.member_id,
+            name: &definition.name,
+            order_id: coupon.order_id.as_ref(),
+            discount_amount: coupon.discount_amount,
+            used_at: time(coupon.used_at),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Background work: the runner, and what each kind of job does.
 
 pub mod expire;
+pub mod extend;
 pub mod housekeeping;
 pub mod runner;
 
@@ -26,6 +27,7 @@ async fn work(run: &Run, options: &HousekeepingOptions) -> Result<Done, JobError
         JobKind::Sweep => housekeeping::sweep_all(run).await,
         JobKind::Purge => housekeeping::purge_all(run, options).await,
         JobKind::PointsGrant => grant_points(run).await,
+        JobKind::ExtendCoupons => extend::extend_coupons(run).await,
     }
 }
 

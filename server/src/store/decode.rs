@@ -1,7 +1,8 @@
 //! Column lists and the decoders that read them: one pair for each kind of row, used by reads and batches of both stores.
 
 use scrip_domain::coupon::{
-    Compensation, CompensationReason, CompensationStatus, Coupon, CouponSource, CouponStatus, Definition, Template,
+    Code, CodeBatch, CodeKind, CodeStatus, Compensation, CompensationReason, CompensationStatus, Coupon, CouponSource,
+    CouponStatus, DayCount, Definition, Template,
 };
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::job::{Job, JobKind, JobState, Priority};
@@ -9,10 +10,11 @@ use scrip_domain::order::{Order, OrderStatus, Refund};
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
+use scrip_domain::time::LocalDay;
 use scrip_domain::webhook::{DisabledReason, LogPosition, Secrets, Webhook};
 use scrip_domain::{
-    CompensationId, CouponId, EventId, HoldId, JobId, KeyId, LotId, OrderUid, TemplateId, Timestamp, TransactionId,
-    WebhookId,
+    CodeBatchId, CompensationId, CouponId, EventId, HoldId, JobId, KeyId, LotId, OrderUid, TemplateId, Timestamp,
+    TransactionId, WebhookId,
 };
 use std::sync::Arc;
 
@@ -75,9 +77,9 @@ pub fn webhook(row: &Row) -> Decoded<Webhook> {
     })
 }
 
-pub const TEMPLATE: &str =
-    "tenant_id, id, version, enabled, total_stock, remaining_stock, claimed_count, created_at, updated_at";
-pub const TEMPLATE_COLUMNS: usize = 9;
+pub const TEMPLATE: &str = "tenant_id, id, version, enabled, total_stock, remaining_stock, claimed_count, created_at, updated_at, \
+     committed_amount, day_starts_at, day_ends_at, day_claimed, day_ceiling, code_batch_count, archived_at";
+pub const TEMPLATE_COLUMNS: usize = 16;
 
 /// A template whose definition and count of uses are known already.
 pub fn template(row: &Row, definition: Arc<Definition>, used_count: i64) -> Decoded<Template> {
@@ -89,9 +91,65 @@ pub fn template(row: &Row, definition: Arc<Definition>, used_count: i64) -> Deco
         remaining_stock: row.opt_int(5)?,
         claimed_count: row.int(6)?,
         used_count,
+        committed_amount: row.int(9)?,
+        day: match (row.opt_time(10)?, row.opt_time(11)?, row.opt_int(12)?, row.opt_int(13)?) {
+            (Some(starts_at), Some(ends_at), Some(claimed), Some(ceiling)) => {
+                Some(DayCount { day: LocalDay { starts_at, ends_at }, claimed, ceiling })
+            }
+            _ => None,
+        },
+        code_batch_count: row.int(14)?,
+        archived_at: row.opt_time(15)?,
         definition,
         created_at: row.time(7)?,
         updated_at: row.time(8)?,
+    })
+}
+
+pub const CODE_BATCH: &str = "tenant_id, id, template_id, kind, name, max_uses, pattern, alphabet, check_character, key_id, \
+                              created_at, status, code_count, added_count, next_number, claimed_count, nonce, \
+                              completed_at, exported_at, updated_at";
+
+pub fn code_batch(row: &Row) -> Decoded<CodeBatch> {
+    code_batch_from(row, 0)
+}
+
+/// The same, behind so many columns of other tables.
+pub fn code_batch_from(row: &Row, first: usize) -> Decoded<CodeBatch> {
+    Ok(CodeBatch {
+        id: CodeBatchId(row.uuid(first + 1)?),
+        template_id: TemplateId(row.uuid(first + 2)?),
+        kind: row.name(first + 3, CodeKind::parse)?,
+        name: row.text(first + 4)?,
+        max_uses: row.opt_int(first + 5)?,
+        pattern: row.text(first + 6)?,
+        alphabet: row.text(first + 7)?,
+        check_character: row.bool(first + 8)?,
+        key_id: row.int(first + 9)?,
+        created_at: row.time(first + 10)?,
+        status: row.name(first + 11, CodeStatus::parse)?,
+        code_count: row.int(first + 12)?,
+        added_count: row.int(first + 13)?,
+        next_number: row.int(first + 14)?,
+        claimed_count: row.int(first + 15)?,
+        nonce: row.opt_bytes(first + 16)?,
+        completed_at: row.opt_time(first + 17)?,
+        exported_at: row.opt_time(first + 18)?,
+        updated_at: row.time(first + 19)?,
+    })
+}
+
+pub const CODE: &str = "tenant_id, digest, batch_id, number, max_uses, status, use_count";
+pub const CODE_COLUMNS: usize = 7;
+
+pub fn code(row: &Row) -> Decoded<Code> {
+    Ok(Code {
+        digest: row.bytes(1)?,
+        batch_id: CodeBatchId(row.uuid(2)?),
+        number: row.int(3)?,
+        max_uses: row.opt_int(4)?,
+        status: row.name(5, CodeStatus::parse)?,
+        use_count: row.int(6)?,
     })
 }
 

@@ -41,6 +41,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("migrations/0004_jobs.postgres.sql"),
     },
     Migration {
+        number: 5,
+        name: "codes",
+        sqlite: include_str!("migrations/0005_codes.sqlite.sql"),
+        postgres: include_str!("migrations/0005_codes.postgres.sql"),
+    },
+    Migration {
         number: 7,
         name: "relay",
         sqlite: include_str!("migrations/0007_relay.sqlite.sql"),

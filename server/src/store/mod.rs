@@ -7,6 +7,7 @@
 //! Shared by both writers: the batch is decided by [`decide_all`], and what can go wrong is a [`BatchFailure`], which tells
 //! the engine whether to retry, to bisect or to give up.
 
+mod codes;
 pub mod decode;
 pub mod definitions;
 pub mod job;
@@ -25,8 +26,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scrip_domain::decide::NeedLots;
-use scrip_domain::{Answer, Envelope, State, decide};
+use scrip_domain::decide::Need;
+use scrip_domain::tenant::Tenant;
+use scrip_domain::time::LocalDay;
+use scrip_domain::{Answer, Envelope, State, Timestamp, decide};
 
 pub use definitions::Definitions;
 pub use job::JobsReady;
@@ -247,10 +250,17 @@ impl Writer {
     }
 }
 
-/// Decides the commands that have no answer yet. Stops at one that needs more lots; call again once they are loaded.
-fn decide_all(state: &mut State, batch: &[Envelope], answers: &mut Vec<Answer>) -> Result<(), NeedLots> {
+/// Decides the commands that have no answer yet. Stops at one that needs something more; call again once it is loaded.
+fn decide_all(state: &mut State, batch: &[Envelope], answers: &mut Vec<Answer>) -> Result<(), Need> {
     for envelope in &batch[answers.len()..] {
         answers.push(decide(state, envelope)?);
     }
     Ok(())
+}
+
+/// The day of a tenant's calendar at an instant, for a decision that has asked for it ([`Need::Day`]).
+fn local_day(tenant: Option<&Tenant>, at: Timestamp) -> Result<LocalDay, StoreError> {
+    let tenant = tenant.ok_or_else(|| StoreError::corrupt("a template belongs to a tenant that does not exist"))?;
+    crate::clock::local_day(&tenant.time_zone, at)
+        .ok_or_else(|| StoreError::corrupt(format!("the tenant's time zone {:?} is unknown", tenant.time_zone)))
 }

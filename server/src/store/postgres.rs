@@ -1,7 +1,7 @@
 //! PostgreSQL: several lanes, each on a connection of its own, and a pool for reads.
 //!
 //! A batch takes two round trips, one more when it names orders: these are locked first and by themselves, since only their
-//! rows say what else belongs to them. The first pipelines BEGIN, the locks (templates, coupons, accounts; each set in key order,
+//! rows say what else belongs to them. The first pipelines BEGIN, the locks (templates, codes, coupons, accounts; each set in key order,
 //! so that no two batches can deadlock) and every look-up that needs no answer of another; READ COMMITTED gives each
 //! statement behind a lock a snapshot that includes what the lock waited for. The second pipelines all writes and COMMIT.
 //! A third, between them, comes only when a lot named by a hold or a reversal, or a definition, is not at hand yet.
@@ -25,6 +25,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use scrip_domain::coupon::Definition;
+use scrip_domain::decide::Need;
 use scrip_domain::key::Keys;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
 use scrip_domain::{Answer, Envelope, LotId, MemberId, OrderId, RefundId, State, TemplateId, TenantId, Timestamp};
@@ -42,7 +43,7 @@ use super::table::{
 };
 use super::traffic::{Pipeline, Traffic};
 use super::value::{Param, Row};
-use super::{BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, decide_all, decode};
+use super::{BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, decide_all, decode, local_day};
 
 /// Guards migrations across nodes; any number will do, as long as it stays the same.
 const MIGRATION_LOCK: i64 = 0x5343_5249_5000;
@@ -238,6 +239,20 @@ impl PostgresStore {
         let client = self.pool.get().await?;
         let statement = client.prepare_cached(sql).await?;
         let rows = client.query(&statement, &[&tenant.0, &first, &second]).await?;
+        rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
+    }
+
+    /// Rows by an array of digests, as one statement.
+    pub(super) async fn query_digests<T>(
+        &self,
+        sql: &str,
+        tenant: TenantId,
+        digests: &[&[u8]],
+        decode: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let client = self.reader().await?;
+        let statement = client.prepare_cached(sql).await?;
+        let rows = client.query(&statement, &[&tenant.0, &digests]).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -613,6 +628,8 @@ enum Lookup {
     Templates,
     TemplateUses,
     Claimed,
+    LockedCodeBatches,
+    LockedCodes,
     LockedCoupons,
     LockedAccounts,
     LockedWebhooks,
@@ -637,7 +654,7 @@ enum Lookup {
 }
 
 impl Lookup {
-    const ALL: [Lookup; 24] = [
+    const ALL: [Lookup; 26] = [
         Lookup::LockedOrders,
         Lookup::Tenants,
         Lookup::ApiKeys,
@@ -645,6 +662,8 @@ impl Lookup {
         Lookup::Templates,
         Lookup::TemplateUses,
         Lookup::Claimed,
+        Lookup::LockedCodeBatches,
+        Lookup::LockedCodes,
         Lookup::LockedCoupons,
         Lookup::LockedAccounts,
         Lookup::LockedWebhooks,
@@ -709,6 +728,15 @@ impl Lookup {
                 &unnested("k", &[("tenant_id", "uuid"), ("template_id", "uuid"), ("member_id", "text")], 1),
                 "mkt_user_coupon",
                 &format!("{by_member} AND r.template_id = k.template_id ORDER BY r.sequence DESC LIMIT 1"),
+            ),
+            Lookup::LockedCodeBatches => {
+                found(decode::CODE_BATCH, ids, "mkt_coupon_code_batch", &format!("{by_id} FOR UPDATE"))
+            }
+            Lookup::LockedCodes => found(
+                decode::CODE,
+                &unnested("k", &[("tenant_id", "uuid"), ("digest", "bytea")], 1),
+                "mkt_coupon_code",
+                "r.tenant_id = k.tenant_id AND r.digest = k.digest FOR UPDATE",
             ),
             Lookup::LockedCoupons => placed(decode::COUPON, ids, "mkt_user_coupon", &format!("{by_id} FOR UPDATE")),
             Lookup::LockedAccounts => {
@@ -980,16 +1008,24 @@ impl Lane {
     async fn run(&self, store: &PostgresStore, batch: &[Envelope], stripe: i64) -> Result<Vec<Answer>, Interrupted> {
         let (mut state, place, mut row_places) = self.load(batch, &store.definitions).await?;
         let mut answers = Vec::with_capacity(batch.len());
-        while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
+        while let Err(need) = decide_all(&mut state, batch, &mut answers) {
             let tenant = batch[answers.len()].tenant;
-            let account = KeyColumns::members(std::iter::once((tenant, &needed.0)));
-            let lots = self.look_up(Lookup::AllOpenLots, &account).await?;
-            for row in &lots {
-                let lot = decode::lot(&Row::Postgres(row))?;
-                row_places.insert(&LOT, tenant, lot.id.0, row)?;
-                state.load_lot(tenant, &needed.0, lot);
+            match need {
+                Need::Lots(member) => {
+                    let account = KeyColumns::members(std::iter::once((tenant, &member)));
+                    for row in &self.look_up(Lookup::AllOpenLots, &account).await? {
+                        let lot = decode::lot(&Row::Postgres(row))?;
+                        row_places.insert(&LOT, tenant, lot.id.0, row)?;
+                        state.load_lot(tenant, &member, lot);
+                    }
+                    state.set_lots_complete(tenant, &member, true);
+                }
+                Need::Day(at) => {
+                    let found = self.look_up(Lookup::Tenants, &KeyColumns::tenants(&[tenant].into())).await?;
+                    let found = found.first().map(|row| decode::tenant(&Row::Postgres(row))).transpose()?;
+                    state.load_day(tenant, local_day(found.as_ref(), at)?);
+                }
             }
-            state.set_lots_complete(tenant, &needed.0, true);
         }
         if state.is_unchanged() {
             self.client.batch_execute("ROLLBACK").await?;
@@ -1093,6 +1129,8 @@ impl Lane {
             (Lookup::Templates, KeyColumns::ids(keys.template_reads.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::TemplateUses, KeyColumns::ids(keys.template_uses.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::Claimed, KeyColumns::claimants(&keys.claimants)),
+            (Lookup::LockedCodeBatches, KeyColumns::ids(keys.code_batches.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::LockedCodes, KeyColumns::records(&keys.codes)),
             (Lookup::LockedCoupons, KeyColumns::ids(keys.coupons.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::LockedAccounts, KeyColumns::accounts(&keys.accounts)),
             (Lookup::LockedWebhooks, KeyColumns::ids(keys.webhooks.iter().map(|(tenant, id)| (*tenant, id.0)))),
@@ -1144,6 +1182,8 @@ impl Lane {
                     Lookup::Claimed => {
                         state.load_claimed(row.tenant(0)?, TemplateId(row.uuid(1)?), row.caller_id(2)?, row.int(3)?);
                     }
+                    Lookup::LockedCodeBatches => state.load_code_batch(row.tenant(0)?, decode::code_batch(&row)?),
+                    Lookup::LockedCodes => state.load_code(row.tenant(0)?, decode::code(&row)?),
                     Lookup::LockedCoupons => {
                         let (tenant, coupon) = (row.tenant(0)?, decode::coupon(&row)?);
                         places.insert(&COUPON, tenant, coupon.id.0, found)?;

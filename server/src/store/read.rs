@@ -228,10 +228,11 @@ impl Store {
         tenant: TenantId,
         enabled: Option<bool>,
         kind: Option<&'static str>,
+        archived: Option<bool>,
         after: Option<TemplateId>,
         limit: i64,
     ) -> Found<Vec<Template>> {
-        let sql = list_templates_sql(enabled.is_some(), kind.is_some());
+        let sql = list_templates_sql(enabled.is_some(), kind.is_some(), archived);
         let mut parameters = vec![tenant.into(), after.map_or(LAST_ID, |id| id.0).into()];
         parameters.extend(enabled.map(Param::Bool));
         parameters.extend(kind.map(Param::Text));
@@ -322,6 +323,45 @@ impl Store {
         parameters.extend(template.map(|template| Param::Uuid(template.0)));
         parameters.push(limit.into());
         self.query(&sql, &parameters, decode::coupon).await
+    }
+
+    /// Every coupon of a tenant in the order of ids, for exports.
+    pub async fn scan_coupons(&self, tenant: TenantId, after: Option<CouponId>, limit: i64) -> Found<Vec<Coupon>> {
+        let after = after.map_or(Uuid::nil(), |id| id.0);
+        self.query(&scan_coupons_sql(), &[tenant.into(), after.into(), limit.into()], decode::coupon).await
+    }
+
+    /// Every coupon of a template, by member and sequence.
+    pub async fn scan_coupons_of(
+        &self,
+        tenant: TenantId,
+        template: TemplateId,
+        after: Option<(&MemberId, i64)>,
+        limit: i64,
+    ) -> Found<Vec<Coupon>> {
+        let (member, sequence) = after.map_or(("", 0), |(member, sequence)| (member.as_str(), sequence));
+        let parameters = [tenant.into(), template.0.into(), member.into(), sequence.into(), limit.into()];
+        self.query(&scan_coupons_of_sql(), &parameters, decode::coupon).await
+    }
+
+    /// Uses that stand, newest first: those of a template or of all, from `from` on and before `until`.
+    pub async fn list_usages(
+        &self,
+        tenant: TenantId,
+        template: Option<TemplateId>,
+        from: Option<Timestamp>,
+        until: Option<Timestamp>,
+        after: Option<(Timestamp, CouponId)>,
+        limit: i64,
+    ) -> Found<Vec<Coupon>> {
+        // The cursor stands before every use of its instant with a smaller id; `until` before all of its instant.
+        let until = until.map_or((Timestamp::NEVER, LAST_ID), |until| (until, Uuid::nil()));
+        let (at, id) = after.map_or(until, |(at, id)| until.min((at, id.0)));
+        let from = from.unwrap_or(Timestamp(i64::MIN));
+        let mut parameters = vec![tenant.into(), at.into(), id.into(), from.into()];
+        parameters.extend(template.map(|template| Param::Uuid(template.0)));
+        parameters.push(limit.into());
+        self.query(&list_usages_sql(template.is_some()), &parameters, decode::coupon).await
     }
 
     /// The coupons of these ids that there are.
@@ -637,9 +677,13 @@ pub fn hot_queries() -> Vec<(String, String)> {
         named("find_rules", find_rules_sql()),
         named("newest_rules", NEWEST_RULES.to_owned()),
         named("list_rules", list_rules_sql()),
+        named("scan_coupons", scan_coupons_sql()),
+        named("scan_coupons_of", scan_coupons_of_sql()),
+        named("list_usages", list_usages_sql(false)),
+        named("list_usages of a template", list_usages_sql(true)),
     ];
     for (enabled, kind) in [(false, false), (true, false), (false, true)] {
-        all.push((format!("list_templates {enabled} {kind}"), list_templates_sql(enabled, kind)));
+        all.push((format!("list_templates {enabled} {kind}"), list_templates_sql(enabled, kind, Some(false))));
     }
     for status in [None].into_iter().chain(CouponStatus::ALL.map(Some)) {
         for by_template in [false, true] {
@@ -649,6 +693,7 @@ pub fn hot_queries() -> Vec<(String, String)> {
     all.extend(projection::HOT_QUERIES.map(|(name, sql)| named(name, sql.to_owned())));
     all.extend(super::job::hot_queries());
     all.extend(super::webhooks::hot_queries().into_iter().map(|(name, sql)| named(name, sql)));
+    all.extend(super::codes::hot_queries().into_iter().map(|(name, sql)| named(name, sql)));
     all.extend(super::orders::hot_queries());
     let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS).chain(DUE_ORDERS);
     all.extend(due.enumerate().map(|(number, sql)| (format!("due {number}"), sql.to_owned())));
@@ -695,9 +740,13 @@ fn find_template_sql() -> String {
     format!("SELECT {columns}, v.definition, {TEMPLATE_USED} {TEMPLATE_FROM} WHERE t.tenant_id = $1 AND t.id = $2")
 }
 
-fn list_templates_sql(by_enabled: bool, by_kind: bool) -> String {
+fn list_templates_sql(by_enabled: bool, by_kind: bool, archived: Option<bool>) -> String {
     let columns = decode::of("t", decode::TEMPLATE);
-    let mut filter = String::new();
+    let mut filter = match archived {
+        None => String::new(),
+        Some(true) => " AND t.archived_at IS NOT NULL".to_owned(),
+        Some(false) => " AND t.archived_at IS NULL".to_owned(),
+    };
     let mut next = 3;
     for (wanted, column) in [(by_enabled, "enabled"), (by_kind, "type")] {
         if wanted {
@@ -751,6 +800,27 @@ fn list_coupons_sql(status: Option<CouponStatus>, by_template: bool) -> String {
         )
     });
     format!("{} ORDER BY id DESC LIMIT ${next}", selects.collect::<Vec<_>>().join(" UNION ALL "))
+}
+
+fn scan_coupons_sql() -> String {
+    format!("SELECT {} FROM mkt_user_coupon WHERE tenant_id = $1 AND id > $2 ORDER BY id LIMIT $3", decode::COUPON)
+}
+
+fn scan_coupons_of_sql() -> String {
+    format!(
+        "SELECT {} FROM mkt_user_coupon WHERE tenant_id = $1 AND template_id = $2 AND (member_id, sequence) > ($3, $4) \
+         ORDER BY member_id, sequence LIMIT $5",
+        decode::COUPON
+    )
+}
+
+fn list_usages_sql(by_template: bool) -> String {
+    let (filter, limit) = if by_template { (" AND template_id = $5", "$6") } else { ("", "$5") };
+    format!(
+        "SELECT {} FROM mkt_user_coupon WHERE tenant_id = $1 AND status = 'USED' AND (used_at, id) < ($2, $3) \
+         AND used_at >= $4{filter} ORDER BY used_at DESC, id DESC LIMIT {limit}",
+        decode::COUPON
+    )
 }
 
 fn balance_sql() -> &'static str {

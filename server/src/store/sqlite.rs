@@ -16,6 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use scrip_domain::coupon::Definition;
+use scrip_domain::decide::Need;
 use scrip_domain::key::Keys;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
 use scrip_domain::{Answer, Envelope, MemberId, State, TemplateId, TenantId};
@@ -26,7 +27,7 @@ use super::migrate::{self, Migration};
 use super::table::{Change, Placement, Table, Type, Verb, changes};
 use super::traffic::Traffic;
 use super::value::{Param, Row};
-use super::{Definitions, JobsReady, StoreError, StoreOptions, decide_all};
+use super::{Definitions, JobsReady, StoreError, StoreOptions, decide_all, local_day};
 
 /// 64 MiB of log at the default page size.
 const WAL_BACKSTOP_PAGES: u32 = 16_384;
@@ -394,8 +395,15 @@ fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> 
     let session = Session { connection: &transaction, traffic: &store.traffic };
     let mut state = load(&session, batch, &store.definitions)?;
     let mut answers = Vec::with_capacity(batch.len());
-    while let Err(needed) = decide_all(&mut state, batch, &mut answers) {
-        load_lots(&session, &mut state, batch[answers.len()].tenant, &needed.0, i64::MAX)?;
+    while let Err(need) = decide_all(&mut state, batch, &mut answers) {
+        let tenant = batch[answers.len()].tenant;
+        match need {
+            Need::Lots(member) => load_lots(&session, &mut state, tenant, &member, i64::MAX)?,
+            Need::Day(at) => {
+                let found = session.query(&LOOK_UPS.tenant, &[tenant.into()], decode::tenant)?;
+                state.load_day(tenant, local_day(found.first(), at)?);
+            }
+        }
     }
     if state.is_unchanged() {
         return Ok(answers);
@@ -424,6 +432,8 @@ struct LookUps {
     template_uses: String,
     definition: String,
     claimed: String,
+    code_batch: String,
+    code: String,
     coupon: String,
     account: String,
     open_lots: String,
@@ -461,6 +471,8 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         claimed: "SELECT sequence FROM mkt_user_coupon WHERE tenant_id = ?1 AND template_id = ?2 AND member_id = ?3 \
                   ORDER BY sequence DESC LIMIT 1"
             .to_owned(),
+        code_batch: by_id(decode::CODE_BATCH, "mkt_coupon_code_batch"),
+        code: format!("SELECT {} FROM mkt_coupon_code WHERE tenant_id = ?1 AND digest = ?2", decode::CODE),
         coupon: by_id(decode::COUPON, "mkt_user_coupon"),
         account: by_member(decode::ACCOUNT, "mkt_points_account"),
         open_lots: by_member(decode::LOT, "mkt_points_lot") + " AND open ORDER BY expires_at, created_at, id LIMIT ?3",
@@ -489,7 +501,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 22] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 24] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
@@ -499,6 +511,8 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 22] {
         ("template_uses", &texts.template_uses),
         ("definition", &texts.definition),
         ("claimed", &texts.claimed),
+        ("code_batch", &texts.code_batch),
+        ("code", &texts.code),
         ("coupon", &texts.coupon),
         ("account", &texts.account),
         ("open_lots", &texts.open_lots),
@@ -553,6 +567,16 @@ fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Resul
         let parameters = [(*tenant).into(), template.0.into(), member.into()];
         for count in session.query(&texts.claimed, &parameters, |row| row.int(0))? {
             state.load_claimed(*tenant, *template, member.clone(), count);
+        }
+    }
+    for (tenant, id) in &keys.code_batches {
+        for batch in session.query(&texts.code_batch, &[(*tenant).into(), id.0.into()], decode::code_batch)? {
+            state.load_code_batch(*tenant, batch);
+        }
+    }
+    for (tenant, digest) in &keys.codes {
+        for code in session.query(&texts.code, &[(*tenant).into(), Param::Bytes(digest)], decode::code)? {
+            state.load_code(*tenant, code);
         }
     }
     for (tenant, id) in &keys.coupons {

@@ -1,7 +1,7 @@
 //! What batches write: one [`Table`] for each kind of row, beside the function that turns a row into its columns' values.
 //! The counterpart of [`super::decode`]; both stores derive their statements from here, so a column is named in one place.
 
-use scrip_domain::coupon::{Compensation, Coupon, Template};
+use scrip_domain::coupon::{Code, CodeBatch, CodeUse, Compensation, Coupon, Template};
 use scrip_domain::event::Event;
 use scrip_domain::job::Job;
 use scrip_domain::order::{Order, Refund};
@@ -197,6 +197,14 @@ pub static TEMPLATE: Table = table(
         ("remaining_stock", Int),
         ("claimed_count", Int),
         ("updated_at", Int),
+        ("budget", Int),
+        ("committed_amount", Int),
+        ("day_starts_at", Int),
+        ("day_ends_at", Int),
+        ("day_claimed", Int),
+        ("day_ceiling", Int),
+        ("code_batch_count", Int),
+        ("archived_at", Int),
     ],
 );
 
@@ -214,6 +222,14 @@ fn template(tenant: TenantId, row: &Template) -> Vec<Param<'_>> {
         row.remaining_stock.into(),
         row.claimed_count.into(),
         row.updated_at.into(),
+        row.definition.budget.into(),
+        row.committed_amount.into(),
+        row.day.map(|count| count.day.starts_at).into(),
+        row.day.map(|count| count.day.ends_at).into(),
+        row.day.map(|count| count.claimed).into(),
+        row.day.map(|count| count.ceiling).into(),
+        row.code_batch_count.into(),
+        row.archived_at.into(),
     ]
 }
 
@@ -234,6 +250,93 @@ static TEMPLATE_USE: Table = Table {
     fixed: 3,
     on_conflict: Some("used_count = mkt_coupon_template_use.used_count + excluded.used_count"),
 };
+
+static CODE_BATCH: Table = table(
+    "mkt_coupon_code_batch",
+    2,
+    11,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("template_id", Uuid),
+        ("kind", Text),
+        ("name", Text),
+        ("max_uses", Int),
+        ("pattern", Text),
+        ("alphabet", Text),
+        ("check_character", Bool),
+        ("key_id", Int),
+        ("created_at", Int),
+        ("status", Text),
+        ("code_count", Int),
+        ("added_count", Int),
+        ("next_number", Int),
+        ("claimed_count", Int),
+        ("nonce", Bytes),
+        ("completed_at", Int),
+        ("exported_at", Int),
+        ("updated_at", Int),
+    ],
+);
+
+fn code_batch(tenant: TenantId, row: &CodeBatch) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        row.template_id.0.into(),
+        row.kind.as_str().into(),
+        row.name.as_str().into(),
+        row.max_uses.into(),
+        row.pattern.as_str().into(),
+        row.alphabet.as_str().into(),
+        Param::Bool(row.check_character),
+        row.key_id.into(),
+        row.created_at.into(),
+        row.status.as_str().into(),
+        row.code_count.into(),
+        row.added_count.into(),
+        row.next_number.into(),
+        row.claimed_count.into(),
+        Param::OptBytes(row.nonce.as_ref().map(|nonce| nonce.as_slice())),
+        row.completed_at.into(),
+        row.exported_at.into(),
+        row.updated_at.into(),
+    ]
+}
+
+static CODE: Table = table(
+    "mkt_coupon_code",
+    2,
+    5,
+    &[
+        ("tenant_id", Uuid),
+        ("digest", Bytes),
+        ("batch_id", Uuid),
+        ("number", Int),
+        ("max_uses", Int),
+        ("status", Text),
+        ("use_count", Int),
+    ],
+);
+
+fn code(tenant: TenantId, row: &Code) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        Param::Bytes(&row.digest),
+        row.batch_id.0.into(),
+        row.number.into(),
+        row.max_uses.into(),
+        row.status.as_str().into(),
+        row.use_count.into(),
+    ]
+}
+
+static CODE_USE: Table =
+    log("mkt_coupon_code_use", 2, &[("tenant_id", Uuid), ("coupon_id", Uuid), ("batch_id", Uuid), ("digest", Bytes)]);
+
+fn code_use(tenant: TenantId, row: &CodeUse) -> Vec<Param<'_>> {
+    vec![tenant.into(), row.coupon_id.0.into(), row.batch_id.0.into(), Param::Bytes(&row.digest)]
+}
 
 pub static COUPON: Table = table(
     "mkt_user_coupon",
@@ -743,13 +846,16 @@ fn idempotency<'a>(
 }
 
 /// Every table, for stores that prepare their statements once.
-pub static TABLES: [&Table; 19] = [
+pub static TABLES: &[&Table] = &[
     &TENANT,
     &API_KEY,
     &WEBHOOK,
     &TEMPLATE,
     &TEMPLATE_VERSION,
     &TEMPLATE_USE,
+    &CODE_BATCH,
+    &CODE,
+    &CODE_USE,
     &COUPON,
     &ACCOUNT,
     &LOT,
@@ -776,8 +882,8 @@ pub struct Placement {
     pub now: Timestamp,
 }
 
-/// Everything a batch has changed. What others may have locked comes in one order: orders, templates, coupons, accounts (which
-/// the batch has locked already), and last the counters of uses, which it has not.
+/// Everything a batch has changed. What others may have locked comes in one order: orders, templates, codes, coupons, accounts
+/// (which the batch has locked already), and last the counters of uses, which it has not.
 pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'a>> {
     let mut changes = Vec::with_capacity(16);
     let mut add = |table, verb, rows: Vec<Vec<Param<'a>>>| {
@@ -796,6 +902,11 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&TEMPLATE, Verb::Update, w.template_updates.iter().map(|(id, row)| template(*id, row)).collect());
     add(&TEMPLATE, Verb::Delete, w.template_deletes.iter().map(|(id, row)| vec![(*id).into(), row.0.into()]).collect());
     add(&TEMPLATE_VERSION, Verb::Insert, w.template_versions.iter().map(|(id, r)| template_version(*id, r)).collect());
+    add(&CODE_BATCH, Verb::Insert, w.code_batch_inserts.iter().map(|(id, row)| code_batch(*id, row)).collect());
+    add(&CODE_BATCH, Verb::Update, w.code_batch_updates.iter().map(|(id, row)| code_batch(*id, row)).collect());
+    add(&CODE, Verb::Insert, w.code_inserts.iter().map(|(id, row)| code(*id, row)).collect());
+    add(&CODE, Verb::Update, w.code_updates.iter().map(|(id, row)| code(*id, row)).collect());
+    add(&CODE_USE, Verb::Insert, w.code_use_inserts.iter().map(|(id, row)| code_use(*id, row)).collect());
     add(&COUPON, Verb::Insert, w.coupon_inserts.iter().map(|(id, row)| coupon(*id, row)).collect());
     add(&COUPON, Verb::Update, w.coupon_updates.iter().map(|(id, row)| coupon(*id, row)).collect());
     add(&ACCOUNT, Verb::Insert, w.account_inserts.iter().map(|(id, row)| account(*id, row)).collect());

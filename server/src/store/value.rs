@@ -19,6 +19,7 @@ pub enum Param<'a> {
     Bool(bool),
     Bytes(&'a [u8]),
     Json(String),
+    OptBytes(Option<&'a [u8]>),
     OptUuid(Option<Uuid>),
     OptInt(Option<i64>),
     OptText(Option<&'a str>),
@@ -62,6 +63,7 @@ impl Param<'_> {
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match self {
             Param::Bytes(value) => Some(value),
+            Param::OptBytes(value) => *value,
             other => unreachable!("a column of bytes got {other:?}"),
         }
     }
@@ -136,6 +138,7 @@ impl ToSql for Param<'_> {
             Param::Bool(value) => value.to_sql(ty, out),
             Param::Bytes(value) => value.to_sql(ty, out),
             Param::Json(value) => value.to_sql(ty, out),
+            Param::OptBytes(value) => value.to_sql(ty, out),
             Param::OptUuid(value) => value.to_sql(ty, out),
             Param::OptInt(value) => value.to_sql(ty, out),
             Param::OptText(value) => value.to_sql(ty, out),
@@ -160,6 +163,10 @@ impl rusqlite::ToSql for Param<'_> {
             Param::Bool(value) => ToSqlOutput::Owned(Value::Integer((*value).into())),
             Param::Bytes(value) => ToSqlOutput::Borrowed(ValueRef::Blob(value)),
             Param::Json(value) => ToSqlOutput::Borrowed(ValueRef::Text(value.as_bytes())),
+            Param::OptBytes(value) => match value {
+                Some(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+                None => ToSqlOutput::Owned(Value::Null),
+            },
             Param::OptUuid(value) => match value {
                 Some(id) => ToSqlOutput::Borrowed(ValueRef::Blob(id.as_bytes())),
                 None => ToSqlOutput::Owned(Value::Null),
@@ -239,6 +246,19 @@ impl Row<'_> {
                 .try_get::<_, &[u8]>(column)?
                 .try_into()
                 .map_err(|_| StoreError::corrupt(format!("column {column}: expected {N} bytes"))),
+        }
+    }
+
+    pub fn opt_bytes<const N: usize>(&self, column: usize) -> Read<Option<[u8; N]>> {
+        match self {
+            Row::Sqlite(row) => Ok(row.get(column)?),
+            Row::Postgres(row) => match row.try_get::<_, Option<&[u8]>>(column)? {
+                Some(bytes) => bytes
+                    .try_into()
+                    .map(Some)
+                    .map_err(|_| StoreError::corrupt(format!("column {column}: expected {N} bytes"))),
+                None => Ok(None),
+            },
         }
     }
 

@@ -64,3 +64,17 @@ fn a_store_that_cannot_be_reached_is_a_failure_and_its_password_stays_secret() {
     assert_eq!(finding(&findings, "store")["level"], "FAILURE");
     assert!(!format!("{findings:?}").contains("secret"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_code_keys_are_a_failure() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let url = text_of(&fixture.url);
+        let (_, findings) = examine(&url);
+        assert_eq!(finding(&findings, "code keys")["level"], "OK", "{kind:?}");
+        fixture.store.remember_code_key(1, [7; 16], scrip_domain::Timestamp(0)).await.expect("a key is remembered");
+        let (content, findings) = examine(&url);
+        let found = finding(&findings, "code keys");
+        assert!(!content && found["level"] == "FAILURE", "{kind:?}: {found}");
+    }
+}

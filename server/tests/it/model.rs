@@ -62,7 +62,7 @@ async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, Store
     for tenant in tenants {
         let tenant = *tenant;
         let own = [tenant.into()];
-        for template in store.list_templates(tenant, None, None, None, i64::MAX).await? {
+        for template in store.list_templates(tenant, None, None, None, None, i64::MAX).await? {
             all.template(tenant, &template);
         }
         for webhook in store.list_webhooks(tenant, None, i64::MAX).await? {
@@ -71,6 +71,22 @@ async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, Store
         let sql = format!("SELECT {} FROM mkt_user_coupon WHERE tenant_id = $1", decode::COUPON);
         for coupon in store.stream(&sql, &own, decode::coupon).await? {
             all.coupon(tenant, &coupon);
+        }
+        let sql = format!("SELECT {} FROM mkt_coupon_code_batch WHERE tenant_id = $1", decode::CODE_BATCH);
+        for batch in store.stream(&sql, &own, decode::code_batch).await? {
+            all.code_batch(tenant, &batch);
+        }
+        let sql = format!("SELECT {} FROM mkt_coupon_code WHERE tenant_id = $1", decode::CODE);
+        for code in store.stream(&sql, &own, decode::code).await? {
+            all.code(tenant, &code);
+        }
+        let sql = "SELECT coupon_id, batch_id, digest FROM mkt_coupon_code_use WHERE tenant_id = $1";
+        let code_use = |row: &Row| {
+            let (coupon_id, batch_id) = (scrip_domain::CouponId(row.uuid(0)?), scrip_domain::CodeBatchId(row.uuid(1)?));
+            Ok(scrip_domain::coupon::CodeUse { coupon_id, batch_id, digest: row.bytes(2)? })
+        };
+        for code_use in store.stream(sql, &own, code_use).await? {
+            all.code_use(tenant, &code_use);
         }
         let sql = format!("SELECT {} FROM mkt_points_account WHERE tenant_id = $1", decode::ACCOUNT);
         for account in store.stream(&sql, &own, decode::account).await? {

@@ -21,9 +21,15 @@ const NAMED: [&str; 11] = [
     "idx_points_transaction_type",
 ];
 
-/// Fills the tables: `{n}` numbers the rows, `{id}` makes an id of 16 bytes from it, `{t}` one of four tenants.
-const FILL: [&str; 22] = [
-    "INSERT INTO mkt_coupon_template SELECT {t}, {id}, 1, {n} >= 0, 'AMOUNT_OFF', NULL, NULL, NULL, NULL, 0, 0, 0 {from}",
+/// Fills the tables: `{n}` numbers the rows, `{id}` makes an id of 16 bytes from it, `{bytes}` a digest, `{t}` one of four
+/// tenants.
+const FILL: [&str; 25] = [
+    "INSERT INTO mkt_coupon_template SELECT {t}, {id}, 1, {n} >= 0, 'AMOUNT_OFF', NULL, NULL, NULL, NULL, 0, 0, 0, \
+     NULL, 0, NULL, NULL, NULL, NULL, 0, NULL {from}",
+    "INSERT INTO mkt_coupon_code_batch SELECT {t}, {id}, {t}, 'UNIQUE', 'n', 1, '#', 'AB', {n} < 0, 1, 0, 'ACTIVE', 1, 1, 1, 0, \
+     NULL, 0, NULL, 0 {from}",
+    "INSERT INTO mkt_coupon_code SELECT {t}, {bytes}, {id}, {n}, 1, 'ACTIVE', 0 {from}",
+    "INSERT INTO mkt_coupon_code_use SELECT {t}, {id}, {t}, {bytes} {from}",
     "INSERT INTO mkt_coupon_template_use SELECT {t}, {id}, 0, 1 {from}",
     "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",
     "INSERT INTO mkt_user_coupon SELECT {t}, {id}, {t}, 1, 'm-' || ({n} / 20), 'AVAILABLE', {n} + 1, 'CLAIM', 0, {n}, NULL, NULL, \
@@ -69,6 +75,7 @@ async fn sqlite_serves_every_hot_query_and_batch_look_up_from_an_index() {
         let sql = text
             .replace("{n}", "value")
             .replace("{id}", "unhex(printf('%032x', value))")
+            .replace("{bytes}", "unhex(printf('%032x', value))")
             .replace("{t}", "unhex(printf('%032x', value % 4))")
             .replace("{from}", "FROM numbers");
         let numbers =
@@ -89,6 +96,8 @@ async fn sqlite_serves_every_hot_query_and_batch_look_up_from_an_index() {
             // A sub-select's few rows are scanned, or the one row without a table; a table must be searched.
             // What a statement has just picked to change is few as well.
             let few = ["SCAN s", "SCAN l", "SCAN CONSTANT ROW", "SCAN due", "SCAN gone", "SCAN held"];
+            // This index has nothing but the few rows that are looked for.
+            let step = step.replace("SCAN mkt_coupon_code_batch USING INDEX idx_code_batch_open", "");
             if step.starts_with("SCAN") && !few.iter().any(|start| step.starts_with(start)) {
                 scans.push(format!("{name}: {step}"));
             }
@@ -115,6 +124,7 @@ async fn postgres_serves_every_hot_query_and_lane_statement_from_an_index() {
         let sql = text
             .replace("{n}", "value")
             .replace("{id}", "lpad(to_hex(value), 32, '0')::uuid")
+            .replace("{bytes}", "decode(lpad(to_hex(value), 32, '0'), 'hex')")
             .replace("{t}", "lpad(to_hex(value % 4), 32, '0')::uuid")
             .replace("{from}", "FROM generate_series(0, 99999) AS numbers(value)");
         // Literals of a SELECT have no type of their own.

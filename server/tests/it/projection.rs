@@ -1,9 +1,11 @@
 //! Read models against the books they are folded from, after a random history, on both stores.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use scrip_domain::{Envelope, MemberId, TenantId};
 use scrip_server::projection::{Metric, POINTS, Period, board, bucket, catch_up};
+use scrip_server::store::read::EventPosition;
 use scrip_server::store::{Param, Store};
 
 use crate::generate::Generator;
@@ -31,12 +33,33 @@ async fn books(store: &Store, tenant: TenantId, column: &str) -> HashMap<MemberI
     rows.expect("accounts").into_iter().collect()
 }
 
+/// Waits until every event shows: on PostgreSQL, when the older transactions of the whole server have ended.
+async fn wait_for_events(store: &Store, tenant: TenantId) {
+    let sql = "SELECT count(*) FROM event WHERE tenant_id = $1";
+    let all = store.stream(sql, &[Param::Uuid(tenant.0)], |row| row.int(0)).await.expect("a count")[0] as usize;
+    let give_up_at = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (mut position, mut shown) = (EventPosition { tx: 0, ordinal: -1 }, 0);
+        loop {
+            let page = store.list_events(tenant, position, None, 1_000).await.expect("a page of events");
+            let Some((last, _)) = page.events.last() else { break };
+            position = *last;
+            shown += page.events.len();
+        }
+        if shown == all || Instant::now() > give_up_at {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn check(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     let store = &fixture.store;
     let tenants = history(store, 5, COMMANDS).await;
     let mut compared = 0;
     for tenant in tenants {
+        wait_for_events(store, tenant).await;
         // Two nodes fold at once; then one goes on alone, and a third begins anew.
         let (first, second) = tokio::join!(catch_up(store, tenant), catch_up(store, tenant));
         first.expect("a fold");
@@ -76,7 +99,7 @@ async fn compare(store: &Store, tenant: TenantId) -> usize {
     let earned = of(&["EARN_ORDER", "EARN_CHECKIN", "EARN_TASK", "EARN_ADMIN"]);
     assert_eq!(earned, sum(books(store, tenant, "total_points").await));
     assert_eq!(of(&["EXPIRE"]), sum(books(store, tenant, "expired").await));
-    let templates = store.list_templates(tenant, None, None, None, 200).await.expect("templates");
+    let templates = store.list_templates(tenant, None, None, None, None, 200).await.expect("templates");
     for template in templates {
         let totals = store.statistic_totals(tenant, &template.id.to_string()).await.expect("totals");
         let of = |name: &str| totals.iter().filter(|total| total.name == name).map(|total| total.events).sum::<i64>();

@@ -336,7 +336,34 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
             outcomes
         };
         let members = || 1..=BATCH + 1;
-        let claimed = compare(&mut batches, "claim", members().map(claim).collect()).await;
+        // Daily cap and budget stand in the template's own row: nothing more is asked, once the day has begun.
+        let limited = scrip_domain::coupon::Definition {
+            daily_cap: Some(1_000_000),
+            budget: Some(1_000_000_000),
+            ..definition()
+        };
+        let create = Command::CreateTemplate { definition: Box::new(limited), total_stock: Some(10_000) };
+        let (made, _) = batches.run(vec![create]).await;
+        let Outcome::Template(limited) = &made[0] else { panic!("no template: {made:?}") };
+        let limited = limited.id;
+        let claim_limited =
+            |n: usize| Command::Claim { template_id: limited, member_id: member(n), member_level: None };
+        batches.run(vec![claim_limited(0)]).await;
+        compare(&mut batches, "claim", members().map(claim).collect()).await;
+        compare(&mut batches, "claim under a daily cap and a budget", members().map(claim_limited).collect()).await;
+        let digest = |n: usize| (n as u128).to_be_bytes();
+        let batch_id = make_codes(&mut batches, limited, members().map(digest).collect()).await;
+        let claim_code = |n: usize| Command::ClaimCode {
+            digest: digest(n),
+            batch_id,
+            template_id: limited,
+            member_id: member(format!("coded-{n}")),
+            member_level: None,
+        };
+        compare(&mut batches, "claim with a code", members().map(claim_code).collect()).await;
+        let claim =
+            |n: usize| Command::Claim { template_id, member_id: member(format!("again-{n}")), member_level: None };
+        let claimed = compare(&mut batches, "claim once more", members().map(claim).collect()).await;
         let coupons: Vec<CouponId> = claimed.iter().map(coupon_of).collect();
         let order = || "o-1".parse().expect("an order id");
         let lock = |id: &CouponId| Command::LockCoupon { coupon_id: *id, order_id: order(), expires_at: None };
@@ -411,6 +438,8 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
         };
         compare(&mut batches, "refund an order", members().map(refund).collect()).await;
 
+        let of = |wanted: &str| rows.iter().find(|(name, ..)| *name == wanted).map(|(_, one, all)| (*one, *all));
+        assert_eq!(of("claim"), of("claim under a daily cap and a budget"), "{kind:?}: limits cost no statement");
         for (name, one, all) in rows {
             println!("{kind:?}: {name}: {one:?} for one, {all:?} for {BATCH}");
             match kind {
@@ -422,6 +451,33 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
             }
         }
     }
+}
+
+/// A batch of unique codes with these digests.
+async fn make_codes(
+    batches: &mut Batches,
+    template_id: scrip_domain::TemplateId,
+    digests: Vec<[u8; 16]>,
+) -> scrip_domain::CodeBatchId {
+    let new = scrip_domain::coupon::NewCodeBatch {
+        template_id,
+        kind: scrip_domain::coupon::CodeKind::Unique,
+        name: String::new(),
+        code_count: digests.len() as i64,
+        max_uses: Some(1),
+        pattern: "#".into(),
+        alphabet: "AB".into(),
+        check_character: false,
+        key_id: 1,
+        nonce: Some([0; 16]),
+        shared: None,
+    };
+    let (made, _) = batches.run(vec![Command::CreateCodeBatch(Box::new(new))]).await;
+    let Outcome::CodeBatch(batch) = &made[0] else { panic!("no batch: {made:?}") };
+    let batch_id = batch.id;
+    let add = Command::AddCodes { batch_id, from_number: 0, digests, max_uses: Vec::new(), last: true };
+    batches.run(vec![add]).await;
+    batch_id
 }
 
 fn coupon_of(outcome: &Outcome) -> CouponId {

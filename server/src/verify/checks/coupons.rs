@@ -1,9 +1,11 @@
 //! C: coupons against the version they were claimed under, and against the member's other coupons.
 
-use super::{Dialect, Group, check, differs, equal, plus_days};
+use scrip_domain::coupon::CouponSource;
+
+use super::{Dialect, Group, check, differs, equal, plus_days, says};
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
-    vec![coupons(dialect), members(dialect)]
+    vec![coupons(dialect), members(dialect), transfers(dialect)]
 }
 
 fn coupons(dialect: Dialect) -> Group {
@@ -16,15 +18,23 @@ fn coupons(dialect: Dialect) -> Group {
          AND d.tenant_id = k.tenant_id AND d.template_id = k.template_id)",
         plus_days("e.occurred_at", "d.refund_extend_days")
     );
+    let until_of_event = dialect.number("data", "valid_until_unix_us");
     let rows = format!(
         "mkt_user_coupon c \
          LEFT JOIN mkt_coupon_template t ON t.tenant_id = c.tenant_id AND t.id = c.template_id \
          LEFT JOIN versions v \
          ON v.tenant_id = c.tenant_id AND v.template_id = c.template_id AND v.version = c.template_version \
          LEFT JOIN {extended} x ON x.tenant_id = c.tenant_id AND x.subject_id = c.id AND x.valid_until = c.valid_until \
-         LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n FROM event WHERE type = 'coupon.claimed' \
+         LEFT JOIN (SELECT DISTINCT tenant_id, subject_id, {until_of_event} AS valid_until FROM event \
+          WHERE type = 'coupon.extended') y \
+         ON y.tenant_id = c.tenant_id AND y.subject_id = c.id AND y.valid_until = c.valid_until \
+         LEFT JOIN mkt_coupon_code_use u ON u.tenant_id = c.tenant_id \
+         AND u.coupon_id = CASE c.source WHEN 'CODE' THEN c.id END \
+         LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n FROM event \
+          WHERE type IN ('coupon.claimed', 'coupon.received') \
           GROUP BY tenant_id, subject_id) e ON e.tenant_id = c.tenant_id AND e.subject_id = c.id"
     );
+    let sources: Vec<String> = CouponSource::ALL.iter().map(|source| format!("'{}'", source.as_str())).collect();
     let from = "CASE v.validity WHEN 'FIXED' THEN v.starts_at ELSE c.claimed_at END";
     let until = format!("CASE v.validity WHEN 'FIXED' THEN v.ends_at ELSE {} END", plus_days("c.claimed_at", "v.days"));
     let checks = vec![
@@ -41,7 +51,9 @@ fn coupons(dialect: Dialect) -> Group {
              OR (c.locked_until IS NOT NULL AND c.status <> 'LOCKED') \
              OR (c.by_order AND c.status NOT IN ('LOCKED', 'USED')) \
              OR (c.discount_amount IS NOT NULL AND (c.status <> 'USED' OR c.discount_amount < 0)) \
-             OR c.status NOT IN ('AVAILABLE', 'LOCKED', 'USED', 'EXPIRED', 'REVOKED') OR c.source <> 'CLAIM'",
+             OR c.status NOT IN ('AVAILABLE', 'LOCKED', 'USED', 'EXPIRED', 'REVOKED')"
+                .to_owned()
+                + &format!(" OR c.source NOT IN ({})", sources.join(", ")),
             "'its columns do not fit ' || c.status",
         ),
         check(
@@ -53,27 +65,53 @@ fn coupons(dialect: Dialect) -> Group {
         check(
             "C11",
             "a coupon is within the limit of the version it was claimed under",
-            "c.sequence > v.limit_per_member",
+            "c.sequence > v.limit_per_member AND c.source <> 'TRANSFER'",
             differs("its number", "c.sequence", "v.limit_per_member || ' or less'"),
         ),
         check(
             "C12",
-            "a coupon is valid as its version says, unless a refund extended it",
+            "a coupon is valid as its version says, unless a refund or an operator extended it",
             format!(
-                "v.version IS NOT NULL AND (c.valid_from <> {from} \
-                 OR (c.valid_until <> {until} AND x.valid_until IS NULL))"
+                "v.version IS NOT NULL AND c.source NOT IN ('IMPORT', 'TRANSFER') AND (c.valid_from <> {from} \
+                 OR (c.valid_until <> {until} AND x.valid_until IS NULL AND y.valid_until IS NULL))"
             ),
             differs("it", "c.valid_from || ' to ' || c.valid_until", &format!("({from}) || ' to ' || ({until})")),
         ),
         check(
             "C13",
             "a coupon was claimed while its version could be",
-            "c.claimed_at < v.distribution_starts_at OR c.claimed_at >= v.distribution_ends_at OR c.claimed_at >= v.ends_at",
+            "c.source NOT IN ('IMPORT', 'TRANSFER') AND (c.claimed_at < v.distribution_starts_at \
+             OR c.claimed_at >= v.distribution_ends_at OR c.claimed_at >= v.ends_at)",
             "'it was claimed at ' || c.claimed_at",
         ),
-        equal("E1", "every coupon was claimed by one event", "the count of events", "coalesce(e.n, 0)", "1"),
+        check(
+            "K6",
+            "a coupon claimed with a code names it",
+            "c.source = 'CODE' AND u.coupon_id IS NULL",
+            says("the code is unknown"),
+        ),
+        equal("E1", "every coupon was claimed or received by one event", "the count of events", "coalesce(e.n, 0)", "1"),
     ];
     Group { with: dialect.versions(), rows, owner: Some("c"), key: dialect.id("cpn_", "c.id"), checks }
+}
+
+/// A coupon received beside the one given: the event of the receipt names it.
+fn transfers(dialect: Dialect) -> Group {
+    let rows = format!(
+        "mkt_user_coupon c LEFT JOIN (SELECT tenant_id, subject_id, {} AS given_id FROM event \
+         WHERE type = 'coupon.received') e ON e.tenant_id = c.tenant_id AND e.subject_id = c.id \
+         LEFT JOIN mkt_user_coupon g ON g.tenant_id = e.tenant_id AND g.id = e.given_id",
+        dialect.id_in("data", "from_coupon_id", "cpn_")
+    );
+    let checks = vec![check(
+        "C25",
+        "a coupon received has the terms of the one given, which ended with it",
+        "c.source = 'TRANSFER' AND (g.id IS NULL OR g.status <> 'REVOKED' OR g.member_id = c.member_id \
+         OR g.template_id <> c.template_id OR g.template_version <> c.template_version OR g.valid_from <> c.valid_from \
+         OR g.valid_until > c.valid_until OR g.claimed_at <> c.claimed_at)",
+        says("the coupon given is missing, open or of other terms"),
+    )];
+    Group { with: String::new(), rows, owner: Some("c"), key: dialect.id("cpn_", "c.id"), checks }
 }
 
 fn members(dialect: Dialect) -> Group {

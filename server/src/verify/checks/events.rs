@@ -24,6 +24,8 @@ fn each(dialect: Dialect) -> Group {
          ON h.tenant_id = e.tenant_id AND h.id = CASE WHEN e.type IN {OF_HOLDS} THEN e.subject_id END \
          LEFT JOIN mkt_user_coupon c \
          ON c.tenant_id = e.tenant_id AND c.id = CASE WHEN e.type LIKE 'coupon.%' THEN e.subject_id END \
+         LEFT JOIN mkt_coupon_code_use u \
+         ON u.tenant_id = e.tenant_id AND u.coupon_id = CASE WHEN e.type = 'coupon.claimed' THEN e.subject_id END \
          LEFT JOIN api_key k ON k.tenant_id = e.tenant_id AND k.id = e.actor_id"
     );
     let kinds: Vec<String> = EventKind::ALL.iter().map(|kind| format!("'{}'", kind.as_str())).collect();
@@ -44,7 +46,14 @@ fn each(dialect: Dialect) -> Group {
                 || ',\"released\":' || CASE e.type WHEN 'points.held' THEN 0 ELSE h.released END || ',\"balance_after\":'";
     let hold_time = "CASE e.type WHEN 'points.held' THEN h.created_at ELSE h.closed_at END";
     let template = format!("'{{\"template_id\":\"' || {} || '\"'", dialect.id("tpl_", "c.template_id"));
-    let claim = format!("{template} || ',\"sequence\":' || c.sequence || '}}'");
+    let claim = format!(
+        "{template} || ',\"sequence\":' || c.sequence \
+         || CASE WHEN u.batch_id IS NULL THEN '' ELSE ',\"code_batch_id\":\"' || {} || '\"' END || '}}'",
+        dialect.id("cdb_", "u.batch_id")
+    );
+    let receipt = format!("{template} || ',\"sequence\":' || c.sequence || ',\"from_coupon_id\":\"cpn_'");
+    let extension = dialect.number("e.data", "valid_until_unix_us");
+    let never = scrip_domain::Timestamp::NEVER.0;
     let stranger =
         |prefix| format!("e.type || ': ' || {} || ' is none of this member'", dialect.id(prefix, "e.subject_id"));
     let told = |prefix, data: &str, time: &str| {
@@ -105,6 +114,8 @@ fn each(dialect: Dialect) -> Group {
             "a coupon's claim and end are told with their time",
             format!(
                 "CASE e.type WHEN 'coupon.claimed' THEN e.data <> {claim} OR e.occurred_at <> c.claimed_at \
+                 WHEN 'coupon.received' THEN substr(e.data, 1, length({receipt})) <> {receipt} \
+                 WHEN 'coupon.extended' THEN coalesce({extension}, {never}) > c.valid_until \
                  WHEN 'coupon.expired' THEN e.data <> {template} || '}}' OR e.occurred_at < c.valid_until \
                  WHEN 'coupon.compensation_needed' THEN e.occurred_at < c.valid_until ELSE false END"
             ),
@@ -134,10 +145,11 @@ fn each(dialect: Dialect) -> Group {
     Group { with: String::new(), rows, owner: Some("e"), key: dialect.id("evt_", "e.id"), checks }
 }
 
-/// A coupon's life: each of its events beside the one before, and the coupon the last one leaves.
+/// A coupon's life, without its extensions: each of its events beside the one before, and the coupon the last one leaves.
 fn steps(dialect: Dialect) -> Group {
     let rows = "(SELECT tenant_id, id, subject_id, type, data, occurred_at, lag(type) OVER w AS prior, \
-        lag(data) OVER w AS prior_data, lead(id) OVER w IS NULL AS is_last FROM event WHERE type LIKE 'coupon.%' \
+        lag(data) OVER w AS prior_data, lead(id) OVER w IS NULL AS is_last FROM event \
+        WHERE type LIKE 'coupon.%' AND type <> 'coupon.extended' \
         WINDOW w AS (PARTITION BY tenant_id, subject_id ORDER BY tx, ordinal)) e \
         LEFT JOIN mkt_user_coupon c ON c.tenant_id = e.tenant_id AND c.id = e.subject_id";
     let event = dialect.id("evt_", "e.id");
@@ -152,20 +164,20 @@ fn steps(dialect: Dialect) -> Group {
             "E2",
             "a coupon's status is what its last event says",
             "e.is_last AND c.status <> CASE e.type WHEN 'coupon.locked' THEN 'LOCKED' WHEN 'coupon.used' THEN 'USED' \
-             WHEN 'coupon.revoked' THEN 'REVOKED' WHEN 'coupon.expired' THEN 'EXPIRED' \
+             WHEN 'coupon.revoked' THEN 'REVOKED' WHEN 'coupon.transferred' THEN 'REVOKED' WHEN 'coupon.expired' THEN 'EXPIRED' \
              WHEN 'coupon.compensation_needed' THEN 'EXPIRED' WHEN 'coupon.compensation_closed' THEN 'EXPIRED' ELSE 'AVAILABLE' END",
             "c.status || ' after ' || e.type",
         ),
         check(
             "E12",
             "a coupon takes only the steps it may take",
-            "CASE e.type WHEN 'coupon.claimed' THEN e.prior IS NOT NULL \
+            "CASE e.type WHEN 'coupon.claimed' THEN e.prior IS NOT NULL WHEN 'coupon.received' THEN e.prior IS NOT NULL \
              WHEN 'coupon.used' THEN e.prior IS DISTINCT FROM 'coupon.locked' \
              WHEN 'coupon.unlocked' THEN e.prior IS DISTINCT FROM 'coupon.locked' \
              WHEN 'coupon.returned' THEN e.prior IS DISTINCT FROM 'coupon.used' \
              WHEN 'coupon.compensation_needed' THEN e.prior IS DISTINCT FROM 'coupon.used' \
              WHEN 'coupon.compensation_closed' THEN e.prior IS DISTINCT FROM 'coupon.compensation_needed' \
-             ELSE e.prior IS NULL OR e.prior NOT IN ('coupon.claimed', 'coupon.unlocked', 'coupon.returned') END",
+             ELSE e.prior IS NULL OR e.prior NOT IN ('coupon.claimed', 'coupon.received', 'coupon.unlocked', 'coupon.returned') END",
             format!("{event} || ': ' || e.type || ' after ' || coalesce(e.prior, 'nothing')"),
         ),
         check(

@@ -1,6 +1,6 @@
 //! J: jobs against their own states, and against what they have done.
 
-use scrip_domain::job::{JobKind, JobState, PointsGrant};
+use scrip_domain::job::{CouponExtension, JobKind, JobState, PointsGrant};
 use serde_json::{Map, Value};
 
 use super::{Dialect, Group, Reading, check, differs, says};
@@ -78,10 +78,10 @@ pub fn reading(dialect: Dialect) -> Reading {
             dialect.id("job_", "j.id")
         ),
         judge: |row| {
-            let payload = if row.text(2)? == JobKind::PointsGrant.as_str() {
-                row.json::<PointsGrant>(3).err()
-            } else {
-                row.json::<Map<String, Value>>(3).err()
+            let payload = match JobKind::parse(&row.text(2)?) {
+                Some(JobKind::PointsGrant) => row.json::<PointsGrant>(3).err(),
+                Some(JobKind::ExtendCoupons) => row.json::<CouponExtension>(3).err(),
+                _ => row.json::<Map<String, Value>>(3).err(),
             };
             let unreadable = payload.or(row.json::<Map<String, Value>>(4).err());
             Ok(unreadable.map(|error| error.to_string()))

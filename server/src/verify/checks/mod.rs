@@ -2,7 +2,7 @@
 //! [`Reading`] is a check of text that only this program can judge.
 //!
 //! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, C coupons and templates,
-//! R rules, O orders, E events, J jobs, W webhooks.
+//! K codes, R rules, O orders, E events, J jobs, W webhooks.
 //!
 //! Joins are written for both planners. Inner joins are `CROSS JOIN ... WHERE`: to PostgreSQL that is the same, while SQLite
 //! then keeps the order, which it would otherwise turn round to walk all of a tenant's rows for each row. A join that concerns
@@ -10,6 +10,7 @@
 //! violation of the check that reads it, not the end of the run.
 
 mod accounts;
+mod codes;
 mod coupons;
 mod events;
 mod holds;
@@ -113,6 +114,7 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
     all.extend(coupons::groups(dialect));
     all.extend(rules::groups(dialect));
     all.extend(orders::groups(dialect));
+    all.extend(codes::groups(dialect));
     all.extend(events::groups(dialect));
     all.push(jobs::group(dialect));
     all.extend(webhooks::groups(dialect));
@@ -260,6 +262,19 @@ impl Dialect {
         }
     }
 
+    /// The id that a field of an event's data names; NULL where there is none.
+    fn id_in(self, column: &str, name: &str, prefix: &str) -> String {
+        match self {
+            Dialect::Sqlite => format!(
+                "unhex(substr(CASE WHEN json_valid({column}) THEN {column} ->> '{name}' END, {}))",
+                prefix.len() + 1
+            ),
+            Dialect::Postgres => {
+                format!("CAST(substring({column} from '\"{name}\":\"{prefix}([0-9a-f]{{32}})\"') AS uuid)")
+            }
+        }
+    }
+
     /// What checks read of each version's definition, as the relation `versions`.
     fn versions(self) -> String {
         let field = |path: &[&str], number: bool| match self {
@@ -274,8 +289,8 @@ impl Dialect {
         format!(
             "WITH versions AS MATERIALIZED (SELECT tenant_id, template_id, version, created_at, {} AS benefit, \
              {} AS validity, {} AS starts_at, {} AS ends_at, {} AS days, {} AS distribution_starts_at, \
-             {} AS distribution_ends_at, {} AS limit_per_member, {} AS refund_extend_days \
-             FROM mkt_coupon_template_version)",
+             {} AS distribution_ends_at, {} AS limit_per_member, {} AS refund_extend_days, {} AS daily_cap, {} AS budget, \
+             coalesce({}, {}) AS most_off FROM mkt_coupon_template_version)",
             field(&["benefit", "type"], false),
             field(&["validity", "type"], false),
             field(&["validity", "starts_at"], true),
@@ -285,6 +300,11 @@ impl Dialect {
             field(&["distribution", "ends_at"], true),
             field(&["limit_per_member"], true),
             field(&["refund_extend_days"], true),
+            field(&["daily_cap"], true),
+            field(&["budget"], true),
+            // As `Benefit::most_off`: no benefit has both.
+            field(&["benefit", "amount"], true),
+            field(&["benefit", "max_amount"], true),
         )
     }
 }

@@ -39,6 +39,8 @@ pub fn reading(dialect: Dialect) -> Reading {
         ("ApiKey", "api_key", "id"),
         ("Webhook", "webhook", "id"),
         ("Webhook", deleted, "subject_id"),
+        ("CodeBatch", "mkt_coupon_code_batch", "id"),
+        ("CodesAdded", "mkt_coupon_code_batch", "id"),
         // A tenant is made under no tenant.
         ("Tenant", "tenant", "tenant_id"),
     ];

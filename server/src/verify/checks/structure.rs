@@ -5,12 +5,15 @@ use crate::store::StoreError;
 use crate::store::migrate::MIGRATIONS;
 
 /// The tables whose rows are verified.
-pub const TABLES: [&str; 23] = [
+pub const TABLES: [&str; 26] = [
     "tenant",
     "api_key",
     "mkt_coupon_template",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
+    "mkt_coupon_code_batch",
+    "mkt_coupon_code",
+    "mkt_coupon_code_use",
     "mkt_user_coupon",
     "mkt_points_account",
     "mkt_points_lot",
@@ -32,7 +35,7 @@ pub const TABLES: [&str; 23] = [
 ];
 
 /// The indexes that hot queries and uniqueness rest on.
-const INDEXES: [&str; 32] = [
+const INDEXES: [&str; 38] = [
     "uq_api_key_secret",
     "idx_template_tenant_status",
     "idx_template_tenant_type",
@@ -65,6 +68,12 @@ const INDEXES: [&str; 32] = [
     "idx_job_state",
     "idx_job_finished",
     "idx_webhook_parked_due",
+    "idx_code_batch_template",
+    "idx_code_batch_open",
+    "uq_code_number",
+    "idx_code_use_batch",
+    "idx_user_coupon_used",
+    "idx_user_coupon_used_template",
 ];
 
 pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
@@ -163,12 +172,18 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// PostgreSQL's names: a constraint without one of its own is called after its table and column.
-const CONSTRAINTS: [&str; 19] = [
+const CONSTRAINTS: [&str; 24] = [
     "tenant_pkey tenant_refund_grace_days_check",
     "api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
     "platform_key_pkey platform_key_id_check",
     "mkt_coupon_template_pkey ck_template_stock mkt_coupon_template_claimed_count_check \
      mkt_coupon_template_remaining_stock_check mkt_coupon_template_version_check mkt_coupon_template_tenant_id_fkey",
+    "ck_template_budget ck_template_day ck_template_code_batches ck_template_archived",
+    "code_key_pkey code_key_id_check",
+    "mkt_coupon_code_batch_pkey ck_code_batch_counts ck_code_batch_sealed mkt_coupon_code_batch_kind_check \
+     mkt_coupon_code_batch_max_uses_check mkt_coupon_code_batch_status_check mkt_coupon_code_batch_claimed_count_check",
+    "mkt_coupon_code_pkey ck_code_uses mkt_coupon_code_number_check mkt_coupon_code_status_check",
+    "mkt_coupon_code_use_pkey",
     "mkt_coupon_template_version_pkey mkt_coupon_template_version_tenant_id_template_id_fkey",
     "mkt_coupon_template_use_pkey",
     "mkt_user_coupon_pkey ck_user_coupon_order ck_user_coupon_used mkt_user_coupon_discount_amount_check \

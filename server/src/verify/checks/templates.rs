@@ -16,18 +16,30 @@ fn templates(dialect: Dialect) -> Group {
          LEFT JOIN (SELECT tenant_id, template_id, count(*) AS n, min(version) AS oldest, max(version) AS newest, \
           max(CASE version WHEN 1 THEN created_at END) AS began_at FROM mkt_coupon_template_version \
           GROUP BY tenant_id, template_id) s ON s.tenant_id = t.tenant_id AND s.template_id = t.id \
-         LEFT JOIN (SELECT tenant_id, template_id, count(*) AS claimed, \
-          sum(CASE status WHEN 'USED' THEN 1 ELSE 0 END) AS used FROM mkt_user_coupon \
-          GROUP BY tenant_id, template_id) n ON n.tenant_id = t.tenant_id AND n.template_id = t.id \
+         LEFT JOIN (SELECT c.tenant_id, c.template_id, sum(CASE c.source WHEN 'TRANSFER' THEN 0 ELSE 1 END) AS claimed, \
+          sum(CASE c.status WHEN 'USED' THEN 1 ELSE 0 END) AS used, \
+          sum(CASE c.source WHEN 'TRANSFER' THEN 0 ELSE coalesce(w.most_off, 0) END) AS committed FROM mkt_user_coupon c \
+          LEFT JOIN versions w \
+          ON w.tenant_id = c.tenant_id AND w.template_id = c.template_id AND w.version = c.template_version \
+          GROUP BY c.tenant_id, c.template_id) n ON n.tenant_id = t.tenant_id AND n.template_id = t.id \
+         LEFT JOIN (SELECT d.tenant_id, d.id, count(*) AS claimed FROM mkt_coupon_template d CROSS JOIN mkt_user_coupon c \
+          CROSS JOIN versions w WHERE d.day_starts_at IS NOT NULL AND c.tenant_id = d.tenant_id AND c.template_id = d.id \
+          AND c.claimed_at >= d.day_starts_at AND c.claimed_at < d.day_ends_at \
+          AND c.source NOT IN ('TRANSFER', 'IMPORT') \
+          AND w.tenant_id = c.tenant_id AND w.template_id = c.template_id AND w.version = c.template_version \
+          AND w.daily_cap IS NOT NULL GROUP BY d.tenant_id, d.id) y ON y.tenant_id = t.tenant_id AND y.id = t.id \
+         LEFT JOIN (SELECT tenant_id, template_id, count(*) AS n FROM mkt_coupon_code_batch \
+          GROUP BY tenant_id, template_id) b ON b.tenant_id = t.tenant_id AND b.template_id = t.id \
          LEFT JOIN (SELECT tenant_id, template_id, sum(used_count) AS used FROM mkt_coupon_template_use \
           GROUP BY tenant_id, template_id) u ON u.tenant_id = t.tenant_id AND u.template_id = t.id \
-         LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n, {} - {} AS disabled, \
+         LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n, {} - {} AS disabled, {} AS archived, \
           sum(CASE type WHEN 'coupon_template.created' THEN {} WHEN 'coupon_template.stock_changed' THEN {} END) AS stock, \
           max(CASE type WHEN 'coupon_template.created' THEN {} END) AS first_stock \
           FROM event WHERE type LIKE 'coupon_template.%' GROUP BY tenant_id, subject_id) e \
          ON e.tenant_id = t.tenant_id AND e.subject_id = t.id",
         kind("disabled"),
         kind("enabled"),
+        kind("archived"),
         dialect.number("data", "total_stock"),
         dialect.number("data", "change"),
         dialect.number("data", "total_stock"),
@@ -63,7 +75,7 @@ fn templates(dialect: Dialect) -> Group {
             "a template's columns are those of its current definition",
             "v.version IS NOT NULL AND (t.type IS DISTINCT FROM v.benefit \
              OR t.distribution_starts_at IS DISTINCT FROM v.distribution_starts_at \
-             OR t.distribution_ends_at IS DISTINCT FROM v.distribution_ends_at)",
+             OR t.distribution_ends_at IS DISTINCT FROM v.distribution_ends_at OR t.budget IS DISTINCT FROM v.budget)",
             differs(
                 "it",
                 "t.type || ', ' || coalesce(t.distribution_starts_at, 0) || ' to ' || coalesce(t.distribution_ends_at, 0)",
@@ -78,10 +90,49 @@ fn templates(dialect: Dialect) -> Group {
             differs("its time", "t.created_at || ' to ' || t.updated_at", "s.began_at || ' to ' || v.created_at"),
         ),
         equal("E17", "every version of a template is told by one event", "version", "t.version", "coalesce(e.n, 0)"),
+        equal(
+            "C20",
+            "committed_amount is the most that the claimed coupons can take off",
+            "committed_amount",
+            "t.committed_amount",
+            "coalesce(n.committed, 0)",
+        ),
+        check(
+            "C21",
+            "a template's budget covers what is committed",
+            "t.committed_amount < 0 OR t.committed_amount > t.budget",
+            differs("committed_amount", "t.committed_amount", "t.budget || ' or less'"),
+        ),
+        check(
+            "C22",
+            "the claims of the latest day under a daily cap are counted, and within it",
+            "t.day_claimed IS DISTINCT FROM CASE WHEN t.day_starts_at IS NULL THEN NULL ELSE coalesce(y.claimed, 0) END \
+             OR t.day_claimed > t.day_ceiling OR t.day_starts_at >= t.day_ends_at",
+            differs(
+                "day_claimed",
+                "t.day_claimed",
+                "coalesce(y.claimed, 0) || ', at most ' || coalesce(t.day_ceiling, 0)",
+            ),
+        ),
+        equal(
+            "C23",
+            "code_batch_count counts the batches of codes",
+            "code_batch_count",
+            "t.code_batch_count",
+            "coalesce(b.n, 0)",
+        ),
+        check(
+            "C24",
+            "an archived template is disabled, and archived by one event",
+            "(t.archived_at IS NOT NULL AND t.enabled) \
+             OR coalesce(e.archived, 0) <> CASE WHEN t.archived_at IS NULL THEN 0 ELSE 1 END",
+            says("archived_at is wrong"),
+        ),
         check(
             "E18",
             "a template is enabled or disabled as its events say",
-            "coalesce(e.disabled, 0) <> CASE WHEN t.enabled THEN 0 ELSE 1 END",
+            "CASE WHEN t.archived_at IS NULL THEN coalesce(e.disabled, 0) <> CASE WHEN t.enabled THEN 0 ELSE 1 END \
+             ELSE t.enabled OR coalesce(e.disabled, 0) NOT IN (0, 1) END",
             says("enabled is wrong"),
         ),
         check(

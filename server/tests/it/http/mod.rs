@@ -2,8 +2,10 @@
 
 mod acceptance;
 mod bad_input;
+mod codes;
 mod events;
 mod mutations;
+mod operations;
 mod orders;
 mod paging;
 mod quotes;
@@ -51,6 +53,9 @@ impl Server {
             StoreUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
             StoreUrl::Postgres(url) => url.clone(),
         };
+        if matches!(url, StoreUrl::Postgres(_)) {
+            settings.codes.key_file = code_keys();
+        }
         adjust(&mut settings);
         let app = App::start(&settings, Some(PLATFORM_KEY)).await.expect("the server starts");
         let store = app.store.clone();
@@ -100,6 +105,17 @@ impl Server {
         let broken: Vec<_> = report.checks.iter().filter(|check| !check.is_clean()).collect();
         assert!(broken.is_empty(), "{broken:?}");
     }
+}
+
+/// The file of code keys that all servers of this process share: PostgreSQL has no file to put one beside.
+fn code_keys() -> String {
+    static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        scrip_server::codes::key::CodeKeys::add_to(&folder.path().join("codes.key")).expect("a key");
+        folder
+    });
+    folder.path().join("codes.key").display().to_string()
 }
 
 /// A tenant's id and keys; the member key is m-1's.

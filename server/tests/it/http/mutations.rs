@@ -81,7 +81,17 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
         ("POST", format!("{coupon}/use"), json!({ "order_id": "o-1", "discount_amount": 5 })),
         ("POST", format!("{coupon}/unlock"), json!({ "order_id": "o-1" })),
         ("POST", format!("{coupon}/return"), json!({ "order_id": "o-1" })),
+        ("POST", format!("{coupon}/transfer"), json!({ "to_member_id": "m-3", "reason": "why" })),
+        ("POST", format!("{coupon}/extend"), json!({ "valid_until": "2037-01-01T00:00:00Z" })),
         ("POST", format!("{coupon}/revoke"), json!({ "reason": "why" })),
+        ("POST", format!("{path}/clone"), json!({ "name": "x", "total_stock": 5 })),
+        ("POST", format!("{path}/codes"), json!({ "kind": "SHARED", "code": "SUMMER", "max_uses": 5, "name": "n" })),
+        (
+            "POST",
+            format!("{path}/codes"),
+            json!({ "count": 2, "prefix": "A", "length": 20, "alphabet": "ABCDEFGHJK", "check_character": true }),
+        ),
+        ("POST", "/v1/codes/SUMMER/claims".into(), json!({ "member_id": "m-4", "member_level": "gold" })),
         (
             "POST",
             "/v1/members/m-1/points/grants".into(),

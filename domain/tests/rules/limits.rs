@@ -1,0 +1,156 @@
+//! Daily caps, budgets, archived templates, transfers and extensions, as scenarios. The language is that of
+//! [`crate::script`]; days are those of UTC, a coupon takes 500 off.
+
+use crate::coupons::scenarios;
+
+scenarios! {
+    /// Every limit is reached at once; each is lifted in turn, so each wins over all those behind it.
+    limits_are_checked_member_first_then_day_then_budget_then_stock: "
+        @0  T = template stock 2 cap 2 budget 1000        => ok
+            claim T m1                                    => AVAILABLE
+            claim T m2                                    => AVAILABLE
+            claim T m1                                    => COUPON_LIMIT_REACHED
+            claim T m3                                    => COUPON_DAILY_CAP_REACHED cap=2 ends_at=@24
+            update T version 1 cap 3 budget 1000          => version=2
+            claim T m3                                    => COUPON_BUDGET_EXHAUSTED budget=1000 version=2
+            update T version 2 cap 3 budget 1500          => version=3
+            claim T m3                                    => COUPON_SOLD_OUT total=2
+            stock T 1                                     => remaining=1
+            claim T m3                                    => AVAILABLE
+            show template T                               => committed=1500 day=3@0 claimed=3
+    "
+
+    a_daily_cap_begins_anew_at_midnight: "
+        @0   T = template limit 9 cap 2                   => day=none
+        @10  claim T m1                                   => ok
+        @24- claim T m1                                   => ok
+             claim T m1                                   => COUPON_DAILY_CAP_REACHED cap=2 ends_at=@24
+        @24  claim T m1                                   => ok
+             show template T                              => day=1@24 claimed=3
+        @80  claim T m1                                   => ok
+             show template T                              => day=1@72
+    "
+
+    /// A claim as of a day whose count is closed could break that day's cap unseen.
+    claims_as_of_an_earlier_day_are_refused_under_a_cap: "
+        @0   T = template limit 9 cap 1                   => ok
+             O = template limit 9                         => ok
+        @30  claim T m1                                   => ok
+             claim T m1 at 23                             => COUPON_DAY_CLOSED since=@24
+             claim T m1 at 25                             => COUPON_DAILY_CAP_REACHED
+             claim O m1 at 1                              => ok
+             update T version 1 limit 9                   => ok
+             claim T m1 at 1                              => ok
+    "
+
+    only_claims_under_a_cap_are_counted: "
+        @0   T = template limit 9                         => ok
+             claim T m1                                   => ok
+             show template T                              => day=none
+             update T version 1 limit 9 cap 2             => ok
+             claim T m1                                   => ok
+             show template T                              => day=1@0
+             update T version 2 limit 9                   => ok
+             claim T m1                                   => ok
+             show template T                              => day=1@0
+             update T version 3 limit 9 cap 1             => ok
+             claim T m1                                   => COUPON_DAILY_CAP_REACHED cap=1
+             update T version 4 limit 9 cap 2             => ok
+             claim T m1                                   => ok
+             claim T m1                                   => COUPON_DAILY_CAP_REACHED cap=2
+    "
+
+    /// A coupon once given can always be used, so what it may cost stays committed, whatever becomes of it.
+    a_budget_is_committed_with_the_claim_and_never_given_back: "
+        @0   T = template limit 9 budget 1499 days 1      => committed=0
+             a = claim T m1                               => ok
+             b = claim T m1                               => ok
+             claim T m1                                   => COUPON_BUDGET_EXHAUSTED budget=1499
+             revoke a                                     => REVOKED
+             claim T m1                                   => COUPON_BUDGET_EXHAUSTED
+             lock b o1                                    => ok
+             use b o1 discount 100                        => USED
+             claim T m1                                   => COUPON_BUDGET_EXHAUSTED
+             update T version 1 limit 9 budget 999 days 1 => COUPON_BUDGET_BELOW_COMMITTED committed=1000
+             update T version 1 limit 9 budget 1500 days 1 => version=2
+             claim T m1                                   => AVAILABLE
+             show template T                              => committed=1500
+    "
+
+    an_archived_template_stays_as_it_is_and_its_coupons_go_on: "
+        @0   T = template limit 9 stock 9                 => ok
+             c = claim T m1                               => ok
+        @1   archive T                                    => version=2 enabled=false archived_at=1 updated_at=1
+        @2   archive T                                    => version=2 archived_at=1
+             claim T m2                                   => COUPON_TEMPLATE_ARCHIVED
+             enable T                                     => COUPON_TEMPLATE_ARCHIVED
+             disable T                                    => COUPON_TEMPLATE_ARCHIVED
+             stock T 1                                    => COUPON_TEMPLATE_ARCHIVED
+             update T version 2 name New                  => COUPON_TEMPLATE_ARCHIVED
+             codes T SHARED text A                        => COUPON_TEMPLATE_ARCHIVED
+             archive X                                    => COUPON_TEMPLATE_NOT_FOUND
+             B: archive T                                 => COUPON_TEMPLATE_NOT_FOUND
+             lock c o1                                    => LOCKED
+             use c o1                                     => USED
+             events T                                     => coupon_template.created@0 coupon_template.archived@1
+    "
+
+    a_transfer_keeps_the_terms_and_counts_against_the_receiver: "
+        @0   T = template limit 1 stock 3 days 2          => ok
+             c = claim T m1                               => until=48
+             update T version 1 limit 1 days 9            => version=2
+        @5   d = transfer c m2 because gift               => AVAILABLE member=m2 source=TRANSFER version=1 until=48 sequence=1
+             show coupon c                                => REVOKED member=m1
+             show template T                              => claimed=1 remaining=2 committed=500
+             claim T m1                                   => COUPON_LIMIT_REACHED
+             claim T m2                                   => COUPON_LIMIT_REACHED
+             e = claim T m3                               => ok
+             transfer e m2                                => COUPON_LIMIT_REACHED limit=1
+             transfer d m2                                => COUPON_TRANSFER_TO_HOLDER
+             transfer c m4                                => COUPON_REVOKED
+             transfer X m4                                => COUPON_NOT_FOUND
+             B: transfer d m4                             => COUPON_NOT_FOUND
+             lock d o1                                    => LOCKED
+             transfer d m4                                => COUPON_LOCKED order_id=OrderId(\"o1\")
+             use d o1                                     => USED
+             transfer d m4                                => COUPON_USED
+             events c                                     => coupon.claimed@0 coupon.transferred@5
+             events d                                     => coupon.received@5 coupon.locked@5 coupon.used@5
+        @221 transfer e m4                                => COUPON_EXPIRED
+    "
+
+    /// Taken over twice changes nothing; what was issued elsewhere comes off the stock.
+    what_lived_elsewhere_is_taken_over_once: "
+        @0   adopt-template old stock 4 limit 2           => version=1 enabled=true total=4
+             adopt-template old stock 9 limit 9           => version=1 total=4
+             adopt-template off disabled                  => version=2 enabled=false
+        @1   a = adopt c1 old m1 USED until 9 order o1 used 5 discount 300 => USED source=IMPORT sequence=1 discount=300 used_at=5
+             adopt c1 old m1 AVAILABLE until 99           => USED until=9
+             b = adopt c2 old m1 LOCKED until 9 order o2  => LOCKED order=o2 sequence=2
+             adopt c3 old m1 AVAILABLE until 9            => COUPON_LIMIT_REACHED limit=2
+             c = adopt c4 old m2 EXPIRED until 2          => EXPIRED
+             d = adopt c5 old m2 REVOKED until 9          => REVOKED
+             adopt c6 old m3 AVAILABLE until 9            => COUPON_SOLD_OUT total=4
+             adopt c7 none m3 AVAILABLE until 9           => COUPON_TEMPLATE_NOT_FOUND
+             B: adopt c8 old m3 AVAILABLE until 9         => COUPON_TEMPLATE_NOT_FOUND
+        @6   use b o2                                     => USED
+             return a o1                                  => AVAILABLE
+             events a                                     => coupon.claimed@1 coupon.locked@5 coupon.used@5 coupon.returned@6
+             events c                                     => coupon.claimed@1 coupon.expired@2
+             events d                                     => coupon.claimed@1 coupon.revoked@1
+    "
+
+    a_coupon_may_end_later_but_never_sooner: "
+        @0   T = template days 1                          => ok
+             c = claim T m1                               => until=24
+             extend c 20                                  => until=24
+             extend c 30                                  => until=30
+             extend c 30                                  => until=30
+        @29  lock c o1                                    => LOCKED
+             extend c 40                                  => LOCKED until=40
+        @39  unlock c o1                                  => AVAILABLE
+        @40  extend c 90                                  => COUPON_EXPIRED valid_until=@40
+             extend X 90                                  => COUPON_NOT_FOUND
+             events c                                     => coupon.claimed@0 coupon.extended@0 coupon.locked@29 coupon.extended@29 coupon.unlocked@39 coupon.expired@40
+    "
+}
