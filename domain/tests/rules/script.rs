@@ -856,6 +856,7 @@ fn rules(words: &[&str]) -> Line<Rules> {
     rules.orders.points_with_coupons = !words.contains(&"apart");
     Ok(rules)
 }
+
 fn types(words: &[&str]) -> Vec<String> {
     option(words, "types").map_or(Vec::new(), |all| all.split(',').map(str::to_owned).collect())
 }
