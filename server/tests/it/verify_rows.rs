@@ -68,6 +68,10 @@ const OF_LINE: (&str, &str) = ("ptx_", "subject_id");
 const OF_HOLD: (&str, &str) = ("hold_", "subject_id");
 const ABOUT_TEMPLATE: (&str, &str) = ("tpl_", "subject_id");
 
+/// A lock that led to something.
+const WAS_LOCKED: &str =
+    "type = 'coupon.locked' AND subject_id IN (SELECT id FROM mkt_user_coupon WHERE status = 'USED')";
+
 /// The statements mean the same in both stores.
 const CORRUPTIONS: &[Corruption] = &[
     row("P1", ACCOUNT, ANY, "SET total_points = total_points + 1", MEMBER),
@@ -229,8 +233,8 @@ const CORRUPTIONS: &[Corruption] = &[
     row("E14", COUPON, "status = 'USED'", "SET discount_amount = 7", OWN_COUPON),
     row("E14", COUPON, "status = 'USED'", "SET used_at = used_at + 1", OWN_COUPON),
     row("E1", EVENT, "type = 'coupon.claimed'", "DELETE", OF_COUPON),
-    row("E12", EVENT, "type = 'coupon.locked'", "DELETE", OF_COUPON),
-    row("E12", EVENT, "type = 'coupon.locked'", "SET tx = tx + 100000", OF_COUPON),
+    row("E12", EVENT, WAS_LOCKED, "DELETE", OF_COUPON),
+    row("E12", EVENT, WAS_LOCKED, "SET tx = tx + 100000", OF_COUPON),
     row("E2", EVENT, "type = 'coupon.expired'", "DELETE", OF_COUPON),
     row("E3", EVENT, "type = 'points.granted'", "DELETE", OF_LINE),
     row("E3", EVENT, "type = 'points.debt_settled'", "DELETE", OF_LINE),
