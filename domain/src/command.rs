@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bulk::{ChunkWork, Staged};
 use crate::coupon::{CompensationStatus, Definition, TemplatePatch};
 use crate::decide::Sweep;
 use crate::id::{
-    CompensationId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId,
-    WebhookId,
+    BulkId, CompensationId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId,
+    TransactionId, WebhookId,
 };
 use crate::job::JobTicket;
 use crate::order::{RefundRequest, Reservation};
@@ -165,6 +166,25 @@ pub enum Command {
         member_id: MemberId,
         movement: Movement,
         expires_at: Option<Timestamp>,
+    },
+    /// Begins to work off the rows staged under `bulk_id`: a distribution of the template, or grants of points.
+    CreateBulk {
+        bulk_id: BulkId,
+        template_id: Option<TemplateId>,
+        staged: Staged,
+    },
+    /// The chunk's rows that are not skipped; it must be the bulk's next.
+    WorkChunk {
+        bulk_id: BulkId,
+        number: i64,
+        work: Box<ChunkWork>,
+    },
+    CancelBulk(BulkId),
+    /// Tells the bounds of issue windows between two times, of the templates that have one there.
+    AnnounceWindows {
+        from: Timestamp,
+        until: Timestamp,
+        templates: Vec<TemplateId>,
     },
     RetryJob(JobId),
     CancelJob(JobId),

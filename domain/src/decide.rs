@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bulk::{self, Bulk};
 use crate::command::{Command, Envelope};
 use crate::coupon::{self, Compensation, Coupon, CouponStatus, Template};
 use crate::id::{Ids, MemberId, TransactionId};
@@ -41,6 +42,9 @@ pub enum Outcome {
     Settled(Settled),
     Swept(Sweep),
     Job(Box<Job>),
+    Bulk(Box<Bulk>),
+    /// How many bounds of issue windows were told.
+    Announced(u64),
 }
 
 /// How much of what time had decided was still to be written.
@@ -256,8 +260,16 @@ fn apply_command(
         Command::EnqueueGrant { member_id, movement, expires_at } => {
             Ok(job::enqueue_grant(state, envelope, ids, member_id, movement, *expires_at)?)
         }
+        Command::CreateBulk { bulk_id, template_id, staged } => {
+            Ok(bulk::create(state, envelope, ids, *bulk_id, *template_id, *staged)?)
+        }
+        Command::WorkChunk { bulk_id, number, work } => bulk::work_chunk(state, envelope, ids, *bulk_id, *number, work),
+        Command::AnnounceWindows { from, until, templates } => {
+            Ok(coupon::announce_windows(state, envelope, ids, *from, *until, templates)?)
+        }
+        Command::CancelBulk(id) => Ok(bulk::cancel(state, envelope, ids, *id)?),
         Command::RetryJob(id) => Ok(job::retry(state, envelope, *id)?),
-        Command::CancelJob(id) => Ok(job::cancel(state, envelope, *id)?),
+        Command::CancelJob(id) => Ok(job::cancel(state, envelope, ids, *id)?),
         Command::Work { ticket, command } => {
             let job = job::under_ticket(state, envelope, *ticket)?;
             let result = apply_command(state, envelope, ids, command);

@@ -2,7 +2,9 @@
 
 use uuid::Uuid;
 
-use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TemplateId, TenantId, TransactionId, WebhookId};
+use crate::id::{
+    BulkId, CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TemplateId, TenantId, TransactionId, WebhookId,
+};
 use crate::time::Timestamp;
 
 macro_rules! event_kinds {
@@ -34,6 +36,8 @@ event_kinds! {
     TemplateDisabled = "coupon_template.disabled", TemplateId;
     TemplateStockChanged = "coupon_template.stock_changed", TemplateId;
     TemplateDeleted = "coupon_template.deleted", TemplateId;
+    TemplateStarted = "coupon_template.started", TemplateId;
+    TemplateEnded = "coupon_template.ended", TemplateId;
     CouponClaimed = "coupon.claimed", CouponId;
     CouponLocked = "coupon.locked", CouponId;
     CouponUsed = "coupon.used", CouponId;
@@ -57,6 +61,9 @@ event_kinds! {
     OrderCancelled = "order.cancelled", OrderUid;
     OrderReleased = "order.released", OrderUid;
     OrderRefunded = "order.refunded", OrderUid;
+    BulkCreated = "bulk.created", BulkId;
+    BulkFinished = "bulk.finished", BulkId;
+    BulkCancelled = "bulk.cancelled", BulkId;
     RulesChanged = "points_rules.changed", TenantId;
     WebhookCreated = "webhook.created", WebhookId;
     WebhookUpdated = "webhook.updated", WebhookId;

@@ -17,6 +17,22 @@ pub fn claim(
     member_id: &MemberId,
     member_level: Option<&str>,
 ) -> Result<Outcome, Rejection> {
+    let coupon = issue(state, envelope, ids, template_id, member_id, member_level, CouponSource::Claim, "")?;
+    Ok(Outcome::Coupon(Box::new(coupon)))
+}
+
+/// Checks a claim and makes its coupon. `details` are further fields of the event's data, each after a comma.
+#[expect(clippy::too_many_arguments, reason = "the parts of a claim, each of its own type")]
+pub fn issue(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    template_id: TemplateId,
+    member_id: &MemberId,
+    member_level: Option<&str>,
+    source: CouponSource,
+    details: &str,
+) -> Result<Coupon, Rejection> {
     let template = state.template(envelope.tenant, template_id)?;
     check_template(template, envelope.at, member_level)?;
     let claimed = state.claimed_by(envelope.tenant, template_id, member_id);
@@ -39,7 +55,7 @@ pub fn claim(
         member_id: member_id.clone(),
         status: CouponStatus::Available,
         sequence: claimed + 1,
-        source: CouponSource::Claim,
+        source,
         valid_from,
         valid_until,
         order_id: None,
@@ -51,9 +67,9 @@ pub fn claim(
     };
     state.take_from_stock(envelope.tenant, template_id);
     state.insert_coupon(envelope.tenant, coupon.clone());
-    let data = format!("{{\"template_id\":\"{template_id}\",\"sequence\":{}}}", coupon.sequence);
+    let data = format!("{{\"template_id\":\"{template_id}\",\"sequence\":{}{details}}}", coupon.sequence);
     state.record_event(envelope, ids, envelope.at, EventKind::CouponClaimed, coupon.id.0, Some(member_id), data);
-    Ok(Outcome::Coupon(Box::new(coupon)))
+    Ok(coupon)
 }
 
 /// The checks that concern the template and the claimer's level, not yet the claimer's own coupons or the stock.

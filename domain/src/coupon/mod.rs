@@ -22,14 +22,16 @@ mod claim;
 mod compensation;
 mod lifecycle;
 mod template;
+mod window;
 
-pub use claim::claim;
+pub use claim::{claim, issue};
 pub use compensation::{Compensation, CompensationReason, CompensationStatus, resolve};
 pub use lifecycle::{lock, refusal_at, release, return_or_compensate, return_used, revoke, settle, use_locked};
 pub use template::{
     Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step, StepOff,
     Template, TemplatePatch, Validity, change_stock, create, delete, set_enabled, update,
 };
+pub use window::announce_windows;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,17 +78,23 @@ impl CouponStatus {
 #[serde(rename_all = "UPPERCASE")]
 pub enum CouponSource {
     Claim,
+    /// Given by an operator, to many.
+    Distribution,
 }
 
 impl CouponSource {
+    pub const ALL: [CouponSource; 2] = [CouponSource::Claim, CouponSource::Distribution];
+
+    /// The name as stored and as shown.
     pub fn as_str(self) -> &'static str {
         match self {
             CouponSource::Claim => "CLAIM",
+            CouponSource::Distribution => "DISTRIBUTION",
         }
     }
 
     pub fn parse(text: &str) -> Option<CouponSource> {
-        (text == CouponSource::Claim.as_str()).then_some(CouponSource::Claim)
+        CouponSource::ALL.into_iter().find(|source| source.as_str() == text)
     }
 }
 

@@ -21,6 +21,7 @@ mod ledger;
 mod reversal;
 mod rule;
 
+pub(crate) use ledger::require_lots;
 pub use ledger::{capture, debit, grant, hold, release, settle, spendable};
 pub(crate) use ledger::{check_room, require_lots};
 pub use reversal::reverse;

@@ -41,7 +41,7 @@ fn coupons(dialect: Dialect) -> Group {
              OR (c.locked_until IS NOT NULL AND c.status <> 'LOCKED') \
              OR (c.by_order AND c.status NOT IN ('LOCKED', 'USED')) \
              OR (c.discount_amount IS NOT NULL AND (c.status <> 'USED' OR c.discount_amount < 0)) \
-             OR c.status NOT IN ('AVAILABLE', 'LOCKED', 'USED', 'EXPIRED', 'REVOKED') OR c.source <> 'CLAIM'",
+             OR c.status NOT IN ('AVAILABLE', 'LOCKED', 'USED', 'EXPIRED', 'REVOKED') OR c.source NOT IN ('CLAIM', 'DISTRIBUTION')",
             "'its columns do not fit ' || c.status",
         ),
         check(

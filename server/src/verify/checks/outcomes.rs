@@ -39,6 +39,7 @@ pub fn reading(dialect: Dialect) -> Reading {
         ("ApiKey", "api_key", "id"),
         ("Webhook", "webhook", "id"),
         ("Webhook", deleted, "subject_id"),
+        ("Bulk", "bulk", "id"),
         // A tenant is made under no tenant.
         ("Tenant", "tenant", "tenant_id"),
     ];
@@ -68,7 +69,12 @@ pub fn reading(dialect: Dialect) -> Reading {
             // A job is deleted after its time, perhaps before the outcome.
             let names_nothing = matches!(
                 outcome,
-                Outcome::Rules(_) | Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_) | Outcome::Job(_)
+                Outcome::Rules(_)
+                    | Outcome::Deleted
+                    | Outcome::Settled(_)
+                    | Outcome::Swept(_)
+                    | Outcome::Job(_)
+                    | Outcome::Announced(_)
             );
             let is_found = names_nothing || row.bool(3)?;
             Ok((!is_found).then(|| "what the recorded outcome names does not exist".to_owned()))
