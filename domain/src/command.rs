@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bulk::{ChunkWork, Staged};
 use crate::coupon::{
     CodeDigest, CodeStatus, CompensationStatus, Definition, ImportedCoupon, NewCodeBatch, TemplatePatch,
 };
 use crate::decide::Sweep;
 use crate::id::{
-    CodeBatchId, CompensationId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId,
-    TransactionId, WebhookId,
+    BulkId, CodeBatchId, CompensationId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId,
+    TenantId, TransactionId, WebhookId,
 };
 use crate::job::JobTicket;
 use crate::order::{RefundRequest, Reservation};
@@ -228,6 +229,25 @@ pub enum Command {
         template_id: TemplateId,
         valid_until: Timestamp,
         ends_before: Option<Timestamp>,
+    },
+    /// Begins to work off the rows staged under `bulk_id`: a distribution of the template, or grants of points.
+    CreateBulk {
+        bulk_id: BulkId,
+        template_id: Option<TemplateId>,
+        staged: Staged,
+    },
+    /// The chunk's rows that are not skipped; it must be the bulk's next.
+    WorkChunk {
+        bulk_id: BulkId,
+        number: i64,
+        work: Box<ChunkWork>,
+    },
+    CancelBulk(BulkId),
+    /// Tells the bounds of issue windows between two times, of the templates that have one there.
+    AnnounceWindows {
+        from: Timestamp,
+        until: Timestamp,
+        templates: Vec<TemplateId>,
     },
     RetryJob(JobId),
     CancelJob(JobId),

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bulk::{self, Bulk};
 use crate::command::{Command, Envelope};
 use crate::coupon::{self, CodeBatch, Compensation, Coupon, CouponStatus, Template};
 use crate::id::{Ids, MemberId, TransactionId};
@@ -48,6 +49,9 @@ pub enum Outcome {
     Settled(Settled),
     Swept(Sweep),
     Job(Box<Job>),
+    Bulk(Box<Bulk>),
+    /// How many bounds of issue windows were told.
+    Announced(u64),
 }
 
 /// How much of what time had decided was still to be written.
@@ -297,8 +301,16 @@ fn apply_command(
         Command::EnqueueExtension { template_id, valid_until, ends_before } => {
             Ok(job::enqueue_extension(state, envelope, ids, *template_id, *valid_until, *ends_before)?)
         }
+        Command::CreateBulk { bulk_id, template_id, staged } => {
+            Ok(bulk::create(state, envelope, ids, *bulk_id, *template_id, *staged)?)
+        }
+        Command::WorkChunk { bulk_id, number, work } => bulk::work_chunk(state, envelope, ids, *bulk_id, *number, work),
+        Command::AnnounceWindows { from, until, templates } => {
+            Ok(coupon::announce_windows(state, envelope, ids, *from, *until, templates)?)
+        }
+        Command::CancelBulk(id) => Ok(bulk::cancel(state, envelope, ids, *id)?),
         Command::RetryJob(id) => Ok(job::retry(state, envelope, *id)?),
-        Command::CancelJob(id) => Ok(job::cancel(state, envelope, *id)?),
+        Command::CancelJob(id) => Ok(job::cancel(state, envelope, ids, *id)?),
         Command::Work { ticket, command } => {
             let job = job::under_ticket(state, envelope, *ticket)?;
             let result = apply_command(state, envelope, ids, command);

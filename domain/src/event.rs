@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use crate::id::{
-    CodeBatchId, CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TemplateId, TenantId, TransactionId, WebhookId,
+    BulkId, CodeBatchId, CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TemplateId, TenantId, TransactionId,
+    WebhookId,
 };
 use crate::time::Timestamp;
 
@@ -43,6 +44,8 @@ event_kinds! {
     CodeBatchExported = "code_batch.exported", CodeBatchId;
     CodeBatchChanged = "code_batch.status_changed", CodeBatchId;
     CodeChanged = "code_batch.code_status_changed", CodeBatchId;
+    TemplateStarted = "coupon_template.started", TemplateId;
+    TemplateEnded = "coupon_template.ended", TemplateId;
     CouponClaimed = "coupon.claimed", CouponId;
     CouponLocked = "coupon.locked", CouponId;
     CouponUsed = "coupon.used", CouponId;
@@ -69,6 +72,9 @@ event_kinds! {
     OrderCancelled = "order.cancelled", OrderUid;
     OrderReleased = "order.released", OrderUid;
     OrderRefunded = "order.refunded", OrderUid;
+    BulkCreated = "bulk.created", BulkId;
+    BulkFinished = "bulk.finished", BulkId;
+    BulkCancelled = "bulk.cancelled", BulkId;
     RulesChanged = "points_rules.changed", TenantId;
     WebhookCreated = "webhook.created", WebhookId;
     WebhookUpdated = "webhook.updated", WebhookId;

@@ -90,6 +90,7 @@ id_type!(CompensationId, "cmp_", "a compensation case");
 id_type!(EventId, "evt_", "an event");
 id_type!(JobId, "job_", "a job");
 id_type!(WebhookId, "whk_", "a webhook");
+id_type!(BulkId, "blk_", "a bulk: many rows worked off in the background");
 
 /// The longest member or order id, in bytes.
 pub const MAX_CALLER_ID_BYTES: usize = 64;

@@ -17,9 +17,10 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::bulk;
 use crate::command::{Envelope, Movement};
 use crate::decide::Outcome;
-use crate::id::{Ids, JobId, KeyId, MemberId, TemplateId};
+use crate::id::{BulkId, Ids, JobId, KeyId, MemberId, TemplateId};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -53,12 +54,16 @@ names! {
     JobKind {
         /// Writes what time has ended, in every tenant; recurs.
         Sweep = "SWEEP",
+        /// Tells the beginnings and ends of issue windows, in every tenant; recurs.
+        Windows = "WINDOWS",
         /// Deletes records and jobs past their retention; recurs.
         Purge = "PURGE",
         /// Grants points that were asked for with `mode: async`.
         PointsGrant = "POINTS_GRANT",
         /// Lets the open coupons of a template end later.
         ExtendCoupons = "EXTEND_COUPONS",
+        /// Works off many rows: a distribution, or an import of grants.
+        Bulk = "BULK",
     }
 }
 
@@ -89,8 +94,8 @@ impl JobKind {
     pub fn pool(self) -> JobPool {
         match self {
             JobKind::PointsGrant => JobPool::Short,
-            JobKind::ExtendCoupons => JobPool::Long,
-            JobKind::Sweep | JobKind::Purge => JobPool::Recurring,
+            JobKind::Bulk | JobKind::ExtendCoupons => JobPool::Long,
+            JobKind::Sweep | JobKind::Windows | JobKind::Purge => JobPool::Recurring,
         }
     }
 }
@@ -285,14 +290,23 @@ pub fn retry(state: &mut State, envelope: &Envelope, id: JobId) -> Result<Outcom
     Ok(Outcome::Job(Box::new(job)))
 }
 
-/// QUEUED or RUNNING -> CANCELLED. What it has done already stays done; one that is over is left as it is.
-pub fn cancel(state: &mut State, envelope: &Envelope, id: JobId) -> Result<Outcome, Rejection> {
+/// QUEUED or RUNNING -> CANCELLED. What it has done already stays done; one that is over is left as it is. With the job of a
+/// bulk, the bulk is cancelled.
+pub fn cancel(state: &mut State, envelope: &Envelope, ids: &mut Ids, id: JobId) -> Result<Outcome, Rejection> {
     let mut job = state.job(envelope.tenant, id)?.clone();
+    if job.kind == JobKind::Bulk {
+        bulk::cancel(state, envelope, ids, BulkId(id.0))?;
+    }
+    stop(state, envelope, &mut job);
+    Ok(Outcome::Job(Box::new(job)))
+}
+
+/// Cancels the job unless it is over.
+pub(crate) fn stop(state: &mut State, envelope: &Envelope, job: &mut Job) {
     if !job.is_finished() {
         job.end(JobState::Cancelled, envelope.now);
         state.save_job(envelope.tenant, job.clone());
     }
-    Ok(Outcome::Job(Box::new(job)))
 }
 
 /// The job of the ticket, if that still holds.

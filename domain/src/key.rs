@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::bulk::ChunkWork;
 use crate::command::{Command, Envelope};
 use crate::coupon::CodeDigest;
 use crate::id::{
-    CodeBatchId, CompensationId, CouponId, HoldId, JobId, KeyId, MemberId, OrderId, RefundId, TemplateId, TenantId,
-    TransactionId, WebhookId,
+    BulkId, CodeBatchId, CompensationId, CouponId, HoldId, JobId, KeyId, MemberId, OrderId, RefundId, TemplateId,
+    TenantId, TransactionId, WebhookId,
 };
 use crate::state::State;
 use crate::time::Timestamp;
@@ -57,6 +58,10 @@ pub struct Keys {
     /// To lock.
     pub jobs: BTreeSet<(TenantId, JobId)>,
     pub webhooks: BTreeSet<(TenantId, WebhookId)>,
+    /// Tenants whose issue windows are announced: their cursors, to lock.
+    pub windows: BTreeSet<TenantId>,
+    /// To lock.
+    pub bulks: BTreeSet<(TenantId, BulkId)>,
     pub idempotency: BTreeSet<(TenantId, [u8; 16])>,
     /// The latest time any command of the batch takes effect: holds due by then must be loaded.
     pub latest: Option<Timestamp>,
@@ -124,8 +129,33 @@ impl Keys {
             | Command::CreateTemplate { .. }
             | Command::RecordSweep(_)
             | Command::EnqueueGrant { .. } => {}
-            Command::RetryJob(id) | Command::CancelJob(id) => {
+            Command::RetryJob(id) => {
                 self.jobs.insert((tenant, *id));
+            }
+            // A bulk and its job have one id, and are cancelled together.
+            Command::CancelJob(JobId(id)) | Command::CancelBulk(BulkId(id)) => {
+                self.jobs.insert((tenant, JobId(*id)));
+                self.bulks.insert((tenant, BulkId(*id)));
+            }
+            Command::CreateBulk { template_id, .. } => {
+                self.template_reads.extend(template_id.map(|id| (tenant, id)));
+            }
+            Command::AnnounceWindows { templates, .. } => {
+                self.windows.insert(tenant);
+                self.template_reads.extend(templates.iter().map(|id| (tenant, *id)));
+            }
+            Command::WorkChunk { bulk_id, work, .. } => {
+                self.bulks.insert((tenant, *bulk_id));
+                match &**work {
+                    ChunkWork::Issue { template_id, recipients } => {
+                        self.templates.insert((tenant, *template_id));
+                        let claimant = |member: &MemberId| (tenant, *template_id, member.clone());
+                        self.claimants.extend(recipients.iter().map(|row| claimant(&row.member_id)));
+                    }
+                    ChunkWork::Grant(grants) => {
+                        self.accounts.extend(grants.iter().map(|row| (tenant, row.member_id.clone())));
+                    }
+                }
             }
             Command::Work { ticket, command } => {
                 self.jobs.insert((tenant, ticket.job_id));

@@ -9,6 +9,7 @@
 //!
 //! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`rules`], [`order`], [`state`], [`decide`].
 
+pub mod bulk;
 pub mod command;
 pub mod condition;
 pub mod coupon;

@@ -19,6 +19,7 @@ pub enum Rejection {
     KeyNotFound,
     JobNotFound,
     WebhookNotFound,
+    BulkNotFound,
 
     // Templates.
     TemplateVersionStale { current: i64 },
@@ -103,6 +104,8 @@ pub enum Rejection {
     RulesTooManyVersions { most: i64 },
     // Jobs.
     JobLeaseLost,
+    BulkMoved,
+    WindowsAnnounced,
 
     // Requests.
     IdempotencyKeyReused,
@@ -119,6 +122,9 @@ impl Rejection {
             Rejection::TenantNotFound => "TENANT_NOT_FOUND",
             Rejection::KeyNotFound => "API_KEY_NOT_FOUND",
             Rejection::JobNotFound => "JOB_NOT_FOUND",
+            Rejection::BulkNotFound => "BULK_NOT_FOUND",
+            Rejection::BulkMoved => "BULK_MOVED",
+            Rejection::WindowsAnnounced => "COUPON_WINDOWS_ANNOUNCED",
             Rejection::JobLeaseLost => "JOB_LEASE_LOST",
             Rejection::WebhookNotFound => "WEBHOOK_NOT_FOUND",
             Rejection::TemplateVersionStale { .. } => "COUPON_TEMPLATE_VERSION_STALE",

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::bulk::{Bulk, ChunkResult};
 use crate::command::{Envelope, Idempotency};
 use crate::coupon::{Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, DayCount, Definition, Template};
 use crate::event::{Event, EventKind};
 use crate::id::{
-    CodeBatchId, CompensationId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, OrderId, RefundId,
-    TemplateId, TenantId, TransactionId, WebhookId,
+    BulkId, CodeBatchId, CompensationId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, OrderId,
+    RefundId, TemplateId, TenantId, TransactionId, WebhookId,
 };
 use crate::job::{Job, JobState};
 use crate::key::Keys;
@@ -189,6 +190,9 @@ pub struct State {
     reversed: HashMap<(TenantId, TransactionId), (i64, i64)>,
     transactions: Vec<(TenantId, Transaction)>,
     jobs: Keyed<JobId, Job>,
+    bulks: Keyed<BulkId, Bulk>,
+    windows: HashMap<TenantId, Row<Timestamp>>,
+    chunks: Vec<(TenantId, ChunkResult)>,
     events: Vec<(TenantId, Event)>,
     rules: HashMap<TenantId, KnownRules>,
     new_rules: Vec<(TenantId, RulesVersion)>,
@@ -340,6 +344,14 @@ impl State {
     /// Says which version of the tenant's rules is the newest.
     pub fn set_newest_rules(&mut self, tenant: TenantId, version: i64) {
         self.rules.entry(tenant).or_default().newest = version;
+    }
+
+    pub fn load_windows(&mut self, tenant: TenantId, announced_until: Timestamp) {
+        self.windows.insert(tenant, Row::loaded(announced_until));
+    }
+
+    pub fn load_bulk(&mut self, tenant: TenantId, bulk: Bulk) {
+        self.bulks.insert((tenant, bulk.id), Row::loaded(bulk));
     }
 
     pub fn load_job(&mut self, tenant: TenantId, job: Job) {
@@ -625,6 +637,36 @@ impl State {
         self.transactions.push((tenant, transaction));
     }
 
+    /// Up to when the tenant's issue windows are announced; `None` when none ever was.
+    pub(crate) fn windows_announced(&self, tenant: TenantId) -> Option<Timestamp> {
+        self.windows.get(&tenant).map(|row| row.value)
+    }
+
+    pub(crate) fn set_windows_announced(&mut self, tenant: TenantId, until: Timestamp) {
+        match self.windows.get_mut(&tenant) {
+            Some(row) => *row.changed() = until,
+            None => drop(self.windows.insert(tenant, Row::inserted(until))),
+        }
+    }
+
+    pub fn bulk(&self, tenant: TenantId, id: BulkId) -> Result<&Bulk, Rejection> {
+        self.bulks.get(&(tenant, id)).map(|row| &row.value).ok_or(Rejection::BulkNotFound)
+    }
+
+    pub(crate) fn insert_bulk(&mut self, tenant: TenantId, bulk: Bulk) {
+        self.bulks.insert((tenant, bulk.id), Row::inserted(bulk));
+    }
+
+    pub(crate) fn save_bulk(&mut self, tenant: TenantId, bulk: Bulk) {
+        if let Some(row) = self.bulks.get_mut(&(tenant, bulk.id)) {
+            *row.changed() = bulk;
+        }
+    }
+
+    pub(crate) fn record_chunk(&mut self, tenant: TenantId, result: ChunkResult) {
+        self.chunks.push((tenant, result));
+    }
+
     pub fn job(&self, tenant: TenantId, id: JobId) -> Result<&Job, Rejection> {
         self.jobs.get(&(tenant, id)).map(|row| &row.value).ok_or(Rejection::JobNotFound)
     }
@@ -731,6 +773,11 @@ pub struct Writes<'a> {
     /// Transaction, its size, and how much of it has been reversed in all.
     pub reversed: Vec<(TenantId, TransactionId, i64, i64)>,
     pub transaction_inserts: Vec<(TenantId, &'a Transaction)>,
+    /// Up to when issue windows are announced.
+    pub windows: Vec<(TenantId, Timestamp)>,
+    pub bulk_inserts: Vec<(TenantId, &'a Bulk)>,
+    pub bulk_updates: Vec<(TenantId, &'a Bulk)>,
+    pub chunk_updates: Vec<(TenantId, &'a ChunkResult)>,
     pub job_inserts: Vec<(TenantId, &'a Job)>,
     pub job_updates: Vec<(TenantId, &'a Job)>,
     pub event_inserts: Vec<(TenantId, &'a Event)>,
@@ -749,6 +796,8 @@ impl State {
         self.events.is_empty()
             && self.new_idempotency.is_empty()
             && self.jobs.values().all(|row| row.change == Change::None)
+            && self.bulks.values().all(|row| row.change == Change::None)
+            && self.windows.values().all(|row| row.change == Change::None)
             && self.tenants.values().all(|row| row.change == Change::None)
             && self.api_keys.values().all(|row| row.change == Change::None)
     }
@@ -838,6 +887,16 @@ impl State {
         let reversed = self.reversed.iter();
         writes.reversed = reversed.map(|((tenant, id), (points, done))| (*tenant, *id, *points, *done)).collect();
         writes.transaction_inserts = self.transactions.iter().map(|(tenant, row)| (*tenant, row)).collect();
+        let announced = self.windows.iter().filter(|(_, row)| row.change != Change::None);
+        writes.windows = announced.map(|(tenant, row)| (*tenant, row.value)).collect();
+        for ((tenant, _), row) in &self.bulks {
+            match row.change {
+                Change::Insert => writes.bulk_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.bulk_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+        writes.chunk_updates = self.chunks.iter().map(|(tenant, row)| (*tenant, row)).collect();
         for ((tenant, _), row) in &self.jobs {
             match row.change {
                 Change::Insert => writes.job_inserts.push((*tenant, &row.value)),
@@ -898,6 +957,8 @@ impl<'a> Writes<'a> {
         self.account_updates.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));
         self.lot_inserts.sort_by_key(|(tenant, _, row)| (*tenant, row.id));
         self.reversed.sort_unstable();
+        self.windows.sort_unstable();
+        self.bulk_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.job_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.job_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
     }

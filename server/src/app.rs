@@ -75,6 +75,7 @@ impl App {
             max_connections: settings.server.max_connections,
             max_body_bytes: settings.server.max_body_bytes,
             max_batch_bytes: settings.server.max_batch_bytes,
+            max_upload_bytes: settings.server.max_upload_bytes,
             drain: Duration::from_secs(settings.server.drain_seconds),
             quota: settings.quota.options()?,
         };

@@ -43,6 +43,7 @@ pub struct ServerSettings {
     pub drain_seconds: u64,
     pub max_body_bytes: usize,
     pub max_batch_bytes: usize,
+    pub max_upload_bytes: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -159,6 +160,7 @@ impl Settings {
             ("server.drain_seconds", server.drain_seconds, 0..=3_600),
             ("server.max_body_bytes", server.max_body_bytes as u64, 1_024..=1 << 30),
             ("server.max_batch_bytes", server.max_batch_bytes as u64, 1_024..=1 << 30),
+            ("server.max_upload_bytes", server.max_upload_bytes as u64, 1_024..=1 << 34),
             ("store.read_connections", store.read_connections as u64, 1..=10_000),
             ("store.acquire_seconds", store.acquire_seconds, 1..=3_600),
             ("store.statement_seconds", store.statement_seconds, 1..=86_400),

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod bench;
+pub mod bulk;
 pub mod calendar;
 pub mod cli;
 pub mod clock;

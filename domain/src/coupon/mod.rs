@@ -27,6 +27,7 @@ mod compensation;
 mod import;
 mod lifecycle;
 mod template;
+mod window;
 
 pub use claim::{claim, issue};
 pub use code::{
@@ -42,6 +43,7 @@ pub use template::{
     Benefit, DEFAULT_PRIORITY, DayCount, Definition, MAX_AMOUNT, MAX_BUDGET, MAX_PRIORITY, MAX_STOCK, Scope, Stacking,
     Step, StepOff, Template, TemplatePatch, Validity, archive, change_stock, create, delete, set_enabled, update,
 };
+pub use window::announce_windows;
 
 use serde::{Deserialize, Serialize};
 
@@ -99,11 +101,18 @@ pub enum CouponSource {
     Transfer,
     /// Claimed elsewhere, and taken over.
     Import,
+    /// Given by an operator, to many.
+    Distribution,
 }
 
 impl CouponSource {
-    pub const ALL: [CouponSource; 4] =
-        [CouponSource::Claim, CouponSource::Code, CouponSource::Transfer, CouponSource::Import];
+    pub const ALL: [CouponSource; 5] = [
+        CouponSource::Claim,
+        CouponSource::Code,
+        CouponSource::Transfer,
+        CouponSource::Import,
+        CouponSource::Distribution,
+    ];
 
     /// The name as stored and as shown.
     pub fn as_str(self) -> &'static str {
@@ -112,6 +121,7 @@ impl CouponSource {
             CouponSource::Code => "CODE",
             CouponSource::Transfer => "TRANSFER",
             CouponSource::Import => "IMPORT",
+            CouponSource::Distribution => "DISTRIBUTION",
         }
     }
 

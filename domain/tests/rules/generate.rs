@@ -4,6 +4,7 @@
 //! feed the pools of ids ([`Generator::learn`]); ids are reused long after their object is closed, and now and then
 //! under another tenant.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
@@ -87,6 +88,7 @@ struct Pools {
     owned: Vec<(CouponId, MemberId)>,
     orders: Vec<Reservation>,
     cases: Vec<CompensationId>,
+    announced: Option<Timestamp>,
     /// Requests sent with an idempotency key.
     keyed: Vec<Envelope>,
 }
@@ -196,6 +198,11 @@ impl Generator {
                 pools.coupons.push((row.id, row.template_id));
             }
             Outcome::Rules(version) => pools.newest_rules = version.newest,
+            Outcome::Announced(_) => {
+                if let Command::AnnounceWindows { until, .. } = &envelope.command {
+                    pools.announced = Some(*until);
+                }
+            }
             Outcome::Job(row) if !pools.jobs.contains(&row.id) => pools.jobs.push(row.id),
             Outcome::CodeBatch(row) => {
                 if let Command::CreateCodeBatch(new) = &envelope.command {
@@ -585,6 +592,12 @@ impl Generator {
     }
 
     fn job_command(&mut self, index: usize) -> Command {
+        if self.random.percent(30) {
+            let from = self.pools[index].announced.unwrap_or(Timestamp(self.now.0 - HOUR));
+            let from = if self.random.percent(10) { Timestamp(from.0 - 1) } else { from };
+            let templates: BTreeSet<TemplateId> = self.pools[index].templates.iter().copied().collect();
+            return Command::AnnounceWindows { from, until: self.now, templates: templates.into_iter().collect() };
+        }
         let job = self.random.pick_recent(&self.pools[index].jobs).copied();
         match (job, self.random.between(0, 3)) {
             (Some(id), 1) => Command::CancelJob(id),

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use scrip_domain::bulk::{Bulk, ChunkResult};
 use scrip_domain::coupon::{
     Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, CouponStatus, Definition, Template,
 };
@@ -20,8 +21,8 @@ use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::{LocalDay, MICROS_PER_DAY};
 use scrip_domain::webhook::Webhook;
 use scrip_domain::{
-    Answer, CodeBatchId, CompensationId, CouponId, Envelope, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId,
-    RefundId, State, TemplateId, TenantId, Timestamp, TransactionId, WebhookId, decide,
+    Answer, BulkId, CodeBatchId, CompensationId, CouponId, Envelope, EventId, HoldId, JobId, KeyId, LotId, MemberId,
+    OrderId, RefundId, State, TemplateId, TenantId, Timestamp, TransactionId, WebhookId, decide,
 };
 
 use crate::model::Snapshot;
@@ -49,6 +50,9 @@ pub struct Rows {
     /// The size of a transaction, and how much of it has been undone.
     pub reversals: BTreeMap<(TenantId, TransactionId), (i64, i64)>,
     pub jobs: BTreeMap<(TenantId, JobId), Job>,
+    pub windows: BTreeMap<TenantId, Timestamp>,
+    pub bulks: BTreeMap<(TenantId, BulkId), Bulk>,
+    pub chunks: BTreeMap<(TenantId, BulkId, i64), ChunkResult>,
     pub events: Vec<(TenantId, Event)>,
     pub rules: BTreeMap<(TenantId, i64), RulesVersion>,
     pub orders: BTreeMap<(TenantId, OrderId), Order>,
@@ -234,6 +238,16 @@ impl Harness {
                 state.set_newest_rules(*tenant, *version);
             }
         }
+        for tenant in &keys.windows {
+            if let Some(until) = rows.windows.get(tenant) {
+                state.load_windows(*tenant, *until);
+            }
+        }
+        for key in &keys.bulks {
+            if let Some(bulk) = rows.bulks.get(key) {
+                state.load_bulk(key.0, bulk.clone());
+            }
+        }
         for key in &keys.jobs {
             if let Some(job) = rows.jobs.get(key) {
                 state.load_job(key.0, job.clone());
@@ -417,6 +431,16 @@ impl Harness {
             assert!(*reversed > 0 && reversed <= points, "undone beyond the size: {reversed} of {points}");
             assert_eq!(rows.transactions[&(*tenant, *id)].points.abs(), *points);
             rows.reversals.insert((*tenant, *id), (*points, *reversed));
+        }
+        rows.windows.extend(writes.windows.iter().copied());
+        for (tenant, row) in &writes.bulk_inserts {
+            insert(&mut rows.bulks, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.bulk_updates {
+            update(&mut rows.bulks, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.chunk_updates {
+            insert(&mut rows.chunks, (*tenant, row.bulk_id, row.number), (*row).clone());
         }
         for (tenant, row) in &writes.job_inserts {
             insert(&mut rows.jobs, (*tenant, row.id), (*row).clone());
@@ -716,6 +740,10 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.compensation_inserts.is_empty()
         && writes.compensation_updates.is_empty()
         && writes.rules_inserts.is_empty()
+        && writes.windows.is_empty()
+        && writes.bulk_inserts.is_empty()
+        && writes.bulk_updates.is_empty()
+        && writes.chunk_updates.is_empty()
         && writes.job_inserts.is_empty()
         && writes.job_updates.is_empty()
         && writes.event_inserts.is_empty()

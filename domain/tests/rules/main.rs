@@ -1,5 +1,6 @@
 //! The rules, tested without a store or a clock: tables of scenarios, a reference model, and random runs against both.
 
+mod bulks;
 mod codes;
 mod coupons;
 mod generate;

@@ -75,6 +75,8 @@ fn shown(outcome: &Outcome) -> String {
         Outcome::Compensation(case) => format!("{} {:?}", case.coupon_id, CaseRow::from(&**case)),
         Outcome::Swept(sweep) => format!("swept {sweep:?}"),
         Outcome::Job(job) => shown_job(job),
+        Outcome::Bulk(bulk) => format!("{bulk:?}"),
+        Outcome::Announced(told) => format!("announced {told}"),
     }
 }
 
@@ -582,7 +584,9 @@ impl New {
                     new.cases = cases.filter_map(|one| Some((one.compensation_id?, one.coupon_id))).collect();
                 }
                 Outcome::Settled(found) => new.earn = found.grant_id.unwrap_or(new.earn),
-                Outcome::Tenant(_)
+                Outcome::Bulk(_)
+                | Outcome::Announced(_)
+                | Outcome::Tenant(_)
                 | Outcome::ApiKey(_)
                 | Outcome::Rules(_)
                 | Outcome::Compensation(_)
@@ -615,6 +619,8 @@ pub struct Model {
     books: BTreeMap<(TenantId, MemberId), Book>,
     /// A tenant's rules in the order in which they were set, and from when they hold.
     rules: BTreeMap<TenantId, Vec<(Timestamp, Rules)>>,
+    /// Up to when issue windows were told.
+    announced: BTreeMap<TenantId, Timestamp>,
     /// State and due time; nobody runs them here.
     jobs: BTreeMap<(TenantId, JobId), (&'static str, &'static str, Timestamp)>,
     orders: BTreeMap<(TenantId, OrderId), (OrderRow, Basket)>,
@@ -1110,6 +1116,19 @@ impl Model {
                 }
                 Ok(self.show_job(tenant, *id))
             }
+            Command::AnnounceWindows { from, until, templates } => {
+                if self.announced.get(&tenant).is_some_and(|at| at != from) || until <= from {
+                    return Err("COUPON_WINDOWS_ANNOUNCED");
+                }
+                self.announced.insert(tenant, *until);
+                let rows = templates.iter().filter_map(|id| self.templates.get(&(tenant, *id)));
+                let bounds =
+                    rows.flat_map(|row| [row.definition.distribution.starts_at, row.definition.distribution.ends_at]);
+                let told = bounds.flatten().filter(|at| from < at && at <= until).count();
+                Ok(format!("announced {told}"))
+            }
+            // Compared with single commands in bulks.rs: their ids are not told by the answer.
+            Command::CreateBulk { .. } | Command::WorkChunk { .. } | Command::CancelBulk(_) => Err("BULK_NOT_FOUND"),
             // No job runs, so no ticket holds.
             Command::Work { ticket, .. } => {
                 self.jobs.get(&(tenant, ticket.job_id)).ok_or("JOB_NOT_FOUND")?;

@@ -599,8 +599,9 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::CouponNotStackable { .. } | Rejection::TooManyCoupons { .. } => {}
             Rejection::OrderTooLarge { .. } => {}
             Rejection::RulesVersionStale { .. } | Rejection::RulesTooManyVersions { .. } => {}
-            // Those of jobs are tested in jobs.rs.
-            Rejection::JobNotFound | Rejection::JobLeaseLost => {}
+            // Those of jobs and bulks are tested in jobs.rs and bulks.rs.
+            Rejection::JobNotFound | Rejection::JobLeaseLost | Rejection::BulkNotFound | Rejection::BulkMoved => {}
+            Rejection::WindowsAnnounced => {}
             // It has the code of its reason.
             Rejection::InOrder { .. } => {}
             Rejection::OrderNotFound | Rejection::OrderExists { .. } | Rejection::OrderClosed { .. } => {}

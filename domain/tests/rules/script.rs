@@ -490,6 +490,12 @@ impl Script {
             Outcome::Job(job) => {
                 facts.insert("state", job.state.as_str().to_owned());
             }
+            Outcome::Announced(told) => {
+                facts.insert("told", told.to_string());
+            }
+            Outcome::Bulk(bulk) => {
+                facts.insert("state", bulk.status.as_str().to_owned());
+            }
         }
         facts
     }
@@ -808,7 +814,9 @@ fn named(outcome: &Outcome) -> Named {
         | Outcome::Deleted
         | Outcome::Settled(_)
         | Outcome::Swept(_)
-        | Outcome::Job(_) => Named::default(),
+        | Outcome::Job(_)
+        | Outcome::Bulk(_)
+        | Outcome::Announced(_) => Named::default(),
     }
 }
 

@@ -67,6 +67,11 @@ impl ServerProcess {
         }
     }
 
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Makes a tenant with an operator key; what to measure.
     pub async fn target(&self, name: impl Into<String>) -> Result<Target> {
         let platform = Target::new("platform", self.addr, self.platform_key.clone());

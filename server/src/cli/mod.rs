@@ -5,6 +5,7 @@
 
 mod backup;
 pub mod bench;
+mod bulk;
 mod codes;
 mod demo;
 mod doctor;
@@ -61,6 +62,10 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Look for what would lose data, slow everything down or stop a server.
     Doctor(doctor::DoctorArgs),
+    /// Give coupons of a template to every member of a file.
+    Distribute(bulk::DistributeArgs),
+    /// Credit points to the members of a file.
+    Grant(bulk::GrantArgs),
     /// List, retry, cancel and delete background jobs.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
@@ -166,6 +171,8 @@ impl Cli {
                 Command::Backup(args) => args.run().await?,
                 Command::Restore(args) => args.run().await?,
                 Command::Doctor(args) => return args.run().await,
+                Command::Distribute(args) => args.run().await?,
+                Command::Grant(args) => args.run().await?,
                 Command::Jobs(command) => command.run().await?,
                 Command::Codes(command) => command.run()?,
                 Command::Export(args) => args.run().await?,

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, join_all};
+use scrip_domain::bulk::ChunkWork;
 use scrip_domain::{Answer, Command, Envelope};
 use tokio::sync::oneshot;
 
@@ -223,7 +224,13 @@ impl Engine {
             | Command::CreateApiKey { .. }
             | Command::RevokeApiKey(_)
             | Command::SetRules { .. }
-            | Command::RecordSweep(_) => {}
+            | Command::RecordSweep(_)
+            | Command::AnnounceWindows { .. } => {}
+            Command::CreateBulk { bulk_id, .. } | Command::CancelBulk(bulk_id) => bulk_id.hash(&mut hasher),
+            Command::WorkChunk { bulk_id, work, .. } => match &**work {
+                ChunkWork::Issue { template_id, .. } => template_id.hash(&mut hasher),
+                ChunkWork::Grant(_) => bulk_id.hash(&mut hasher),
+            },
             Command::RetryJob(job_id) | Command::CancelJob(job_id) => job_id.hash(&mut hasher),
             // Work is not nested.
             Command::Work { ticket, .. } => ticket.job_id.hash(&mut hasher),

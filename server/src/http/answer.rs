@@ -4,6 +4,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use scrip_domain::bulk::BulkKind;
 use scrip_domain::decide::Sweep;
 use scrip_domain::{Answer, Envelope, Outcome, TenantId};
 use serde::Serialize;
@@ -13,7 +14,7 @@ use super::AppState;
 use super::orders::{CompensationView, OrderView, RefundView};
 use super::problem::Problem;
 use super::rules::RulesView;
-use super::views::{CodeBatchView, CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
+use super::views::{BulkView, CodeBatchView, CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
 use super::webhooks::WebhookView;
 
 const REPLAYED: &str = "idempotency-replayed";
@@ -69,13 +70,23 @@ pub async fn respond(
         Outcome::Template(template) => drop(headers.insert(header::ETAG, etag(template.version))),
         Outcome::Rules(rules) => drop(headers.insert(header::ETAG, etag(rules.newest))),
         Outcome::Job(job) if accepted == StatusCode::ACCEPTED => {
-            let place = HeaderValue::try_from(format!("/v1/jobs/{}", job.id)).map_err(Problem::internal)?;
-            headers.insert(header::LOCATION, place);
+            drop(headers.insert(header::LOCATION, place(format!("/v1/jobs/{}", job.id))?));
+        }
+        Outcome::Bulk(bulk) if accepted == StatusCode::ACCEPTED => {
+            let resource = match bulk.kind {
+                BulkKind::Distribution => "distributions",
+                BulkKind::PointsGrants => "points-grants",
+            };
+            drop(headers.insert(header::LOCATION, place(format!("/v1/{resource}/{}", bulk.id))?));
         }
         _ => {}
     }
     mark_replayed(&mut response, replayed);
     Ok(response)
+}
+
+fn place(path: String) -> Result<HeaderValue, Problem> {
+    HeaderValue::try_from(path).map_err(Problem::internal)
 }
 
 pub fn mark_replayed(response: &mut Response, replayed: bool) {
@@ -114,9 +125,10 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
             serde_json::to_writer(out, &CodeBatchView::from(&**batch))
         }
         Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
+        Outcome::Bulk(bulk) => serde_json::to_writer(out, &BulkView::from(&**bulk)),
         Outcome::Job(job) => serde_json::to_writer(out, &JobView::new(job)?),
         Outcome::Swept(sweep) => serde_json::to_writer(out, &SweepView::from(*sweep)),
-        Outcome::ApiKey(_) | Outcome::Deleted | Outcome::Settled(_) => {
+        Outcome::ApiKey(_) | Outcome::Announced(_) | Outcome::Deleted | Outcome::Settled(_) => {
             return Err(Problem::internal("this outcome has no body"));
         }
     };

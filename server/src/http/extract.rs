@@ -13,8 +13,8 @@ use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use scrip_domain::{
-    CodeBatchId, CompensationId, CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, OrderId, OrderUid, RefundId,
-    TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    BulkId, CodeBatchId, CompensationId, CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, OrderId, OrderUid,
+    RefundId, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -294,6 +294,7 @@ path_ids! {
     WebhookId = "webhook_id", WebhookNotFound;
     OrderId = "order_id", OrderNotFound;
     CompensationId = "compensation_id", CompensationNotFound;
+    BulkId = "bulk_id", BulkNotFound;
 }
 
 impl PathParameter for MemberId {
@@ -397,7 +398,7 @@ macro_rules! id_cursors {
     )*};
 }
 
-id_cursors! { TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId }
+id_cursors! { TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId BulkId }
 
 #[cfg(test)]
 mod tests {

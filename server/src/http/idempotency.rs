@@ -14,6 +14,17 @@ const LONGEST: usize = 128;
 /// # Errors
 /// A malformed key is a bad field.
 pub fn of_request(parts: &Parts, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
+    Ok(begin(parts)?.map(|mut fingerprint| {
+        fingerprint.update(body);
+        fingerprint.finish()
+    }))
+}
+
+/// The idempotency of a request whose body is still on its way, when it has a key.
+///
+/// # Errors
+/// A malformed key is a bad field.
+pub fn begin(parts: &Parts) -> Result<Option<Fingerprint>, Problem> {
     let Some(key) = parts.headers.get(HEADER) else { return Ok(None) };
     if !is_key(key.as_bytes()) {
         return Err(Problem::field("Idempotency-Key", "is malformed", "Send 1-128 printable ASCII characters."));
@@ -22,9 +33,29 @@ pub fn of_request(parts: &Parts, body: &[u8]) -> Result<Option<Idempotency>, Pro
         .chain_update(parts.method.as_str())
         .chain_update(b"\n")
         .chain_update(parts.uri.path())
-        .chain_update(b"\n")
-        .chain_update(body);
-    Ok(Some(Idempotency { key: digest(Sha256::new().chain_update(key)), fingerprint: digest(request) }))
+        .chain_update(b"\n");
+    Ok(Some(Fingerprint { key: digest(Sha256::new().chain_update(key)), request }))
+}
+
+/// A key, and the digest of as much of its request as has come.
+#[derive(Clone)]
+pub struct Fingerprint {
+    key: [u8; 16],
+    request: Sha256,
+}
+
+impl Fingerprint {
+    pub fn key(&self) -> [u8; 16] {
+        self.key
+    }
+
+    pub fn update(&mut self, piece: &[u8]) {
+        self.request.update(piece);
+    }
+
+    pub fn finish(self) -> Idempotency {
+        Idempotency { key: self.key, fingerprint: digest(self.request) }
+    }
 }
 
 /// That of a line of a batch.

@@ -9,6 +9,7 @@ mod answer;
 pub mod auth;
 mod baskets;
 mod batch;
+mod bulks;
 mod codes;
 mod coupons;
 mod docs;
@@ -140,6 +141,16 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(reports::get_liability))
         .routes(routes!(reports::get_template_statistics))
         .routes(routes!(reports::get_coupon_report))
+        // Bulks.
+        .routes(routes!(bulks::create_distribution))
+        .routes(routes!(bulks::list_distributions))
+        .routes(routes!(bulks::get_distribution))
+        .routes(routes!(bulks::list_distribution_results))
+        .routes(routes!(bulks::cancel_distribution))
+        .routes(routes!(bulks::create_points_grants, bulks::list_points_grants))
+        .routes(routes!(bulks::get_points_grants))
+        .routes(routes!(bulks::list_points_grant_results))
+        .routes(routes!(bulks::cancel_points_grants))
         // Jobs.
         .routes(routes!(jobs::list_jobs, jobs::purge_jobs))
         .routes(routes!(jobs::get_job))
@@ -216,6 +227,7 @@ pub struct HttpLimits {
     pub max_connections: usize,
     pub max_body_bytes: usize,
     pub max_batch_bytes: usize,
+    pub max_upload_bytes: usize,
     /// How long a stopping server waits for requests under way.
     pub drain: Duration,
     pub quota: quota::QuotaOptions,
@@ -325,6 +337,7 @@ mod tests {
             max_connections: 10,
             max_body_bytes: 65_536,
             max_batch_bytes: 8 * 1024 * 1024,
+            max_upload_bytes: 8 * 1024 * 1024,
             drain: Duration::from_secs(1),
             quota: quota::QuotaOptions::default(),
         };

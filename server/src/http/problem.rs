@@ -180,6 +180,18 @@ codes! {
     "Job not found", "There is no such job, or it was deleted after its time. GET /v1/jobs lists them.";
     "任务不存在", "该任务不存在或已过期删除，可通过 GET /v1/jobs 查询。";
 
+    BulkNotFound = "BULK_NOT_FOUND", NOT_FOUND;
+    "Bulk not found", "There is no such distribution or import. GET /v1/distributions and GET /v1/points-grants list them.";
+    "批量任务不存在", "该发放或导入不存在，可通过 GET /v1/distributions 和 GET /v1/points-grants 查询。";
+
+    BulkMoved = "BULK_MOVED", CONFLICT;
+    "Bulk moved on", "These rows were worked off already, or the bulk was cancelled.";
+    "批量任务已推进", "这些行已处理，或批量任务已取消。";
+
+    WindowsAnnounced = "COUPON_WINDOWS_ANNOUNCED", CONFLICT;
+    "Windows announced", "The issue windows up to that time were announced already.";
+    "发放窗口已通知", "该时间之前的发放窗口已通知。";
+
     JobLeaseLost = "JOB_LEASE_LOST", CONFLICT;
     "Job passed on", "The job was cancelled or is done by another server by now.";
     "任务已转交", "该任务已取消或正由其他服务器执行。";
@@ -686,6 +698,9 @@ impl From<Rejection> for Problem {
             Rejection::JobNotFound => of(Code::JobNotFound),
             Rejection::JobLeaseLost => of(Code::JobLeaseLost),
             Rejection::WebhookNotFound => of(Code::WebhookNotFound),
+            Rejection::BulkNotFound => of(Code::BulkNotFound),
+            Rejection::BulkMoved => of(Code::BulkMoved),
+            Rejection::WindowsAnnounced => of(Code::WindowsAnnounced),
             Rejection::TemplateVersionStale { current } => of(Code::TemplateVersionStale).with("current", current),
             Rejection::TemplateInUse { claimed } => of(Code::TemplateInUse).with("claimed", claimed),
             Rejection::TemplateHasCodes { batches } => of(Code::TemplateHasCodes).with("batches", batches),
@@ -839,6 +854,9 @@ mod tests {
             JobNotFound,
             JobLeaseLost,
             WebhookNotFound,
+            BulkNotFound,
+            BulkMoved,
+            WindowsAnnounced,
             TemplateVersionStale { current: 2 },
             TemplateInUse { claimed: 1 },
             TemplateHasCodes { batches: 1 },
@@ -911,9 +929,9 @@ mod tests {
         for rejection in &all {
             match rejection {
                 TemplateNotFound | CouponNotFound | HoldNotFound | TransactionNotFound | TenantNotFound
-                | KeyNotFound | WebhookNotFound | JobNotFound | JobLeaseLost | StockUnlimited | TemplateDisabled
-                | CouponNotLocked | CouponRevoked | OrderMismatch | PointsOverflow | NotReversible
-                | IdempotencyKeyReused => {}
+                | KeyNotFound | WebhookNotFound | JobNotFound | JobLeaseLost | BulkNotFound | BulkMoved
+                | WindowsAnnounced | StockUnlimited | TemplateDisabled | CouponNotLocked | CouponRevoked
+                | OrderMismatch | PointsOverflow | NotReversible | IdempotencyKeyReused => {}
                 TemplateVersionStale { .. } | TemplateInUse { .. } | StockOutOfRange { .. } => {}
                 ClaimNotStarted { .. } | ClaimEnded { .. } | ValidityEnded { .. } | MemberLevel { .. } => {}
                 ClaimLimitReached { .. } | SoldOut { .. } | CouponExpired { .. } | CouponNotYetValid { .. } => {}

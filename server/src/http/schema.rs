@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use scrip_domain::coupon::{self, Benefit};
 use scrip_domain::event::EventKind;
-use scrip_domain::{job, order, points, tenant, webhook};
+use scrip_domain::{bulk, job, order, points, tenant, webhook};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{
@@ -77,6 +77,11 @@ schemas! {
     WebhookId = id(scrip_domain::WebhookId::PREFIX);
     DisabledReason = names(webhook::DisabledReason::ALL.map(|reason| reason.as_str()));
     DeliveryKind = names(crate::store::DELIVERY_KINDS);
+    BulkId = id(scrip_domain::BulkId::PREFIX);
+    BulkKind = names(bulk::BulkKind::ALL.map(|kind| kind.as_str()));
+    BulkStatus = names(bulk::BulkStatus::ALL.map(|status| status.as_str()));
+    RowOutcome = names(crate::bulk::RowOutcome::ALL.map(|outcome| outcome.as_str()));
+    ResultFormat = names(["json", "csv"]);
     MemberId = caller_id("member", "m-1");
     OrderId = caller_id("order", "o-1");
     RefundId = caller_id("refund", "r-1");

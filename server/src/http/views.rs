@@ -1,5 +1,6 @@
 //! What the API answers: the domain's objects in their public form. Borrowed throughout, and written to bytes once.
 
+use scrip_domain::bulk::Bulk;
 use scrip_domain::condition::Condition;
 use scrip_domain::coupon::{
     Benefit, CodeBatch, CodeKind, CodeStatus, Coupon, CouponSource, CouponStatus, DayCount, Definition, Stacking, Step,
@@ -11,8 +12,8 @@ use scrip_domain::points::{Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Weekday, WeeklyHours, Window};
 use scrip_domain::{
-    CodeBatchId, CouponId, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp,
-    TransactionId,
+    BulkId, CodeBatchId, CouponId, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId,
+    Timestamp, TransactionId,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -85,6 +86,7 @@ pages! {
     OrderPage of OrderView<'static>;
     RefundPage of RefundView<'static>;
     CompensationPage of CompensationView<'static>;
+    BulkPage of BulkView;
 }
 
 #[derive(Serialize, ToSchema)]
@@ -1029,5 +1031,56 @@ impl<'a> JobView<'a> {
             updated_at: Time(job.updated_at),
             finished_at: time(job.finished_at),
         })
+    }
+}
+
+/// Many rows worked off in the background.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Bulk)]
+pub struct BulkView {
+    #[schema(value_type = schema::BulkId)]
+    id: BulkId,
+    #[schema(value_type = schema::BulkKind)]
+    kind: &'static str,
+    /// Of a distribution.
+    #[schema(required, value_type = Option<schema::TemplateId>)]
+    template_id: Option<TemplateId>,
+    #[schema(value_type = schema::BulkStatus)]
+    status: &'static str,
+    rows: i64,
+    /// Rows that had their effect.
+    accepted: i64,
+    /// Rows that the rules refused.
+    refused: i64,
+    /// Duplicates, and rows that cannot be read.
+    skipped: i64,
+    /// Rows not worked off yet; of a cancelled one, never.
+    pending: i64,
+    /// The job that does the work: it has the reason when the work stands still.
+    #[schema(value_type = schema::JobId)]
+    job_id: JobId,
+    created_at: Time,
+    updated_at: Time,
+    #[schema(required)]
+    finished_at: Option<Time>,
+}
+
+impl From<&Bulk> for BulkView {
+    fn from(bulk: &Bulk) -> Self {
+        BulkView {
+            id: bulk.id,
+            kind: bulk.kind.as_str(),
+            template_id: bulk.template_id,
+            status: bulk.status.as_str(),
+            rows: bulk.rows,
+            accepted: bulk.accepted,
+            refused: bulk.refused,
+            skipped: bulk.skipped,
+            pending: bulk.rows - bulk.accepted - bulk.refused - bulk.skipped,
+            job_id: bulk.job_id(),
+            created_at: Time(bulk.created_at),
+            updated_at: Time(bulk.updated_at),
+            finished_at: time(bulk.finished_at),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use scrip_domain::decide::Sweep;
 use scrip_domain::job::{JobKind, JobState};
-use scrip_domain::{TenantId, Timestamp, WebhookId};
+use scrip_domain::{Command, Outcome, TenantId, Timestamp, WebhookId};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -22,6 +22,8 @@ const TENANT_PAGE: i64 = 200;
 /// Old rows deleted at a time, and how often in one pass: more in a minute than a tenant makes.
 const PURGE_PAGE: i64 = 2_000;
 const PURGES_PER_PASS: usize = 1_000;
+/// How long the rows of a file are kept whose request broke off; longer than any file is on its way.
+const STRAY_RETENTION: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug, Clone)]
 pub struct HousekeepingOptions {
@@ -43,7 +45,7 @@ pub struct HousekeepingOptions {
 pub async fn ensure_passes(store: &Store, options: &HousekeepingOptions) -> Result<(), StoreError> {
     let every = i64::try_from(options.interval.as_micros()).unwrap_or(i64::MAX);
     let now = clock::now();
-    for kind in [JobKind::Sweep, JobKind::Purge] {
+    for kind in [JobKind::Sweep, JobKind::Windows, JobKind::Purge] {
         store.ensure_recurring(kind, every, Timestamp(now.0.saturating_add(every)), now).await?;
     }
     Ok(())
@@ -77,6 +79,38 @@ pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
     Ok(Done::With(Some(told.to_string())))
 }
 
+/// Tells the beginnings and ends of issue windows, tenant by tenant. Its progress tells how many.
+///
+/// # Errors
+/// The first failure; what was told before it stays told.
+pub async fn announce_all(run: &Run) -> Result<Done, JobError> {
+    let mut told = 0;
+    let mut tenants = Tenants::new(&run.store);
+    while let Some(tenant) = tenants.next().await? {
+        run.check_stopping()?;
+        told += announce(run, tenant).await?;
+    }
+    Ok(Done::With(Some(json!({ "windows_announced": told }).to_string())))
+}
+
+async fn announce(run: &Run, tenant: TenantId) -> Result<u64, JobError> {
+    // The first time there is nothing to tell: what has begun before was told to nobody, and is known.
+    let announced = run.store.windows_announced(tenant).await?;
+    let from = announced.unwrap_or(Timestamp(run.now.0 - 1));
+    let templates = run.store.windows_between(tenant, from, run.now).await?;
+    // A cursor moves only where there is something to tell, or once to begin.
+    if run.now <= from || (templates.is_empty() && announced.is_some()) {
+        return Ok(0);
+    }
+    let command = Command::AnnounceWindows { from, until: run.now, templates };
+    match run.step_of(tenant, command, None).await {
+        Ok(Outcome::Announced(told)) => Ok(told),
+        Ok(_) => Ok(0),
+        Err(JobError::Refused(code)) if code == "COUPON_WINDOWS_ANNOUNCED" => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
 /// Deletes what is past its time. Its progress tells how much.
 ///
 /// # Errors
@@ -105,7 +139,10 @@ pub async fn purge_all(run: &Run, options: &HousekeepingOptions) -> Result<Done,
     ] {
         jobs += purge(run, Old::Jobs(state), before(retention)).await?;
     }
-    Ok(Done::With(Some(json!({ "idempotency_records": outcomes, "jobs": jobs, "deliveries": deliveries }).to_string())))
+    let strays = purge(run, Old::Strays, before(STRAY_RETENTION)).await?;
+    let deleted =
+        json!({ "idempotency_records": outcomes, "jobs": jobs, "deliveries": deliveries, "stray_files": strays });
+    Ok(Done::With(Some(deleted.to_string())))
 }
 
 /// What may be past its time.
@@ -114,6 +151,8 @@ enum Old {
     Outcomes(TenantId),
     Jobs(JobState),
     Deliveries(TenantId, WebhookId),
+    /// Files that never became a bulk.
+    Strays,
 }
 
 /// Deletes page after page until one is not full; how many rows there were.
@@ -125,6 +164,7 @@ async fn purge(run: &Run, what: Old, before: Timestamp) -> Result<u64, JobError>
             Old::Outcomes(tenant) => run.store.purge_idempotency(tenant, before, PURGE_PAGE).await?,
             Old::Jobs(state) => run.store.purge_jobs(state, before, PURGE_PAGE).await?,
             Old::Deliveries(tenant, webhook) => run.store.purge_deliveries(tenant, webhook, before, PURGE_PAGE).await?,
+            Old::Strays => run.store.drop_strays(before, PURGE_PAGE).await?,
         };
         deleted += page;
         if page < PURGE_PAGE as u64 {

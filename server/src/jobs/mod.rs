@@ -1,5 +1,6 @@
 //! Background work: the runner, and what each kind of job does.
 
+mod bulk;
 pub mod expire;
 pub mod extend;
 pub mod housekeeping;
@@ -25,9 +26,11 @@ pub fn handler(options: HousekeepingOptions) -> Handler {
 async fn work(run: &Run, options: &HousekeepingOptions) -> Result<Done, JobError> {
     match run.job().kind {
         JobKind::Sweep => housekeeping::sweep_all(run).await,
+        JobKind::Windows => housekeeping::announce_all(run).await,
         JobKind::Purge => housekeeping::purge_all(run, options).await,
         JobKind::PointsGrant => grant_points(run).await,
         JobKind::ExtendCoupons => extend::extend_coupons(run).await,
+        JobKind::Bulk => bulk::work_off(run).await,
     }
 }
 

@@ -175,7 +175,7 @@ impl Run {
     ) -> Result<Done, JobError> {
         let ticket = JobTicket { job_id: self.job().id, fence: self.job().fence };
         let command = Command::Work { ticket, command: Box::new(command) };
-        match self.submit(command, actor, effective_at).await? {
+        match self.submit(self.tenant(), command, actor, effective_at).await? {
             Answer::Accepted { .. } => Ok(Done::Already),
             Answer::Refused(Rejection::JobLeaseLost | Rejection::JobNotFound) => Err(JobError::Lost),
             Answer::Refused(rejection) => Err(JobError::Refused(rejection.code().to_owned())),
@@ -187,7 +187,15 @@ impl Run {
     /// # Errors
     /// [`JobError::Refused`] with the refusal's code.
     pub async fn step(&self, command: Command, actor: Option<KeyId>) -> Result<Outcome, JobError> {
-        match self.submit(command, actor, None).await? {
+        self.step_of(self.tenant(), command, actor).await
+    }
+
+    /// The same for a tenant of the server's own passes.
+    ///
+    /// # Errors
+    /// As [`Run::step`].
+    pub async fn step_of(&self, tenant: TenantId, command: Command, actor: Option<KeyId>) -> Result<Outcome, JobError> {
+        match self.submit(tenant, command, actor, None).await? {
             Answer::Accepted { outcome, .. } => Ok(outcome),
             Answer::Refused(rejection) => Err(JobError::Refused(rejection.code().to_owned())),
         }
@@ -195,13 +203,14 @@ impl Run {
 
     async fn submit(
         &self,
+        tenant: TenantId,
         command: Command,
         actor: Option<KeyId>,
         effective_at: Option<Timestamp>,
     ) -> Result<Answer, JobError> {
         let now = clock::now();
         let at = effective_at.unwrap_or(now);
-        let (tenant, seed) = (self.tenant(), clock::seed(now));
+        let seed = clock::seed(now);
         Ok(self.engine.submit(Envelope { tenant, actor, command, idempotency: None, at, now, seed }).await?)
     }
 }
@@ -265,6 +274,11 @@ impl Runner {
         tasks.push(tokio::spawn(self.clone().count()));
     }
 
+    /// Keeps the leases of what [`Runner::run_job`] has claimed, without taking jobs.
+    pub fn start_leases(&self) {
+        self.0.tasks.lock().push(tokio::spawn(self.clone().keep_leases()));
+    }
+
     /// Takes no more jobs, and asks long ones to leave off.
     pub fn stop_taking(&self) {
         self.0.stopping.send_replace(true);
@@ -319,7 +333,10 @@ impl Runner {
         let now = clock::now();
         let claimed = self.0.store.claim_job(tenant, id, self.0.holder, now, self.lease_end(now)).await?;
         let Some(claimed) = claimed else { return Ok(false) };
-        self.run(claimed, None).await;
+        // Nobody closes the semaphore.
+        let Ok(permit) = self.0.slots[&claimed.job.kind.pool()].clone().acquire_owned().await else { return Ok(false) };
+        // How it ended is noted already.
+        let _ = self.spawn(claimed, permit).await;
         Ok(true)
     }
 
@@ -382,7 +399,7 @@ impl Runner {
             let count = claimed.len();
             for job in claimed {
                 let Some(permit) = permits.split(1) else { break };
-                self.spawn(job, permit);
+                drop(self.spawn(job, permit));
             }
             drop(permits);
             least = if count == wanted { total.div_ceil(2) } else { 1 };
@@ -397,7 +414,7 @@ impl Runner {
     }
 
     /// Runs a claimed job as a task that this runner knows of.
-    fn spawn(&self, claimed: Claimed, permit: OwnedSemaphorePermit) {
+    fn spawn(&self, claimed: Claimed, permit: OwnedSemaphorePermit) -> JoinHandle<()> {
         let key = (claimed.tenant, claimed.job.id);
         let fence = claimed.job.fence;
         let runner = self.clone();
@@ -409,6 +426,7 @@ impl Runner {
             runner.0.running.lock().remove(&key);
         });
         running.insert(key, (fence, task.abort_handle()));
+        task
     }
 
     /// Runs a claimed job and notes how it ended. `at` stands for the time, when it is not now.

@@ -1,5 +1,6 @@
 //! Column lists and the decoders that read them: one pair for each kind of row, used by reads and batches of both stores.
 
+use scrip_domain::bulk::{Bulk, BulkKind, BulkStatus};
 use scrip_domain::coupon::{
     Code, CodeBatch, CodeKind, CodeStatus, Compensation, CompensationReason, CompensationStatus, Coupon, CouponSource,
     CouponStatus, DayCount, Definition, Template,
@@ -13,8 +14,8 @@ use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::LocalDay;
 use scrip_domain::webhook::{DisabledReason, LogPosition, Secrets, Webhook};
 use scrip_domain::{
-    CodeBatchId, CompensationId, CouponId, EventId, HoldId, JobId, KeyId, LotId, OrderUid, TemplateId, Timestamp,
-    TransactionId, WebhookId,
+    BulkId, CodeBatchId, CompensationId, CouponId, EventId, HoldId, JobId, KeyId, LotId, OrderUid, TemplateId,
+    Timestamp, TransactionId, WebhookId,
 };
 use std::sync::Arc;
 
@@ -357,6 +358,28 @@ pub fn rules(row: &Row, known: &Definitions) -> Decoded<(Timestamp, Arc<Rules>)>
         }
     };
     Ok((row.time(2)?, rules))
+}
+
+pub const BULK: &str = "tenant_id, id, kind, template_id, row_count, chunks, skipped, actor_id, created_at, status, next_chunk, \
+                        accepted, refused, updated_at, finished_at";
+
+pub fn bulk(row: &Row) -> Decoded<Bulk> {
+    Ok(Bulk {
+        id: BulkId(row.uuid(1)?),
+        kind: row.name(2, BulkKind::parse)?,
+        template_id: row.opt_uuid(3)?.map(TemplateId),
+        rows: row.int(4)?,
+        chunks: row.int(5)?,
+        skipped: row.int(6)?,
+        actor: row.opt_uuid(7)?.map(KeyId),
+        created_at: row.time(8)?,
+        status: row.name(9, BulkStatus::parse)?,
+        next_chunk: row.int(10)?,
+        accepted: row.int(11)?,
+        refused: row.int(12)?,
+        updated_at: row.time(13)?,
+        finished_at: row.opt_time(14)?,
+    })
 }
 
 pub const JOB: &str = "tenant_id, id, kind, payload, priority, max_attempts, every, created_at, state, run_at, attempts, \

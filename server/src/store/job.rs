@@ -94,6 +94,20 @@ fn claim_sql(skip_locked: &str) -> String {
     )
 }
 
+/// For each priority whether a job is due: a look that locks nothing, which is all that an idle runner asks.
+fn due_sql() -> String {
+    let of = |priority: Priority| {
+        format!(
+            "EXISTS (SELECT 1 FROM job WHERE state = 'QUEUED' AND pool = $1 AND priority = {} AND run_at <= $2)",
+            priority.rank()
+        )
+    };
+    format!("SELECT {}", Priority::ALL.map(of).join(", "))
+}
+
+const IS_GONE: &str =
+    "SELECT fence FROM job WHERE state = 'RUNNING' AND lease_until <= $1 AND lease_holder <> $2 LIMIT 1";
+
 /// Those whose lease has ended: their runner is gone, or so slow that it counts as gone.
 fn reap_sql(skip_locked: &str) -> String {
     format!(
@@ -144,7 +158,9 @@ fn find_sql() -> String {
 /// The statements of a busy runner and of operators, by name: for the test of their plans.
 pub(super) fn hot_queries() -> Vec<(String, String)> {
     let mut all = vec![
+        ("due_jobs".to_owned(), due_sql()),
         ("claim_jobs".to_owned(), claim_sql("")),
+        ("gone_runners".to_owned(), IS_GONE.to_owned()),
         ("reap_jobs".to_owned(), reap_sql("")),
         ("extend_leases".to_owned(), extend_sql("")),
         ("find_job".to_owned(), find_sql()),
@@ -186,12 +202,14 @@ impl Store {
         lease_until: Timestamp,
         limit: i64,
     ) -> Found<Vec<Claimed>> {
+        let decode = |row: &Row| Ok([row.bool(0)?, row.bool(1)?, row.bool(2)?]);
+        let due = self.first(&due_sql(), &[pool.as_str().into(), now.into()], decode).await?.unwrap_or_default();
         let sql = claim_sql(self.skip_locked());
         let mut claimed = Vec::new();
-        for priority in Priority::ALL {
+        for (priority, is_due) in Priority::ALL.into_iter().zip(due) {
             let left = limit - claimed.len() as i64;
-            if left <= 0 {
-                break;
+            if !is_due || left <= 0 {
+                continue;
             }
             let parameters = [
                 pool.as_str().into(),
@@ -236,6 +254,9 @@ impl Store {
     /// Takes jobs from runners other than `holder` whose lease has ended by `now`: they are queued again at `run_at`, or dead
     /// when that was their last attempt.
     pub async fn reap_jobs(&self, holder: Uuid, now: Timestamp, run_at: Timestamp, limit: i64) -> Found<Vec<Claimed>> {
+        if self.first(IS_GONE, &[now.into(), Param::Uuid(holder)], |row| row.int(0)).await?.is_none() {
+            return Ok(Vec::new());
+        }
         let sql = reap_sql(self.skip_locked());
         let parameters = [now.into(), Param::Uuid(holder), limit.into(), now.into(), run_at.into(), now.into()];
         self.execute_returning(&sql, &parameters, claimed_job).await

@@ -7,6 +7,7 @@
 //! Shared by both writers: the batch is decided by [`decide_all`], and what can go wrong is a [`BatchFailure`], which tells
 //! the engine whether to retry, to bisect or to give up.
 
+pub mod bulk;
 mod codes;
 pub mod decode;
 pub mod definitions;

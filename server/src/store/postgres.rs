@@ -645,6 +645,8 @@ enum Lookup {
     Rules,
     NewestRules,
     LockedJobs,
+    LockedBulks,
+    LockedWindows,
     /// The batch's place in the event log, and beside it the recorded answers. The last look-up.
     PlaceAndRecords,
     // In a further round trip, when they turn out to be needed.
@@ -677,6 +679,8 @@ impl Lookup {
         Lookup::Rules,
         Lookup::NewestRules,
         Lookup::LockedJobs,
+        Lookup::LockedBulks,
+        Lookup::LockedWindows,
         Lookup::PlaceAndRecords,
         Lookup::AllOpenLots,
         Lookup::Lots,
@@ -775,6 +779,10 @@ impl Lookup {
                 "mkt_points_rule",
                 "r.tenant_id = k.tenant_id ORDER BY r.version DESC LIMIT 1",
             ),
+            Lookup::LockedWindows => {
+                found("tenant_id, announced_until", tenants, "template_window", "r.tenant_id = k.tenant_id FOR UPDATE")
+            }
+            Lookup::LockedBulks => found(decode::BULK, ids, "bulk", &format!("{by_id} FOR UPDATE")),
             Lookup::LockedJobs => found(decode::JOB, ids, "job", &format!("{by_id} FOR UPDATE")),
             Lookup::Definitions => found(
                 "tenant_id, template_id, version, definition",
@@ -1146,6 +1154,8 @@ impl Lane {
             (Lookup::RulesVersions, KeyColumns::numbers(&rules_versions)),
             (Lookup::Rules, KeyColumns::rules(&keys.rules)),
             (Lookup::NewestRules, KeyColumns::tenants(&keys.newest_rules)),
+            (Lookup::LockedWindows, KeyColumns::tenants(&keys.windows)),
+            (Lookup::LockedBulks, KeyColumns::ids(keys.bulks.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::LockedJobs, KeyColumns::ids(keys.jobs.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::PlaceAndRecords, KeyColumns::records(&keys.idempotency)),
         ];
@@ -1217,6 +1227,8 @@ impl Lane {
                         state.load_rules(row.tenant(0)?, effective_from, rules);
                     }
                     Lookup::NewestRules => state.set_newest_rules(row.tenant(0)?, row.int(1)?),
+                    Lookup::LockedWindows => state.load_windows(row.tenant(0)?, row.time(1)?),
+                    Lookup::LockedBulks => state.load_bulk(row.tenant(0)?, decode::bulk(&row)?),
                     Lookup::LockedJobs => state.load_job(row.tenant(0)?, decode::job(&row)?),
                     Lookup::PlaceAndRecords => {
                         place = Place { xid: row.int(0)?, tx: row.int(1)?, batch: row.int(2)? };

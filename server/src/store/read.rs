@@ -647,6 +647,26 @@ impl Store {
         Ok(due)
     }
 
+    /// Up to when a tenant's issue windows are announced.
+    pub async fn windows_announced(&self, tenant: TenantId) -> Found<Option<Timestamp>> {
+        self.first("SELECT announced_until FROM template_window WHERE tenant_id = $1", &[tenant.into()], |row| {
+            row.time(0)
+        })
+        .await
+    }
+
+    /// Templates whose issue window begins or ends after `from` and up to `until`.
+    pub async fn windows_between(&self, tenant: TenantId, from: Timestamp, until: Timestamp) -> Found<Vec<TemplateId>> {
+        let mut templates = Vec::new();
+        for sql in WINDOWS_BETWEEN {
+            let parameters = [tenant.into(), from.into(), until.into()];
+            templates.extend(self.query(sql, &parameters, |row| Ok(TemplateId(row.uuid(0)?))).await?);
+        }
+        templates.sort_unstable();
+        templates.dedup();
+        Ok(templates)
+    }
+
     /// What was answered to an earlier request with this key.
     pub async fn find_outcome(&self, tenant: TenantId, key: [u8; 16]) -> Found<Option<IdempotencyRecord>> {
         let sql = "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = $1 AND key = $2";
@@ -695,6 +715,8 @@ pub fn hot_queries() -> Vec<(String, String)> {
     all.extend(super::webhooks::hot_queries().into_iter().map(|(name, sql)| named(name, sql)));
     all.extend(super::codes::hot_queries().into_iter().map(|(name, sql)| named(name, sql)));
     all.extend(super::orders::hot_queries());
+    all.extend(super::bulk::hot_queries());
+    all.extend(WINDOWS_BETWEEN.map(|sql| named("windows_between", sql.to_owned())));
     let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS).chain(DUE_ORDERS);
     all.extend(due.enumerate().map(|(number, sql)| (format!("due {number}"), sql.to_owned())));
     all
@@ -723,6 +745,12 @@ const DUE_MEMBERS: [&str; 2] = [
      AND (id < $3 OR expires_at >= $4) AND remaining > 0 ORDER BY expires_at LIMIT $5",
     "SELECT member_id FROM mkt_points_hold WHERE tenant_id = $1 AND status = 'OPEN' AND expires_at <= $2 \
      AND (id < $3 OR expires_at >= $4) ORDER BY expires_at LIMIT $5",
+];
+
+const WINDOWS_BETWEEN: [&str; 2] = [
+    "SELECT id FROM mkt_coupon_template WHERE tenant_id = $1 AND distribution_starts_at > $2 AND distribution_starts_at <= $3",
+    "SELECT id FROM mkt_coupon_template WHERE tenant_id = $1 AND distribution_ends_at IS NOT NULL \
+     AND distribution_ends_at > $2 AND distribution_ends_at <= $3",
 ];
 
 const TEMPLATE_FROM: &str = "FROM mkt_coupon_template t JOIN mkt_coupon_template_version v \

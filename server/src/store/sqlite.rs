@@ -447,6 +447,8 @@ struct LookUps {
     rules_version: String,
     rules: String,
     newest_rules: String,
+    window: String,
+    bulk: String,
     job: String,
     idempotency: String,
 }
@@ -495,6 +497,8 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         ),
         newest_rules: "SELECT version FROM mkt_points_rule WHERE tenant_id = ?1 ORDER BY version DESC LIMIT 1"
             .to_owned(),
+        window: "SELECT announced_until FROM template_window WHERE tenant_id = ?1".to_owned(),
+        bulk: by_id(decode::BULK, "bulk"),
         job: by_id(decode::JOB, "job"),
         idempotency: "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = ?1 AND key = ?2".to_owned(),
     }
@@ -526,6 +530,8 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 24] {
         ("rules_version", &texts.rules_version),
         ("rules", &texts.rules),
         ("newest_rules", &texts.newest_rules),
+        ("window", &texts.window),
+        ("bulk", &texts.bulk),
         ("job", &texts.job),
         ("idempotency", &texts.idempotency),
     ]
@@ -648,6 +654,16 @@ fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Resul
     for tenant in &keys.newest_rules {
         for version in session.query(&texts.newest_rules, &[(*tenant).into()], |row| row.int(0))? {
             state.set_newest_rules(*tenant, version);
+        }
+    }
+    for tenant in &keys.windows {
+        for until in session.query(&texts.window, &[(*tenant).into()], |row| row.time(0))? {
+            state.load_windows(*tenant, until);
+        }
+    }
+    for (tenant, id) in &keys.bulks {
+        for bulk in session.query(&texts.bulk, &[(*tenant).into(), id.0.into()], decode::bulk)? {
+            state.load_bulk(*tenant, bulk);
         }
     }
     for (tenant, id) in &keys.jobs {

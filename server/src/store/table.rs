@@ -1,6 +1,7 @@
 //! What batches write: one [`Table`] for each kind of row, beside the function that turns a row into its columns' values.
 //! The counterpart of [`super::decode`]; both stores derive their statements from here, so a column is named in one place.
 
+use scrip_domain::bulk::{Bulk, ChunkResult};
 use scrip_domain::coupon::{Code, CodeBatch, CodeUse, Compensation, Coupon, Template};
 use scrip_domain::event::Event;
 use scrip_domain::job::Job;
@@ -741,6 +742,76 @@ fn rules(tenant: TenantId, row: &RulesVersion) -> Vec<Param<'_>> {
     vec![tenant.into(), row.rules.version.into(), row.effective_from.into(), json(&*row.rules), row.created_at.into()]
 }
 
+static WINDOW: Table = Table {
+    name: "template_window",
+    columns: &[("tenant_id", Uuid), ("announced_until", Int)],
+    key: 1,
+    fixed: 1,
+    on_conflict: Some("announced_until = excluded.announced_until"),
+};
+
+static BULK: Table = table(
+    "bulk",
+    2,
+    9,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("kind", Text),
+        ("template_id", Uuid),
+        ("row_count", Int),
+        ("chunks", Int),
+        ("skipped", Int),
+        ("actor_id", Uuid),
+        ("created_at", Int),
+        ("status", Text),
+        ("next_chunk", Int),
+        ("accepted", Int),
+        ("refused", Int),
+        ("updated_at", Int),
+        ("finished_at", Int),
+    ],
+);
+
+fn bulk(tenant: TenantId, row: &Bulk) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        row.kind.as_str().into(),
+        row.template_id.map(|id| id.0).into(),
+        row.rows.into(),
+        row.chunks.into(),
+        row.skipped.into(),
+        row.actor.map(|actor| actor.0).into(),
+        row.created_at.into(),
+        row.status.as_str().into(),
+        row.next_chunk.into(),
+        row.accepted.into(),
+        row.refused.into(),
+        row.updated_at.into(),
+        row.finished_at.into(),
+    ]
+}
+
+/// What came of a chunk; its rows are staged before ([`super::Store::stage_chunk`]).
+static BULK_CHUNK: Table = table(
+    "bulk_chunk",
+    3,
+    3,
+    &[("tenant_id", Uuid), ("bulk_id", Uuid), ("number", Int), ("outcomes", Text), ("accepted", Int), ("refused", Int)],
+);
+
+fn chunk(tenant: TenantId, row: &ChunkResult) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.bulk_id.0.into(),
+        row.number.into(),
+        row.outcomes.as_str().into(),
+        row.accepted.into(),
+        row.refused.into(),
+    ]
+}
+
 pub(super) static JOB: Table = table(
     "job",
     2,
@@ -866,6 +937,9 @@ pub static TABLES: &[&Table] = &[
     &REFUND,
     &COMPENSATION,
     &RULES,
+    &WINDOW,
+    &BULK,
+    &BULK_CHUNK,
     &JOB,
     &EVENT,
     &IDEMPOTENCY,
@@ -922,6 +996,10 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&COMPENSATION, Verb::Insert, new_cases.map(|(id, row)| compensation(*id, row)).collect());
     add(&COMPENSATION, Verb::Update, cases.map(|(id, row)| compensation(*id, row)).collect());
     add(&RULES, Verb::Insert, w.rules_inserts.iter().map(|(id, row)| rules(*id, row)).collect());
+    add(&WINDOW, Verb::Insert, w.windows.iter().map(|(id, until)| vec![(*id).into(), (*until).into()]).collect());
+    add(&BULK, Verb::Insert, w.bulk_inserts.iter().map(|(id, row)| bulk(*id, row)).collect());
+    add(&BULK, Verb::Update, w.bulk_updates.iter().map(|(id, row)| bulk(*id, row)).collect());
+    add(&BULK_CHUNK, Verb::Update, w.chunk_updates.iter().map(|(id, row)| chunk(*id, row)).collect());
     add(&JOB, Verb::Insert, w.job_inserts.iter().map(|(id, row)| job(*id, row)).collect());
     add(&JOB, Verb::Update, w.job_updates.iter().map(|(id, row)| job(*id, row)).collect());
     let events = w.event_inserts.iter().zip(first_ordinal..);

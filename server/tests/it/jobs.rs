@@ -373,12 +373,12 @@ async fn the_servers_own_passes_recur_on_one_node_at_a_time() {
             ensure_passes(shop.store(), &passes()).await.expect("the passes are there");
         }
         let listed = shop.store().list_jobs(NO_TENANT, None, None, None, 10).await.expect("a list");
-        assert_eq!(listed.len(), 2, "{kind:?}: each pass once, whoever starts");
+        assert_eq!(listed.len(), 3, "{kind:?}: each pass once, whoever starts");
         let nodes = [shop.real_runner(), shop.real_runner()];
         let due = later(clock::now(), seconds(61));
         let runs = join_all(nodes.iter().map(|node| node.run_due(due, 10))).await;
         let runs: usize = runs.into_iter().map(|count| count.expect("they run")).sum();
-        assert_eq!(runs, 2, "{kind:?}: both nodes together, one run of each");
+        assert_eq!(runs, 3, "{kind:?}: both nodes together, one run of each");
         for job in shop.store().list_jobs(NO_TENANT, None, None, None, 10).await.expect("a list") {
             assert_eq!((job.state, job.run_at), (JobState::Queued, later(due, seconds(60))), "{kind:?}");
             assert_ne!(job.progress, "{}", "{kind:?}: {:?} tells what it did", job.kind);
@@ -387,7 +387,7 @@ async fn the_servers_own_passes_recur_on_one_node_at_a_time() {
         let failing = shop.runner(counting(&Runs::default(), || Err(JobError::Failed("no".into()))));
         let mut now = later(due, seconds(60));
         for _ in 0..5 {
-            assert_eq!(failing.run_due(now, 10).await.expect("they run"), 2, "{kind:?}");
+            assert_eq!(failing.run_due(now, 10).await.expect("they run"), 3, "{kind:?}");
             now = later(now, seconds(61));
         }
         let sweep = shop.store().list_jobs(NO_TENANT, None, Some(JobKind::Sweep), None, 1).await.expect("a list");
@@ -480,5 +480,57 @@ async fn a_lease_has_one_holder_and_its_token_grows() {
         // Of many at once, one gets it.
         let all = join_all((10..30).map(|n| store.acquire_lease("rush", Uuid::from_u128(n), at(1), at(2)))).await;
         assert_eq!(all.into_iter().filter(|got| got.as_ref().unwrap().is_some()).count(), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn issue_windows_that_begin_and_end_are_told_once_when_they_have() {
+    for kind in KINDS {
+        let shop = Shop::new(kind).await;
+        let now = later(clock::now(), -seconds(1_000));
+        let window = |from: i64, to: i64| scrip_domain::coupon::Definition {
+            distribution: scrip_domain::time::Window {
+                starts_at: Some(later(now, seconds(from))),
+                ends_at: Some(later(now, seconds(to))),
+            },
+            ..crate::harness::definition()
+        };
+        let mut templates = Vec::new();
+        for (from, to) in [(-50, 100), (60, 120), (200, 300)] {
+            templates.push(crate::harness::template(&shop.engine, shop.tenant, window(from, to), None).await);
+        }
+        let every = seconds(60);
+        shop.store().ensure_recurring(JobKind::Windows, every, now, now).await.expect("the pass is there");
+        let nodes = [shop.real_runner(), shop.real_runner()];
+        let told = async |count: usize| {
+            // Beside the making of each template.
+            let events = shop.fixture.first_events(shop.tenant, templates.len() + count).await;
+            let of_windows = events
+                .iter()
+                .filter(|event| ["coupon_template.started", "coupon_template.ended"].contains(&event.kind.as_str()));
+            let place = |id| templates.iter().position(|template| template.0 == id).expect("one of them");
+            let shown = of_windows.map(|event| {
+                (
+                    event.kind.as_str().rsplit('.').next().expect("a name").to_owned(),
+                    place(event.subject),
+                    event.occurred_at,
+                )
+            });
+            shown.collect::<Vec<_>>()
+        };
+        // The first pass only begins: what had begun before is told to nobody.
+        for (at, count) in [(61, 0), (121, 2), (190, 2), (400, 4)] {
+            for node in &nodes {
+                node.run_due(later(now, seconds(at)), 10).await.expect("they run");
+            }
+            assert_eq!(told(count).await.len(), count, "{kind:?} at {at}");
+        }
+        let expected = [("ended", 0, 100), ("ended", 1, 120), ("started", 2, 200), ("ended", 2, 300)];
+        let all = told(4).await;
+        for (name, template, at) in expected {
+            let bound = (name.to_owned(), template, later(now, seconds(at)));
+            assert_eq!(all.iter().filter(|told| **told == bound).count(), 1, "{kind:?}: {bound:?} of {all:?}");
+        }
+        shop.assert_sound().await;
     }
 }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod contract;
+mod distributions;
 mod doctor;
 mod faults;
 mod harness;

@@ -23,7 +23,7 @@ const NAMED: [&str; 11] = [
 
 /// Fills the tables: `{n}` numbers the rows, `{id}` makes an id of 16 bytes from it, `{bytes}` a digest, `{t}` one of four
 /// tenants.
-const FILL: [&str; 25] = [
+const FILL: [&str; 28] = [
     "INSERT INTO mkt_coupon_template SELECT {t}, {id}, 1, {n} >= 0, 'AMOUNT_OFF', NULL, NULL, NULL, NULL, 0, 0, 0, \
      NULL, 0, NULL, NULL, NULL, NULL, 0, NULL {from}",
     "INSERT INTO mkt_coupon_code_batch SELECT {t}, {id}, {t}, 'UNIQUE', 'n', 1, '#', 'AB', {n} < 0, 1, 0, 'ACTIVE', 1, 1, 1, 0, \
@@ -57,6 +57,9 @@ const FILL: [&str; 25] = [
     "INSERT INTO webhook_progress SELECT {t}, {id}, 1, 0, 0, {n} < 0 {from}",
     "INSERT INTO webhook_parked SELECT {t}, {id}, {n}, 0, 's', 0, {n} {from}",
     "INSERT INTO webhook_delivery SELECT {t}, {id}, {id}, 'EVENT', {id}, 'coupon.claimed', 1, 0, 1, {n} < 0, NULL, NULL, '', 1, 0 {from}",
+    "INSERT INTO template_window SELECT {id}, 0 {from}",
+    "INSERT INTO bulk SELECT {t}, {id}, 'POINTS_GRANTS', NULL, 1, 1, 0, NULL, 0, 'RUNNING', 0, 0, 0, 0, NULL {from}",
+    "INSERT INTO bulk_chunk SELECT {t}, {id}, 0, 1, '[]', 0, NULL, 0, 0 {from}",
     "INSERT INTO event SELECT {t}, {n}, 0, {id}, 'coupon.claimed', {id}, NULL, '{}', NULL, 0, 0 {from}",
 ];
 

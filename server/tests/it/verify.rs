@@ -4,6 +4,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use scrip_domain::bulk::BulkKind;
 use scrip_domain::command::Movement;
 use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::job::{JobPool, JobTicket};
@@ -11,9 +12,10 @@ use scrip_domain::order::{RefundRequest, Reservation};
 use scrip_domain::points::{MAX_POINTS, TransactionType};
 use scrip_domain::pricing::{Attributes, Basket, Line};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
-use scrip_domain::time::{Calendar, LocalTime, MICROS_PER_DAY};
+use scrip_domain::time::{Calendar, LocalTime, MICROS_PER_DAY, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
-use scrip_domain::{Answer, Command, Envelope, KeyId, OrderId, Outcome, TenantId, Timestamp};
+use scrip_domain::{Answer, BulkId, Command, Envelope, KeyId, OrderId, Outcome, TenantId, Timestamp};
+use scrip_server::bulk::{FileReader, Format, Stager, work_of};
 use scrip_server::engine::EngineOptions;
 use scrip_server::relay::subject_of;
 use scrip_server::store::job::JobEnd;
@@ -252,7 +254,7 @@ impl Patient {
 }
 
 /// What is spoilt; longer names before those they begin with.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 22] = [
     "api_key",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
@@ -272,6 +274,8 @@ const TABLES: [&str; 20] = [
     "mkt_coupon_refund_compensation",
     "idempotency",
     "job",
+    "bulk_chunk",
+    "bulk",
     "event",
     "webhook_parked",
     "webhook_progress",
@@ -301,6 +305,8 @@ async fn history(kind: Kind) -> Fixture {
     orders(&mut writer).await;
     jobs(&fixture, tenant).await;
     park(&mut writer, &fixture.store, tenant).await;
+    bulks(&fixture, tenant).await;
+    windows(&fixture, tenant).await;
     let report = verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
     let broken: Vec<&CheckResult> = report.checks.iter().filter(|check| !check.is_clean()).collect();
     assert!(broken.is_empty(), "{kind:?}: {broken:?}");
@@ -461,6 +467,49 @@ async fn orders(writer: &mut Writer) {
         let refund_id = "r".parse().expect("a refund id");
         let refund = RefundRequest { refund_id, lines, freight: 0, return_coupons: true, remark: None };
         run(writer, tenant, Command::RefundOrder { member_id, order_id, refund: Box::new(refund) }).await;
+    }
+}
+
+/// Issue windows that have begun and ended, told.
+async fn windows(fixture: &Fixture, tenant: TenantId) {
+    let mut writer = fixture.store.writer().await.expect("a writer");
+    let now = scrip_server::clock::now();
+    let from = fixture.store.windows_announced(tenant).await.expect("a look-up");
+    let from = from.unwrap_or(Timestamp(now.0 - 10_000_000));
+    let distribution = Window { starts_at: Some(Timestamp(now.0 - 2_000)), ends_at: Some(Timestamp(now.0 - 1_000)) };
+    let definition = Box::new(Definition { distribution, ..definition() });
+    let create = Command::CreateTemplate { definition, total_stock: None };
+    let Outcome::Template(template) = run(&mut writer, tenant, create).await else {
+        unreachable!("a template is made")
+    };
+    let announce = Command::AnnounceWindows { from, until: now, templates: vec![template.id] };
+    assert_eq!(run(&mut writer, tenant, announce).await, Outcome::Announced(2));
+}
+
+/// A distribution and an import of grants that are done, with rows of every outcome; and a distribution under way.
+async fn bulks(fixture: &Fixture, tenant: TenantId) {
+    let mut writer = fixture.store.writer().await.expect("a writer");
+    let create = Command::CreateTemplate { definition: Box::new(definition()), total_stock: Some(2) };
+    let Outcome::Template(template) = run(&mut writer, tenant, create).await else {
+        unreachable!("a template is made")
+    };
+    for (template_id, file) in [
+        (Some(template.id), "member_id\nm-1\nm-1\nm-2\nm-3\nno good\n"),
+        (None, "member_id,points\nm-1,5\nm-2,0\n"),
+        (Some(template.id), "member_id\nm-4\n"),
+    ] {
+        let bulk_id = BulkId(uuid::Uuid::now_v7());
+        let kind = if template_id.is_some() { BulkKind::Distribution } else { BulkKind::PointsGrants };
+        let mut reader = FileReader::new(Stager::new(&fixture.store, tenant, bulk_id, kind), Format::Csv);
+        reader.feed(file.as_bytes()).await.expect("rows");
+        let staged = reader.finish().await.expect("a chunk");
+        run(&mut writer, tenant, Command::CreateBulk { bulk_id, template_id, staged }).await;
+        if file.contains("m-4") {
+            continue;
+        }
+        let chunk = fixture.store.chunks(tenant, bulk_id, 0, None, 1).await.expect("chunks").remove(0);
+        let work = Box::new(work_of(&chunk, template_id).expect("work"));
+        run(&mut writer, tenant, Command::WorkChunk { bulk_id, number: 0, work }).await;
     }
 }
 

@@ -38,6 +38,8 @@ const COUPON: &str = "mkt_user_coupon";
 const ORDER: &str = "mkt_order";
 const REFUND: &str = "mkt_order_refund";
 const CASE: &str = "mkt_coupon_refund_compensation";
+const BULK: &str = "bulk";
+const CHUNK: &str = "bulk_chunk";
 const JOB: &str = "job";
 const EVENT: &str = "event";
 const WEBHOOK: &str = "webhook";
@@ -53,6 +55,11 @@ const OWN_ORDER: (&str, &str) = ("", "order_id");
 const OF_ORDER: (&str, &str) = ("", "reference");
 const OWN_CASE: (&str, &str) = ("cmp_", "id");
 const OWN_JOB: (&str, &str) = ("job_", "id");
+const OWN_BULK: (&str, &str) = ("blk_", "id");
+const OF_BULK: (&str, &str) = ("blk_", "bulk_id");
+const ABOUT_BULK: (&str, &str) = ("blk_", "subject_id");
+/// The bulk that a claim's data ends with.
+const NAMES_BULK: (&str, &str) = OF_COUPON;
 const OWN_EVENT: (&str, &str) = ("evt_", "id");
 const OWN_WEBHOOK: (&str, &str) = ("whk_", "id");
 const OF_WEBHOOK: (&str, &str) = ("whk_", "subject_id");
@@ -287,6 +294,26 @@ const CORRUPTIONS: &[Corruption] = &[
         "SET outcome = replace(outcome, '\"i\":\"ptx_0', '\"i\":\"ptx_f')",
         ("", "key"),
     ),
+    row("B1", BULK, "status = 'DONE'", "SET chunks = chunks + 1", OWN_BULK),
+    row("B2", BULK, "status = 'DONE'", "SET accepted = accepted + 1, refused = refused - 1", OWN_BULK),
+    row("B3", BULK, "status = 'DONE'", "SET finished_at = NULL", OWN_BULK),
+    row("B3", BULK, "status = 'DONE'", "SET status = 'CANCELLED'", OWN_BULK),
+    row("B4", BULK, "kind = 'DISTRIBUTION' AND accepted > 0", "SET accepted = accepted - 1", OWN_BULK),
+    row("B7", BULK, "kind = 'DISTRIBUTION'", "SET template_id = id", OWN_BULK),
+    row("B1", CHUNK, ANY, "DELETE", OF_BULK),
+    row("B2", CHUNK, "accepted > 0", "SET accepted = accepted - 1", OF_BULK),
+    row("B8", CHUNK, "accepted > 0", "SET outcomes = NULL", OF_BULK),
+    row("B5", CHUNK, "outcomes LIKE '%cpn_0%'", "SET outcomes = replace(outcomes, 'cpn_0', 'cpn_f')", OF_BULK),
+    row("B5", CHUNK, "outcomes LIKE '%ptx_0%'", "SET outcomes = replace(outcomes, 'ptx_0', 'ptx_f')", OF_BULK),
+    row("B9", CHUNK, ANY, "SET rows = '[{}'", OF_BULK),
+    row("B9", CHUNK, "accepted > 0", "SET outcomes = '[]'", OF_BULK),
+    row("B4", EVENT, "type = 'coupon.claimed' AND data LIKE '%bulk_id%'", "SET type = 'coupon.locked'", NAMES_BULK),
+    row("B6", EVENT, "type = 'bulk.finished'", "DELETE", ABOUT_BULK),
+    row("B6", EVENT, "type = 'bulk.created'", "SET type = 'bulk.cancelled'", ABOUT_BULK),
+    row("C8", COUPON, "source = 'DISTRIBUTION'", "SET source = 'GIFT'", OWN_COUPON),
+    row("E11", COUPON, "source = 'DISTRIBUTION'", "SET source = 'CLAIM'", OWN_COUPON),
+    row("E31", EVENT, "type = 'coupon_template.started'", "SET occurred_at = recorded_at + 1", OWN_EVENT),
+    row("E31", EVENT, "type = 'coupon_template.ended'", "SET data = '{\"a\":1}'", OWN_EVENT),
     row("J1", JOB, "state = 'RUNNING'", "SET lease_holder = NULL", OWN_JOB),
     row("J2", JOB, "state = 'DONE'", "SET finished_at = NULL", OWN_JOB),
     row("J2", JOB, "state = 'DEAD'", "SET last_error = NULL", OWN_JOB),
@@ -329,6 +356,7 @@ impl Corruption {
             REVERSAL => "tenant_id, transaction_id",
             VERSION => "tenant_id, template_id, version",
             USES => "tenant_id, template_id, stripe",
+            CHUNK => "tenant_id, bulk_id, number",
             EVENT => "tenant_id, tx, ordinal",
             REFUND => "tenant_id, order_id, refund_id",
             "idempotency" => "tenant_id, key",

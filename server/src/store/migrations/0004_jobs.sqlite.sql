@@ -38,3 +38,54 @@ CREATE TABLE lease (
     token INTEGER NOT NULL CHECK (token >= 1),
     until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Many rows worked off by a job: coupons of a template for many members, or grants of points.
+-- row_count = accepted + refused + skipped + the rows of the chunks from next_chunk on.
+CREATE TABLE bulk (
+    tenant_id BLOB NOT NULL,
+    id BLOB NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('DISTRIBUTION', 'POINTS_GRANTS')),
+    template_id BLOB,
+    row_count INTEGER NOT NULL CHECK (row_count BETWEEN 1 AND 1000000),
+    chunks INTEGER NOT NULL CHECK (chunks >= 1),
+    skipped INTEGER NOT NULL CHECK (skipped >= 0),
+    actor_id BLOB,
+    created_at INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('RUNNING', 'DONE', 'CANCELLED')),
+    next_chunk INTEGER NOT NULL CHECK (next_chunk >= 0),
+    accepted INTEGER NOT NULL CHECK (accepted >= 0),
+    refused INTEGER NOT NULL CHECK (refused >= 0),
+    updated_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    PRIMARY KEY (tenant_id, id),
+    CONSTRAINT ck_bulk_template CHECK ((kind = 'DISTRIBUTION') = (template_id IS NOT NULL)),
+    CONSTRAINT ck_bulk_rows CHECK (accepted + refused + skipped <= row_count AND next_chunk <= chunks),
+    CONSTRAINT ck_bulk_finished CHECK ((status = 'RUNNING') = (finished_at IS NULL)),
+    CONSTRAINT ck_bulk_done CHECK ((status = 'DONE') = (next_chunk = chunks))
+) STRICT;
+CREATE INDEX idx_bulk_kind ON bulk (tenant_id, kind, id);
+
+-- Rows of a bulk as JSON, never changed, and what came of them; the unit in which a bulk is worked off.
+CREATE TABLE bulk_chunk (
+    tenant_id BLOB NOT NULL,
+    bulk_id BLOB NOT NULL,
+    number INTEGER NOT NULL CHECK (number >= 0),
+    first_row INTEGER NOT NULL CHECK (first_row >= 1),
+    rows TEXT NOT NULL,
+    skipped INTEGER NOT NULL CHECK (skipped >= 0),
+    outcomes TEXT,
+    accepted INTEGER NOT NULL CHECK (accepted >= 0),
+    refused INTEGER NOT NULL CHECK (refused >= 0),
+    PRIMARY KEY (tenant_id, bulk_id, number)
+) STRICT;
+-- One entry for each bulk: finds those that were staged and never begun.
+CREATE INDEX idx_bulk_chunk_first ON bulk_chunk (bulk_id) WHERE number = 0;
+
+-- Up to when the beginnings and ends of a tenant's issue windows have been told as events.
+CREATE TABLE template_window (
+    tenant_id BLOB NOT NULL PRIMARY KEY,
+    announced_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- Finds windows by their end; idx_template_distribution_time finds them by their beginning.
+CREATE INDEX idx_template_distribution_end ON mkt_coupon_template (tenant_id, distribution_ends_at)
+    WHERE distribution_ends_at IS NOT NULL;

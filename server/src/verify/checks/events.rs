@@ -11,7 +11,7 @@ pub const TOLD: &str =
 const OF_HOLDS: &str = "('points.held', 'points.captured', 'points.released')";
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
-    vec![each(dialect), steps(dialect), of_templates(dialect), ids(dialect)]
+    vec![each(dialect), steps(dialect), of_templates(dialect), windows(dialect), ids(dialect)]
 }
 
 /// Every event beside what it tells of, which is a transaction, a hold or a coupon.
@@ -46,8 +46,10 @@ fn each(dialect: Dialect) -> Group {
                 || ',\"released\":' || CASE e.type WHEN 'points.held' THEN 0 ELSE h.released END || ',\"balance_after\":'";
     let hold_time = "CASE e.type WHEN 'points.held' THEN h.created_at ELSE h.closed_at END";
     let template = format!("'{{\"template_id\":\"' || {} || '\"'", dialect.id("tpl_", "c.template_id"));
+    // The bulk's id ends the data; that it is one, and how many coupons it gave, is checked with the bulks.
     let claim = format!(
-        "{template} || ',\"sequence\":' || c.sequence \
+        "{template} || ',\"sequence\":' || c.sequence || CASE c.source WHEN 'DISTRIBUTION' \
+         THEN ',\"bulk_id\":\"blk_' || substr(e.data, length(e.data) - 33, 32) || '\"' ELSE '' END \
          || CASE WHEN u.batch_id IS NULL THEN '' ELSE ',\"code_batch_id\":\"' || {} || '\"' END || '}}'",
         dialect.id("cdb_", "u.batch_id")
     );
@@ -215,6 +217,26 @@ fn of_templates(dialect: Dialect) -> Group {
         says("its template is missing, or there in spite of its deletion"),
     )];
     Group { with: String::new(), rows: rows.into(), owner: Some("e"), key: dialect.id("evt_", "e.id"), checks }
+}
+
+/// The bounds of issue windows: each told once, when it had passed.
+fn windows(dialect: Dialect) -> Group {
+    let rows = "(SELECT tenant_id, min(id) AS id, subject_id, type, occurred_at, count(*) AS n, \
+        min(recorded_at) AS recorded_at, max(data) AS data FROM event \
+        WHERE type IN ('coupon_template.started', 'coupon_template.ended') \
+        GROUP BY tenant_id, subject_id, type, occurred_at) e \
+        LEFT JOIN template_window w ON w.tenant_id = e.tenant_id";
+    let rows = match dialect {
+        Dialect::Sqlite => rows.to_owned(),
+        Dialect::Postgres => rows.replace("min(id) AS id", "min(id::text)::uuid AS id"),
+    };
+    let checks = vec![check(
+        "E31",
+        "a bound of an issue window is told once, after it and up to the cursor",
+        "e.n <> 1 OR e.data <> '{}' OR w.announced_until IS NULL OR e.occurred_at > w.announced_until",
+        "e.type || ' at ' || e.occurred_at || ', told ' || e.n || ' times'",
+    )];
+    Group { with: String::new(), rows, owner: Some("e"), key: dialect.id("evt_", "e.id"), checks }
 }
 
 fn ids(dialect: Dialect) -> Group {

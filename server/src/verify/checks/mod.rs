@@ -2,7 +2,7 @@
 //! [`Reading`] is a check of text that only this program can judge.
 //!
 //! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, C coupons and templates,
-//! K codes, R rules, O orders, E events, J jobs, W webhooks.
+//! K codes, R rules, O orders, E events, J jobs, B bulks, W webhooks.
 //!
 //! Joins are written for both planners. Inner joins are `CROSS JOIN ... WHERE`: to PostgreSQL that is the same, while SQLite
 //! then keeps the order, which it would otherwise turn round to walk all of a tenant's rows for each row. A join that concerns
@@ -10,6 +10,7 @@
 //! violation of the check that reads it, not the end of the run.
 
 mod accounts;
+mod bulks;
 mod codes;
 mod coupons;
 mod events;
@@ -118,6 +119,7 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
     all.extend(events::groups(dialect));
     all.push(jobs::group(dialect));
     all.extend(webhooks::groups(dialect));
+    all.extend(bulks::groups(dialect));
     Ok(all)
 }
 
@@ -128,6 +130,7 @@ pub fn readings(dialect: Dialect) -> Vec<Reading> {
         rules::reading(),
         orders::reading(),
         jobs::reading(dialect),
+        bulks::reading(dialect),
     ]
 }
 

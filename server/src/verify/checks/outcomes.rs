@@ -41,6 +41,7 @@ pub fn reading(dialect: Dialect) -> Reading {
         ("Webhook", deleted, "subject_id"),
         ("CodeBatch", "mkt_coupon_code_batch", "id"),
         ("CodesAdded", "mkt_coupon_code_batch", "id"),
+        ("Bulk", "bulk", "id"),
         // A tenant is made under no tenant.
         ("Tenant", "tenant", "tenant_id"),
     ];
@@ -70,7 +71,12 @@ pub fn reading(dialect: Dialect) -> Reading {
             // A job is deleted after its time, perhaps before the outcome.
             let names_nothing = matches!(
                 outcome,
-                Outcome::Rules(_) | Outcome::Deleted | Outcome::Settled(_) | Outcome::Swept(_) | Outcome::Job(_)
+                Outcome::Rules(_)
+                    | Outcome::Deleted
+                    | Outcome::Settled(_)
+                    | Outcome::Swept(_)
+                    | Outcome::Job(_)
+                    | Outcome::Announced(_)
             );
             let is_found = names_nothing || row.bool(3)?;
             Ok((!is_found).then(|| "what the recorded outcome names does not exist".to_owned()))

@@ -5,7 +5,7 @@ use crate::store::StoreError;
 use crate::store::migrate::MIGRATIONS;
 
 /// The tables whose rows are verified.
-pub const TABLES: [&str; 26] = [
+pub const TABLES: [&str; 29] = [
     "tenant",
     "api_key",
     "mkt_coupon_template",
@@ -25,6 +25,9 @@ pub const TABLES: [&str; 26] = [
     "mkt_order",
     "mkt_order_refund",
     "mkt_coupon_refund_compensation",
+    "template_window",
+    "bulk",
+    "bulk_chunk",
     "event",
     "idempotency",
     "webhook",
@@ -35,7 +38,7 @@ pub const TABLES: [&str; 26] = [
 ];
 
 /// The indexes that hot queries and uniqueness rest on.
-const INDEXES: [&str; 38] = [
+const INDEXES: [&str; 41] = [
     "uq_api_key_secret",
     "idx_template_tenant_status",
     "idx_template_tenant_type",
@@ -74,6 +77,9 @@ const INDEXES: [&str; 38] = [
     "idx_code_use_batch",
     "idx_user_coupon_used",
     "idx_user_coupon_used_template",
+    "idx_template_distribution_end",
+    "idx_bulk_kind",
+    "idx_bulk_chunk_first",
 ];
 
 pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
@@ -172,7 +178,7 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// PostgreSQL's names: a constraint without one of its own is called after its table and column.
-const CONSTRAINTS: [&str; 24] = [
+const CONSTRAINTS: [&str; 27] = [
     "tenant_pkey tenant_refund_grace_days_check",
     "api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
     "platform_key_pkey platform_key_id_check",
@@ -201,6 +207,11 @@ const CONSTRAINTS: [&str; 24] = [
      mkt_points_hold_released_check mkt_points_hold_status_check",
     "mkt_points_reversal_pkey ck_reversal_bound",
     "mkt_points_rule_pkey mkt_points_rule_version_check mkt_points_rule_tenant_id_fkey",
+    "bulk_pkey ck_bulk_template ck_bulk_rows ck_bulk_finished ck_bulk_done bulk_kind_check bulk_row_count_check \
+     bulk_chunks_check bulk_skipped_check bulk_status_check bulk_next_chunk_check bulk_accepted_check bulk_refused_check",
+    "template_window_pkey",
+    "bulk_chunk_pkey bulk_chunk_number_check bulk_chunk_first_row_check bulk_chunk_skipped_check \
+     bulk_chunk_accepted_check bulk_chunk_refused_check",
     "job_pkey ck_job_fence ck_job_lease ck_job_finished job_pool_check job_priority_check job_max_attempts_check \
      job_every_check job_state_check job_attempts_check lease_pkey lease_token_check",
     "mkt_order_pkey ck_order_total ck_order_paid ck_order_closed ck_order_earned ck_order_refunded \

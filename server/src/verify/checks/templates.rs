@@ -35,7 +35,8 @@ fn templates(dialect: Dialect) -> Group {
          LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n, {} - {} AS disabled, {} AS archived, \
           sum(CASE type WHEN 'coupon_template.created' THEN {} WHEN 'coupon_template.stock_changed' THEN {} END) AS stock, \
           max(CASE type WHEN 'coupon_template.created' THEN {} END) AS first_stock \
-          FROM event WHERE type LIKE 'coupon_template.%' GROUP BY tenant_id, subject_id) e \
+          FROM event WHERE type LIKE 'coupon_template.%' \
+          AND type NOT IN ('coupon_template.started', 'coupon_template.ended') GROUP BY tenant_id, subject_id) e \
          ON e.tenant_id = t.tenant_id AND e.subject_id = t.id",
         kind("disabled"),
         kind("enabled"),
@@ -153,7 +154,8 @@ fn versions(dialect: Dialect) -> Group {
         ON p.tenant_id = v.tenant_id AND p.template_id = v.template_id AND p.version = v.version - 1 \
         LEFT JOIN (SELECT tenant_id, subject_id, type, occurred_at, \
          row_number() OVER (PARTITION BY tenant_id, subject_id ORDER BY tx, ordinal) AS n FROM event \
-         WHERE type LIKE 'coupon_template.%') e \
+         WHERE type LIKE 'coupon_template.%' \
+          AND type NOT IN ('coupon_template.started', 'coupon_template.ended')) e \
         ON e.tenant_id = v.tenant_id AND e.subject_id = v.template_id AND e.n = v.version";
     let checks = vec![
         orphan("C17", "a version belongs to a template"),

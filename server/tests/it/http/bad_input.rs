@@ -16,6 +16,7 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
     ("POST /v1/coupon-templates", "{", 400, "MALFORMED_BODY", "-"),
     ("POST /v1/coupon-templates", "{} {}", 400, "MALFORMED_BODY", "-"),
     ("POST /v1/coupon-templates", "[]", 400, "INVALID_REQUEST", "body"),
+    // Some clients write null for no body.
     ("POST /v1/coupon-templates", "null", 400, "INVALID_REQUEST", "name benefit validity"),
     ("POST /v1/coupon-templates", "\"x\"", 400, "INVALID_REQUEST", "body"),
     ("POST /v1/coupon-templates", "12", 400, "INVALID_REQUEST", "body"),
@@ -622,6 +623,51 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
     ("GET /v1/points-transactions/ptx_0", "", 404, "POINTS_TRANSACTION_NOT_FOUND", "-"),
     ("GET /v1/members/m-1/points/transactions?type=NONE&cursor=x", "", 400, "INVALID_REQUEST", "type cursor"),
     ("GET /v1/members/m-1/points/lots?limit=1000", "", 400, "INVALID_REQUEST", "limit"),
+    // Distributions.
+    ("POST /v1/coupon-templates/T/distributions", "{}", 400, "INVALID_REQUEST", "member_ids"),
+    ("POST /v1/coupon-templates/T/distributions", "{\"member_ids\":[]}", 400, "INVALID_REQUEST", "member_ids"),
+    (
+        "POST /v1/coupon-templates/T/distributions",
+        "{\"member_ids\":[1]}",
+        400,
+        "INVALID_REQUEST",
+        "member_ids[0] member_ids",
+    ),
+    (
+        "POST /v1/coupon-templates/T/distributions",
+        "{\"member_ids\":[\"m-1\",\"a b\"],\"member_levels\":{\"m-1\":\"\",\"m-9\":\"GOLD\"}}",
+        400,
+        "INVALID_REQUEST",
+        "member_ids[1] member_levels.m-1 member_levels.m-9",
+    ),
+    (
+        "POST /v1/coupon-templates/T/distributions",
+        "{\"members\":[\"m\"]}",
+        400,
+        "INVALID_REQUEST",
+        "members member_ids",
+    ),
+    (
+        "POST /v1/coupon-templates/tpl_0/distributions",
+        "{\"member_ids\":[\"m\"]}",
+        404,
+        "COUPON_TEMPLATE_NOT_FOUND",
+        "-",
+    ),
+    ("GET /v1/distributions?limit=x", "", 400, "INVALID_REQUEST", "limit"),
+    ("GET /v1/distributions/blk_0", "", 404, "BULK_NOT_FOUND", "-"),
+    ("GET /v1/distributions/blk_0/results", "", 404, "BULK_NOT_FOUND", "-"),
+    (
+        "GET /v1/distributions/blk_0/results?outcome=GONE&format=xml&cursor=-1",
+        "",
+        400,
+        "INVALID_REQUEST",
+        "outcome format cursor",
+    ),
+    ("POST /v1/distributions/blk_0/cancel", "{}", 404, "BULK_NOT_FOUND", "-"),
+    ("POST /v1/points-grants", "{}", 415, "UNSUPPORTED_MEDIA_TYPE", "-"),
+    ("GET /v1/points-grants/C", "", 404, "BULK_NOT_FOUND", "-"),
+    ("POST /v1/points-grants/blk_0/cancel", "{\"now\":1}", 400, "INVALID_REQUEST", "now"),
     // Jobs.
     ("POST /v1/members/m-1/points/grants", "{\"points\":1,\"mode\":\"later\"}", 400, "INVALID_REQUEST", "mode"),
     ("POST /v1/members/m-1/points/grants", "{\"points\":0,\"mode\":\"async\"}", 400, "INVALID_REQUEST", "points"),
@@ -778,6 +824,7 @@ async fn headers_and_sizes(server: &Server, shop: &Shop) {
         let answer = client.send("POST", grants, &[json, ("idempotency-key", key)], "{\"points\":1}").await;
         assert_eq!(code(answer), (400, "INVALID_REQUEST".into()), "{key:?}");
     }
+    files(&mut client).await;
     let lines = [("content-type", "application/x-ndjson")];
     let batch = |text: &str| text.to_owned();
     assert_eq!(code(client.send("POST", "/v1/batch", &lines, "").await).0, 400);
@@ -820,6 +867,33 @@ async fn headers_and_sizes(server: &Server, shop: &Shop) {
     let path = format!("{keys}/{}", text(&made, "id"));
     assert_eq!(platform.send("DELETE", &path, &[], "").await.status, 204);
     assert_eq!(code(revoked.get("/v1/events").await), (401, "API_KEY_INVALID".into()));
+}
+
+/// Files of rows that cannot be used as a whole.
+async fn files(client: &mut super::Client) {
+    let made = client.post("/v1/coupon-templates", template()).await.json(201);
+    let distributions = format!("/v1/coupon-templates/{}/distributions", text(&made, "id"));
+    let (csv, ndjson) = ("text/csv", "application/x-ndjson");
+    for (path, kind, body, field) in [
+        (distributions.as_str(), csv, "", "body"),
+        (&distributions, csv, "name\nm\n", "header"),
+        (&distributions, csv, "member_id\n", "body"),
+        (&distributions, ndjson, "\n\n", "body"),
+        (&distributions, ndjson, &"x".repeat(9_000), "body"),
+        ("/v1/points-grants", csv, "member_id\nm\n", "header"),
+        ("/v1/points-grants", csv, "member_id,points,points\nm,1,1\n", "header"),
+    ] {
+        let problem = client.send("POST", path, &[("content-type", kind)], body.to_owned()).await.json(400);
+        let named: Vec<&str> = problem["errors"].as_array().expect("errors").iter().map(|e| text(e, "field")).collect();
+        assert_eq!(named, [field], "{path} {body:.20}");
+    }
+    let many: Vec<String> = (0..10_001).map(|n| format!("m-{n}")).collect();
+    let problem = client.post(&distributions, json!({ "member_ids": many })).await.json(400);
+    assert_eq!(problem["errors"][0]["field"], "member_ids");
+    let other = client.send("POST", &distributions, &[("content-type", "text/plain")], "m-1").await;
+    assert_eq!(other.status, 415);
+    let listed = client.get("/v1/distributions").await.json(200);
+    assert_eq!(listed["data"], json!([]), "nothing was made");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod bad_input;
+mod bulks;
 mod codes;
 mod events;
 mod mutations;

@@ -67,6 +67,12 @@ async fn check(kind: Kind) {
     let reversals = format!("/v1/points-transactions/{}/reversals", text(&granted, "id"));
     twice(&mut client, &reversals, json!({ "points": 1 })).await;
     twice(&mut client, "/v1/expirations", json!({ "limit": 10 })).await;
+    let many = json!({ "member_ids": ["d-1", "d-2", "d-1"], "member_levels": { "d-1": "GOLD" } });
+    let given = twice(&mut client, &format!("{path}/distributions"), many).await;
+    assert_eq!(given.status, 202);
+    let given = format!("/v1/distributions/{}", text(&given.value(), "id"));
+    twice(&mut client, &format!("{given}/cancel"), json!({})).await;
+    files(&mut client, &path).await;
     let job = twice(&mut client, "/v1/members/m-2/points/grants", json!({ "points": 9, "mode": "async" })).await;
     assert_eq!(job.status, 202);
     let job = format!("/v1/jobs/{}", text(&job.value(), "id"));
@@ -84,6 +90,27 @@ async fn check(kind: Kind) {
     }
 
     at_once_and_after_a_restart(&fixture, server, &shop.operator).await;
+}
+
+/// A file sent again with its key is read, compared and answered as the first time.
+async fn files(client: &mut Client, template: &str) {
+    let ndjson = ("content-type", "application/x-ndjson");
+    let rows = "{\"member_id\":\"f-1\",\"points\":3}\n";
+    for (path, row) in
+        [("/v1/points-grants", rows), (&format!("{template}/distributions"), "{\"member_id\":\"f-1\"}\n")]
+    {
+        let key = ("idempotency-key", if path.len() > 20 { "file-1" } else { "file-2" });
+        let first = client.send("POST", path, &[ndjson, key], row).await;
+        assert_eq!(first.status, 202, "{}", String::from_utf8_lossy(&first.body));
+        let place = first.header("location").expect("a place").to_owned();
+        assert!(place.ends_with(text(&first.value(), "id")), "{place}");
+        let again = client.send("POST", path, &[ndjson, key], row).await;
+        assert_eq!((again.status, again.header("idempotency-replayed")), (first.status, Some("true")));
+        assert_eq!(again.body, first.body);
+        let other = client.send("POST", path, &[ndjson, key], row.replace("f-1", "f-2")).await;
+        assert_eq!(other.status, 422);
+        assert_eq!(client.get(&place).await.json(200)["rows"], 1);
+    }
 }
 
 async fn at_once_and_after_a_restart(fixture: &Fixture, server: Server, key: &str) {

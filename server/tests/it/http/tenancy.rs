@@ -15,6 +15,8 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
         client.post(&format!("/v1/coupon-templates/{id}/claims"), json!({ "member_id": "m-1" })).await.json(201);
     let grant = client.post("/v1/members/m-1/points/grants", json!({ "points": 100 })).await.json(201);
     let hold = client.post("/v1/members/m-1/points/holds", json!({ "points": 10 })).await.json(201);
+    let many = json!({ "member_ids": ["m-1", "m-2"] });
+    let bulk = client.post(&format!("/v1/coupon-templates/{id}/distributions"), many).await.json(202);
     let later = json!({ "points": 10, "mode": "async" });
     let job = client.post("/v1/members/m-1/points/grants", later).await.json(202);
     let webhook = client.post("/v1/webhooks", json!({ "url": "https://shop.example/" })).await.json(201);
@@ -34,6 +36,7 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
         ("order_id", "own-order".to_owned()),
         ("compensation_id", format!("cmp_{}", "0".repeat(32))),
         ("job_id", text(&job, "id").to_owned()),
+        ("bulk_id", text(&bulk, "id").to_owned()),
         ("member_id", "m-1".to_owned()),
         ("tenant_id", shop.id.clone()),
         ("key_id", format!("key_{}", "0".repeat(32))),
@@ -47,6 +50,7 @@ fn body(path: &str) -> Value {
         "codes" => json!({ "kind": "SHARED", "code": "THEIRS" }),
         "transfer" => json!({ "to_member_id": "m-2" }),
         "extend" => json!({ "valid_until": "2037-01-01T00:00:00Z" }),
+        "distributions" => json!({ "member_ids": ["m-1"] }),
         "claims" => json!({ "member_id": "m-1" }),
         "lock" | "use" | "unlock" | "return" => json!({ "order_id": "o-1" }),
         "revoke" => json!({ "reason": "r" }),
