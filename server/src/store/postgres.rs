@@ -656,7 +656,7 @@ enum Lookup {
 }
 
 impl Lookup {
-    const ALL: [Lookup; 26] = [
+    const ALL: [Lookup; 28] = [
         Lookup::LockedOrders,
         Lookup::Tenants,
         Lookup::ApiKeys,

@@ -505,7 +505,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 24] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 26] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),

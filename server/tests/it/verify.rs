@@ -254,7 +254,7 @@ impl Patient {
 }
 
 /// What is spoilt; longer names before those they begin with.
-const TABLES: [&str; 22] = [
+const TABLES: [&str; 25] = [
     "api_key",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
