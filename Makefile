@@ -16,7 +16,7 @@ run: ## Build and start Scrip on SQLite in ./data, with a demo tenant
 build: ## Build the release binary: target/release/scrip
 	cargo build --release --bin scrip
 
-deps: ## Install what the tests need and is missing (PostgreSQL, Redis), through apt
+deps: ## Install what the tests need and is missing (PostgreSQL, Redis, NATS), through apt
 	@scripts/install-test-deps.sh
 
 test: deps ## Run every test, on SQLite and on a real PostgreSQL, and a slice of the retail year

@@ -95,6 +95,7 @@ def main(binary):
 
 
 # Shown once they have a label: after the first pass of a job, or the first command.
-LABELLED = {"scrip_webhook_deliveries_total", "scrip_jobs_total", "scrip_commands_total", "scrip_http_requests_total", "scrip_http_request_seconds"}
+LABELLED = {"scrip_webhook_deliveries_total", "scrip_store_slow_statements_total", "scrip_operation_seconds",
+            "scrip_postgres_scans", "scrip_postgres_blocks", "scrip_jobs_total", "scrip_commands_total", "scrip_http_requests_total", "scrip_http_request_seconds"}
 
 main(sys.argv[1])

@@ -258,6 +258,68 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The operation's name: metrics and traces call it so.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Command::CreateTenant(_) => "create_tenant",
+            Command::CreateApiKey { .. } => "create_api_key",
+            Command::RevokeApiKey(_) => "revoke_api_key",
+            Command::CreateTemplate { .. } => "create_coupon_template",
+            Command::UpdateTemplate { .. } => "update_coupon_template",
+            Command::EnableTemplate { enabled: true, .. } => "enable_coupon_template",
+            Command::EnableTemplate { enabled: false, .. } => "disable_coupon_template",
+            Command::ChangeStock { .. } => "change_coupon_template_stock",
+            Command::DeleteTemplate(_) => "delete_coupon_template",
+            Command::Claim { .. } => "claim",
+            Command::LockCoupon { .. } => "lock_coupon",
+            Command::UseCoupon { .. } => "use_coupon",
+            Command::UnlockCoupon { .. } => "unlock_coupon",
+            Command::ReturnCoupon { .. } => "return_coupon",
+            Command::RevokeCoupon { .. } => "revoke_coupon",
+            Command::SettleCoupon(_) => "settle_coupon",
+            Command::Grant { .. } => "grant",
+            Command::Debit { .. } => "debit",
+            Command::Hold { .. } => "hold",
+            Command::CaptureHold { .. } => "capture_hold",
+            Command::ReleaseHold { .. } => "release_hold",
+            Command::Reverse { .. } => "reverse",
+            Command::SettleAccount(_) => "settle_account",
+            Command::ReserveOrder(_) => "reserve_order",
+            Command::PayOrder { .. } => "pay_order",
+            Command::CancelOrder { .. } => "cancel_order",
+            Command::RefundOrder { .. } => "refund_order",
+            Command::SettleOrder { .. } => "settle_order",
+            Command::CloseCompensation { .. } => "close_compensation",
+            Command::ArchiveTemplate(_) => "archive_coupon_template",
+            Command::CreateCodeBatch(_) => "create_code_batch",
+            Command::AddCodes { .. } => "add_codes",
+            Command::ChangeCodeBatch { .. } => "change_code_batch",
+            Command::ChangeCode { .. } => "change_code",
+            Command::SealCodeBatch(_) => "seal_code_batch",
+            Command::ClaimCode { .. } => "claim_code",
+            Command::TransferCoupon { .. } => "transfer_coupon",
+            Command::ExtendCoupon { .. } => "extend_coupon",
+            Command::ImportTemplate { .. } => "import_template",
+            Command::ImportCoupon(_) => "import_coupon",
+            Command::EnqueueExtension { .. } => "enqueue_extension",
+            Command::SetRules { .. } => "set_points_rules",
+            Command::CreateWebhook(_) => "create_webhook",
+            Command::ChangeWebhook { .. } => "change_webhook",
+            Command::RecordSweep(_) => "expire",
+            Command::EnqueueGrant { .. } => "enqueue_grant",
+            Command::CreateBulk { .. } => "create_bulk",
+            Command::WorkChunk { .. } => "work_chunk",
+            Command::CancelBulk(_) => "cancel_bulk",
+            Command::AnnounceWindows { .. } => "announce_windows",
+            Command::RetryJob(_) => "retry_job",
+            Command::CancelJob(_) => "cancel_job",
+            // What it does, whoever asks.
+            Command::Work { command, .. } => command.operation(),
+        }
+    }
+}
+
 /// A caller's key for "this request, once", and a digest of the request it came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idempotency {

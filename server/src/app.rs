@@ -17,9 +17,10 @@ use crate::jobs::{self, housekeeping};
 use crate::metrics::Metrics;
 use crate::projection;
 use crate::relay::guard::Guard;
+use crate::relay::nats::Publisher;
 use crate::relay::sender::Sender;
 use crate::relay::webhooks::Dispatcher;
-use crate::store::Store;
+use crate::store::{Store, statistics};
 
 /// How long a stopping server still accepts connections, while `/readyz` already says that it stops.
 const DRAIN_NOTICE: Duration = Duration::from_millis(500);
@@ -100,8 +101,17 @@ impl App {
         let runner = Runner::new(store.clone(), engine.clone(), metrics.clone(), options, jobs::handler(passes));
         runner.start();
         let making_codes = codes::run(codes, store.clone(), engine.clone(), metrics.clone());
-        let projection = projection::run(store.clone(), metrics, settings.projection.options());
-        let background = vec![tokio::spawn(projection), tokio::spawn(making_codes), tokio::spawn(dispatcher.run())];
+        let projection = projection::run(store.clone(), metrics.clone(), settings.projection.options());
+        let statistics = statistics::show(store.clone(), metrics.clone());
+        let mut background = vec![
+            tokio::spawn(projection),
+            tokio::spawn(making_codes),
+            tokio::spawn(dispatcher.run()),
+            tokio::spawn(statistics),
+        ];
+        if let Some(broker) = settings.events.broker()? {
+            background.push(tokio::spawn(Publisher::new(store.clone(), metrics.clone(), broker).run()));
+        }
         Ok(App { store, engine, new_platform_key, state, limits, runner, background, _lock: lock })
     }
 

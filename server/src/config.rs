@@ -1,7 +1,7 @@
 //! Typed settings. The default file, compiled in, is also the manual: see `config.default.toml`.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,8 +14,10 @@ use crate::jobs::housekeeping::HousekeepingOptions;
 use crate::jobs::runner::RunnerOptions;
 use crate::projection::ProjectionOptions;
 use crate::relay::guard::Policy;
+use crate::relay::nats::BrokerOptions;
 use crate::relay::webhooks::WebhookOptions;
 use crate::store::{StoreOptions, StoreUrl};
+use crate::telemetry::{LogOptions, TelemetryOptions};
 
 /// The text of every setting's default.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
@@ -32,6 +34,8 @@ pub struct Settings {
     pub codes: CodesSettings,
     pub projection: ProjectionSettings,
     pub webhooks: WebhookSettings,
+    pub events: EventSettings,
+    pub telemetry: TelemetrySettings,
     pub log: LogSettings,
 }
 
@@ -53,6 +57,7 @@ pub struct StoreSettings {
     pub read_connections: usize,
     pub acquire_seconds: u64,
     pub statement_seconds: u64,
+    pub slow_statement_ms: u64,
     pub migrate: bool,
 }
 
@@ -116,6 +121,26 @@ pub struct WebhookSettings {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct EventSettings {
+    pub nats_url: Option<String>,
+    pub nats_credentials: Option<PathBuf>,
+    pub nats_stream: String,
+    pub nats_replicas: usize,
+    pub nats_days: u64,
+    pub poll_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetrySettings {
+    pub otlp_endpoint: Option<String>,
+    pub traces_per_mille: u32,
+    pub sentry_dsn: Option<String>,
+    pub environment: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LogSettings {
     pub filter: String,
     pub format: LogFormat,
@@ -153,8 +178,20 @@ impl Settings {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let Settings { server, store, engine, quota, housekeeping, jobs, codes: _, projection, webhooks, log: _ } =
-            self;
+        let Settings {
+            server,
+            store,
+            engine,
+            quota,
+            housekeeping,
+            jobs,
+            codes: _,
+            projection,
+            webhooks,
+            events,
+            telemetry,
+            log: _,
+        } = self;
         let ranges = [
             ("server.max_connections", server.max_connections as u64, 1..=1_000_000),
             ("server.drain_seconds", server.drain_seconds, 0..=3_600),
@@ -164,6 +201,8 @@ impl Settings {
             ("store.read_connections", store.read_connections as u64, 1..=10_000),
             ("store.acquire_seconds", store.acquire_seconds, 1..=3_600),
             ("store.statement_seconds", store.statement_seconds, 1..=86_400),
+            ("store.slow_statement_ms", store.slow_statement_ms, 1..=3_600_000),
+            ("telemetry.traces_per_mille", telemetry.traces_per_mille.into(), 0..=1_000),
             ("engine.lanes", engine.lanes as u64, 1..=1_000),
             ("engine.queue_max", engine.queue_max as u64, 1..=1_000_000),
             ("engine.batch_max", engine.batch_max as u64, 1..=100_000),
@@ -177,6 +216,9 @@ impl Settings {
             ("jobs.dead_days", jobs.dead_days, 1..=3_650),
             ("projection.interval_ms", projection.interval_ms, 0..=3_600_000),
             ("housekeeping.idempotency_days", housekeeping.idempotency_days, 1..=3_650),
+            ("events.poll_ms", events.poll_ms, 1..=3_600_000),
+            ("events.nats_replicas", events.nats_replicas as u64, 1..=5),
+            ("events.nats_days", events.nats_days, 0..=3_650),
             ("webhooks.poll_ms", webhooks.poll_ms, 0..=3_600_000),
             ("webhooks.concurrency", webhooks.concurrency as u64, 1..=256),
             ("webhooks.timeout_seconds", webhooks.timeout_seconds, 1..=30),
@@ -192,6 +234,12 @@ impl Settings {
             problems.push(error.to_string());
         }
         if let Err(error) = webhooks.policy() {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = telemetry.options() {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = events.broker() {
             problems.push(error.to_string());
         }
         let retries = &webhooks.retry_seconds;
@@ -221,6 +269,7 @@ impl StoreSettings {
             read_connections: self.read_connections,
             acquire_timeout: Duration::from_secs(self.acquire_seconds),
             statement_timeout: Duration::from_secs(self.statement_seconds),
+            slow_statement: Duration::from_millis(self.slow_statement_ms),
             ..StoreOptions::new(url)
         })
     }
@@ -276,6 +325,61 @@ impl WebhookSettings {
             concurrency: self.concurrency,
             retries: self.retry_seconds.iter().map(|delay| Duration::from_secs(*delay)).collect(),
         }
+    }
+}
+
+impl TelemetrySettings {
+    /// Where traces and errors go.
+    ///
+    /// # Errors
+    /// When the endpoint is no URL, or the DSN is none.
+    pub fn options(&self) -> anyhow::Result<TelemetryOptions> {
+        let endpoint = self.otlp_endpoint.as_deref().map(|text| {
+            let url =
+                text.parse::<url::Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            url.context("telemetry.otlp_endpoint is no URL; give a collector's, like http://127.0.0.1:4318")
+        });
+        let dsn = self.sentry_dsn.as_deref().map(|text| {
+            let dsn = text.parse::<sentry::types::Dsn>().ok();
+            dsn.context("telemetry.sentry_dsn is no DSN; Sentry shows it under the project's client keys")
+        });
+        Ok(TelemetryOptions {
+            otlp_endpoint: endpoint.transpose()?,
+            traces_per_mille: self.traces_per_mille,
+            sentry_dsn: dsn.transpose()?,
+            environment: self.environment.clone(),
+        })
+    }
+}
+
+impl LogSettings {
+    pub fn options(&self) -> LogOptions {
+        LogOptions { filter: self.filter.clone(), json: self.format == LogFormat::Json }
+    }
+}
+
+impl EventSettings {
+    /// The broker, when there is one.
+    ///
+    /// # Errors
+    /// When its address or the stream's name cannot be used.
+    pub fn broker(&self) -> anyhow::Result<Option<BrokerOptions>> {
+        let Some(text) = &self.nats_url else { return Ok(None) };
+        let url = text.parse().map_err(|error| anyhow::anyhow!("events.nats_url cannot be used: {error}"))?;
+        let name = &self.nats_stream;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        anyhow::ensure!(
+            (1..=64).contains(&name.len()) && name.bytes().all(is_name),
+            "events.nats_stream is {name:?}; it must have 1 to 64 letters, digits, _ and -"
+        );
+        Ok(Some(BrokerOptions {
+            url,
+            credentials: self.nats_credentials.clone(),
+            stream: name.clone(),
+            replicas: self.nats_replicas,
+            retention: Duration::from_secs(self.nats_days.saturating_mul(86_400)),
+            poll: Duration::from_millis(self.poll_ms),
+        }))
     }
 }
 

@@ -21,5 +21,6 @@ pub mod projection;
 pub mod relay;
 pub mod reports;
 pub mod store;
+pub mod telemetry;
 mod tls;
 pub mod verify;

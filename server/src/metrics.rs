@@ -18,8 +18,10 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
-    /// Commands decided, by what became of them: accepted, replayed, refused, failed.
+    /// Commands decided, by operation and what became of them: accepted, replayed, refused, failed.
     pub commands: IntCounterVec,
+    /// From entering a lane to the answer, by operation.
+    pub operation_seconds: HistogramVec,
     /// Refusals answered from memory, without a word to the store.
     pub refused_from_memory: IntCounter,
     /// Commands waiting in the lanes.
@@ -49,6 +51,15 @@ pub struct Metrics {
     pub webhook_delivery_seconds: Histogram,
     /// Webhooks that this node has disabled.
     pub webhooks_disabled: IntCounter,
+    /// How long the oldest event has waited for the broker.
+    pub broker_lag_seconds: Gauge,
+    /// Whether this node publishes to the broker now.
+    pub broker_connected: IntGauge,
+    pub broker_published: IntCounter,
+    pub broker_failures: IntCounter,
+    /// What PostgreSQL itself has counted of our tables.
+    pub database_scans: IntGaugeVec,
+    pub database_blocks: IntGaugeVec,
 }
 
 impl Metrics {
@@ -63,10 +74,14 @@ impl Metrics {
         };
         let seconds = || buckets(0.000_1, 2.0, 16);
         let by_route = HistogramOpts::new("scrip_http_request_seconds", "Time to answer a request").buckets(seconds());
+        let by_operation =
+            HistogramOpts::new("scrip_operation_seconds", "Time of a command in its lane, commit included");
+        let by_operation = by_operation.buckets(seconds());
         Arc::new(Metrics {
             requests: counters("scrip_http_requests_total", "Requests answered", &["route", "status"]),
             request_seconds: keep(&registry, HistogramVec::new(by_route, &["route"])),
-            commands: counters("scrip_commands_total", "Commands decided", &["outcome"]),
+            commands: counters("scrip_commands_total", "Commands decided", &["operation", "outcome"]),
+            operation_seconds: keep(&registry, HistogramVec::new(by_operation, &["operation"])),
             refused_from_memory: counter("scrip_refused_from_memory_total", "Refusals that touched no store"),
             lane_depth: keep(&registry, IntGauge::new("scrip_lane_depth", "Commands waiting in the lanes")),
             lane_batch_size: histogram("scrip_lane_batch_size", "Commands in a batch", buckets(1.0, 2.0, 12)),
@@ -113,6 +128,30 @@ impl Metrics {
                 "Time of a request to a webhook",
                 buckets(0.001, 2.0, 15),
             ),
+            database_scans: keep(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("scrip_postgres_scans", "Scans of our larger tables since the statistics were reset"),
+                    &["kind"],
+                ),
+            ),
+            database_blocks: keep(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("scrip_postgres_blocks", "Blocks of our tables found in memory, and read"),
+                    &["kind"],
+                ),
+            ),
+            broker_lag_seconds: keep(
+                &registry,
+                Gauge::new("scrip_broker_lag_seconds", "How long the oldest event has waited for the broker"),
+            ),
+            broker_connected: keep(
+                &registry,
+                IntGauge::new("scrip_broker_connected", "1 while this node publishes to the broker"),
+            ),
+            broker_published: counter("scrip_broker_published_total", "Events the broker has acknowledged"),
+            broker_failures: counter("scrip_broker_failures_total", "Connections to the broker that failed or broke"),
             webhooks_disabled: counter("scrip_webhooks_disabled_total", "Webhooks given up after their last retry"),
             registry,
         })
@@ -123,6 +162,10 @@ impl Metrics {
         for counter in [&traffic.reads, &traffic.writes, &traffic.round_trips] {
             keep(&self.registry, Ok(counter.clone()));
         }
+        keep(&self.registry, Ok(traffic.slow.clone()));
+        keep(&self.registry, Ok(traffic.acquire_seconds.clone()));
+        keep(&self.registry, Ok(traffic.connections.clone()));
+        keep(&self.registry, Ok(traffic.waiting.clone()));
     }
 
     pub fn observe_request(&self, route: &'static str, status: u16, seconds: f64) {

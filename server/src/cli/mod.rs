@@ -9,6 +9,7 @@ mod bulk;
 mod codes;
 mod demo;
 mod doctor;
+mod events;
 mod export;
 mod import;
 mod jobs;
@@ -80,6 +81,9 @@ enum Command {
     /// Print a report.
     #[command(subcommand)]
     Report(report::ReportCommand),
+    /// What goes out of the event log.
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     /// Make statistics and leaderboards anew from the event log.
     Rebuild(report::RebuildArgs),
     /// Measure this machine: start a server on a temporary store, load it over HTTP, print the figures.
@@ -178,6 +182,7 @@ impl Cli {
                 Command::Export(args) => args.run().await?,
                 Command::Import(command) => return command.run().await,
                 Command::Report(command) => command.run().await?,
+                Command::Events(command) => command.run().await?,
                 Command::Rebuild(args) => args.run().await?,
                 Command::Bench(args) => return args.run().await,
                 Command::Demo(args) => args.run().await?,

@@ -1,6 +1,5 @@
 //! `scrip serve`: the server, from settings to the last answer.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -11,9 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{StoreArgs, key, tenant};
 use crate::app::App;
-use crate::config::{LogFormat, LogSettings};
 use crate::engine::Engine;
 use crate::store::{Store, StoreUrl};
+use crate::telemetry::Telemetry;
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -44,7 +43,8 @@ impl ServeArgs {
                 "SCRIP_PLATFORM_KEY must have at least 16 printable ASCII characters and no spaces"
             );
         }
-        start_logging(&settings.log)?;
+        // To the end of this function: what is left to send is sent then.
+        let _telemetry = Telemetry::start(&settings.log.options(), &settings.telemetry.options()?)?;
         let listen = settings.server.listen.clone();
         let listener = TcpListener::bind(&listen).await.map_err(|error| cannot_listen(&listen, &error))?;
         let address = listener.local_addr()?;
@@ -93,17 +93,6 @@ async fn stopped() {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
-}
-
-fn start_logging(settings: &LogSettings) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.filter)
-        .with_context(|| format!("log.filter {:?} is no filter; try info", settings.filter))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match settings.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
 }
 
 /// The demo tenant's key: made on an empty store, read again where an earlier start kept it.

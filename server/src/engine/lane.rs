@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus::Histogram;
 use scrip_domain::{Answer, Envelope};
 use tokio::sync::oneshot;
 
@@ -89,7 +90,7 @@ impl Lane {
                 let _ = job.reply.send(late);
                 continue;
             }
-            waiting.push((job.commands.len(), job.reply));
+            waiting.push((job.commands.len(), job.queued_at, job.reply));
             batch.extend(job.commands);
         }
         if batch.is_empty() {
@@ -98,10 +99,11 @@ impl Lane {
         self.metrics.lane_batch_size.observe(batch.len() as f64);
         let answers = self.run(&batch).await;
         self.metrics.lane_commit_seconds.observe(begun_at.elapsed().as_secs_f64());
-        self.count(&answers);
+        self.count(&batch, &answers);
+        self.time(&batch, waiting.iter().map(|(count, queued_at, _)| (*count, *queued_at)));
         self.memory.learn(&batch, &answers);
         let mut answers = answers.into_iter();
-        for (count, reply) in waiting {
+        for (count, _, reply) in waiting {
             // Whoever asked may be gone; the effect stands and the idempotency key finds it.
             let _ = reply.send(answers.by_ref().take(count).collect());
         }
@@ -144,19 +146,44 @@ impl Lane {
         }
     }
 
-    fn count(&self, answers: &Answers) {
-        let mut counts = [("accepted", 0u64), ("replayed", 0), ("refused", 0), ("failed", 0)];
-        for answer in answers {
-            let which = match answer {
-                Ok(Answer::Accepted { replayed: false, .. }) => 0,
-                Ok(Answer::Accepted { replayed: true, .. }) => 1,
-                Ok(Answer::Refused(_)) => 2,
-                Err(_) => 3,
+    /// Counts commands by operation and outcome. A batch has few of both.
+    fn count(&self, batch: &[Envelope], answers: &Answers) {
+        let mut counts: Vec<(&str, &str, u64)> = Vec::with_capacity(4);
+        for (envelope, answer) in batch.iter().zip(answers) {
+            let outcome = match answer {
+                Ok(Answer::Accepted { replayed: false, .. }) => "accepted",
+                Ok(Answer::Accepted { replayed: true, .. }) => "replayed",
+                Ok(Answer::Refused(_)) => "refused",
+                Err(_) => "failed",
             };
-            counts[which].1 += 1;
+            let operation = envelope.command.operation();
+            match counts.iter_mut().find(|(of, with, _)| *of == operation && *with == outcome) {
+                Some((_, _, count)) => *count += 1,
+                None => counts.push((operation, outcome, 1)),
+            }
         }
-        for (outcome, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            self.metrics.commands.with_label_values(&[outcome]).inc_by(count);
+        for (operation, outcome, count) in counts {
+            self.metrics.commands.with_label_values(&[operation, outcome]).inc_by(count);
+        }
+    }
+
+    /// Shows how long commands took from entering the lane, by operation. One look-up for each run of the same operation.
+    fn time(&self, batch: &[Envelope], jobs: impl Iterator<Item = (usize, Instant)>) {
+        let mut commands = batch.iter();
+        let mut last: Option<(&str, Histogram)> = None;
+        for (count, queued_at) in jobs {
+            let seconds = queued_at.elapsed().as_secs_f64();
+            for envelope in commands.by_ref().take(count) {
+                let operation = envelope.command.operation();
+                match &last {
+                    Some((of, histogram)) if *of == operation => histogram.observe(seconds),
+                    _ => {
+                        let histogram = self.metrics.operation_seconds.with_label_values(&[operation]);
+                        histogram.observe(seconds);
+                        last = Some((operation, histogram));
+                    }
+                }
+            }
         }
     }
 }

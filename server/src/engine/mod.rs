@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
+use crate::telemetry;
 use lane::Job;
 use memory::RefusalMemory;
 use queue::{FairQueue, NotQueued};
@@ -140,6 +141,9 @@ impl Engine {
             self.inner.metrics.refused_from_memory.inc();
             return Ok(Answer::Refused(rejection));
         }
+        if let Some(traces) = telemetry::traces() {
+            traces.remember(envelope.seed);
+        }
         let lane = self.lane_of(&envelope);
         match self.enqueue(lane, vec![envelope])?.await {
             Ok(mut answers) => answers.pop().unwrap_or(Err(lost())),
@@ -152,6 +156,9 @@ impl Engine {
         let count = envelopes.len();
         let mut by_lane: Vec<(Vec<usize>, Vec<Envelope>)> = vec![Default::default(); self.inner.lanes.len()];
         for (index, envelope) in envelopes.into_iter().enumerate() {
+            if let Some(traces) = telemetry::traces() {
+                traces.remember(envelope.seed);
+            }
             let (indexes, commands) = &mut by_lane[self.lane_of(&envelope)];
             indexes.push(index);
             commands.push(envelope);

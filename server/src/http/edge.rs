@@ -15,13 +15,16 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
+use opentelemetry::context::FutureExt as _;
 use tower::{Layer, Service};
 
 use super::problem::{Code, Language, Problem};
 use super::quota::AllowanceSlot;
 use super::{AppState, docs};
 use crate::clock;
+use crate::telemetry;
 
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST_REQUEST_ID: usize = 64;
@@ -66,7 +69,14 @@ where
             request.extensions_mut().insert(slot.clone());
         }
         let language = request.headers().get(header::ACCEPT_LANGUAGE).cloned();
-        let answered = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let span =
+            telemetry::traces().map(|traces| (traces, traces.begin(&route.operation, &route.label, request.headers())));
+        let called = self.inner.call(request);
+        let called = match &span {
+            Some((_, context)) => Either::Left(called.with_context(context.clone())),
+            None => Either::Right(called),
+        };
+        let answered = AssertUnwindSafe(called).catch_unwind();
         let app = self.app.clone();
         Box::pin(async move {
             let mut response = match answered.await {
@@ -81,8 +91,17 @@ where
             }
             let status = response.status().as_u16();
             let elapsed = started.elapsed();
-            app.metrics.observe_request(route, status, elapsed.as_secs_f64());
-            tracing::debug!(request_id = id.to_str().unwrap_or_default(), route, status, ?elapsed, "answered");
+            app.metrics.observe_request(&route.label, status, elapsed.as_secs_f64());
+            if let Some((traces, context)) = &span {
+                traces.end(context, status, id.to_str().unwrap_or_default());
+            }
+            tracing::debug!(
+                request_id = id.to_str().unwrap_or_default(),
+                route = route.label.as_str(),
+                status,
+                ?elapsed,
+                "answered"
+            );
             let headers = response.headers_mut();
             headers.insert(REQUEST_ID.clone(), id);
             // A client must not send its next request on a connection that is about to be closed. HTTP/2 says so itself.
@@ -94,23 +113,36 @@ where
     }
 }
 
-/// Method and path as declared, so that metrics stay few whatever is asked.
-fn route_of(request: &Request) -> &'static str {
-    static ROUTES: LazyLock<HashMap<String, Vec<(Method, String)>>> = LazyLock::new(|| {
-        let mut routes: HashMap<String, Vec<(Method, String)>> = HashMap::new();
-        for (method, path) in super::operations() {
-            let label = format!("{method} {path}");
-            routes.entry(path).or_default().push((method, label));
+/// A route as metrics and traces call it.
+struct Route {
+    /// Method and path as declared, so that metrics stay few whatever is asked.
+    label: String,
+    /// `marketing.` and the operation.
+    operation: String,
+}
+
+fn route_of(request: &Request) -> &'static Route {
+    static UNMATCHED: LazyLock<Route> =
+        LazyLock::new(|| Route { label: "unmatched".into(), operation: "marketing.unmatched".into() });
+    static ROUTES: LazyLock<HashMap<String, Vec<(Method, Route)>>> = LazyLock::new(|| {
+        let mut routes: HashMap<String, Vec<(Method, Route)>> = HashMap::new();
+        for (method, path, id) in super::named_operations() {
+            let operation = format!("marketing.{}", telemetry::operation_name(&id));
+            let route = Route { label: format!("{method} {path}"), operation };
+            routes.entry(path).or_default().push((method, route));
         }
         for path in docs::PATHS {
-            routes.entry(path.to_owned()).or_default().push((Method::GET, "GET /docs".to_owned()));
+            routes
+                .entry(path.to_owned())
+                .or_default()
+                .push((Method::GET, Route { label: "GET /docs".into(), operation: "marketing.docs".into() }));
         }
         routes
     });
-    let Some(path) = request.extensions().get::<MatchedPath>() else { return "unmatched" };
+    let Some(path) = request.extensions().get::<MatchedPath>() else { return &UNMATCHED };
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     let routes = ROUTES.get(path.as_str()).map_or(&[][..], Vec::as_slice);
-    routes.iter().find(|(known, _)| known == method).map_or("unmatched", |(_, label)| label)
+    routes.iter().find(|(known, _)| known == method).map_or(&UNMATCHED, |(_, route)| route)
 }
 
 /// The caller's request id, or a new one; the request carries it on to its handler.

@@ -206,18 +206,25 @@ pub fn openapi_json() -> String {
 }
 
 /// Method and path of every operation in openapi.json.
+#[cfg(test)]
 fn operations() -> impl Iterator<Item = (Method, String)> {
+    named_operations().map(|(method, path, _)| (method, path))
+}
+
+/// The same with the operation's id.
+fn named_operations() -> impl Iterator<Item = (Method, String, String)> {
     openapi().paths.paths.into_iter().flat_map(|(path, item)| {
-        [
-            (Method::GET, item.get.is_some()),
-            (Method::POST, item.post.is_some()),
-            (Method::PUT, item.put.is_some()),
-            (Method::PATCH, item.patch.is_some()),
-            (Method::DELETE, item.delete.is_some()),
-        ]
-        .into_iter()
-        .filter(|(_, exists)| *exists)
-        .map(move |(method, _)| (method, path.clone()))
+        let all = [
+            (Method::GET, item.get),
+            (Method::POST, item.post),
+            (Method::PUT, item.put),
+            (Method::PATCH, item.patch),
+            (Method::DELETE, item.delete),
+        ];
+        all.into_iter().filter_map(move |(method, operation)| {
+            let id = operation?.operation_id.unwrap_or_default();
+            Some((method, path.clone(), id))
+        })
     })
 }
 

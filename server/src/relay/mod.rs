@@ -7,6 +7,7 @@
 //! what happened to one subject (a member, or an object without one) arrives in its order.
 
 pub mod guard;
+pub mod nats;
 pub mod sender;
 pub mod webhooks;
 

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, redirect};
-use scrip_domain::Timestamp;
 use scrip_domain::webhook::{Secrets, Webhook};
+use scrip_domain::{EventId, Timestamp};
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP};
 
 use super::guard::{Guard, Refused};
+use crate::telemetry;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections kept for each receiver, and for how long.
@@ -85,7 +86,14 @@ impl Sender {
     /// Sends a body once.
     pub async fn send(&self, webhook: &Webhook, id: &str, body: String, now: Timestamp) -> Attempt {
         let begun = Instant::now();
-        let outcome = self.try_send(webhook, id, body, now).await;
+        let span = telemetry::traces()
+            .zip(id.parse::<EventId>().ok())
+            .map(|(traces, id)| (traces, traces.begin_delivery(id.0)));
+        let trace = span.as_ref().map(|(_, (_, header))| header.clone());
+        let outcome = self.try_send(webhook, id, body, now, trace).await;
+        if let Some((traces, (context, _))) = &span {
+            traces.end_delivery(context, outcome.as_ref().ok().map(|(status, _)| *status));
+        }
         let latency = begun.elapsed();
         match outcome {
             Ok((status, response)) => {
@@ -109,9 +117,13 @@ impl Sender {
         id: &str,
         body: String,
         now: Timestamp,
+        trace: Option<HeaderValue>,
     ) -> Result<(u16, String), String> {
         let url = self.guard.check(&webhook.url).map_err(|refused| format!("not sent: the URL {refused}"))?;
-        let headers = headers(&webhook.secrets, id, &body, now)?;
+        let mut headers = headers(&webhook.secrets, id, &body, now)?;
+        if let Some(trace) = trace {
+            headers.insert(telemetry::TRACEPARENT, trace);
+        }
         let sent = self.client.post(url).headers(headers).body(body).send().await;
         let mut answer = sent.map_err(|error| explain(&error))?;
         let status = answer.status().as_u16();

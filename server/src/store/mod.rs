@@ -7,6 +7,7 @@
 //! Shared by both writers: the batch is decided by [`decide_all`], and what can go wrong is a [`BatchFailure`], which tells
 //! the engine whether to retry, to bisect or to give up.
 
+mod broker;
 pub mod bulk;
 mod codes;
 pub mod decode;
@@ -18,6 +19,7 @@ mod postgres;
 mod projection;
 pub mod read;
 mod sqlite;
+pub mod statistics;
 mod table;
 mod traffic;
 mod value;
@@ -89,6 +91,8 @@ pub struct StoreOptions {
     pub acquire_timeout: Duration,
     /// How long one statement may run.
     pub statement_timeout: Duration,
+    /// Statements that take longer are logged and counted.
+    pub slow_statement: Duration,
     /// How long to keep asking what became of a commit whose connection was lost.
     pub resolve_timeout: Duration,
 }
@@ -100,6 +104,7 @@ impl StoreOptions {
             read_connections: 20,
             acquire_timeout: Duration::from_secs(10),
             statement_timeout: Duration::from_secs(30),
+            slow_statement: Duration::from_millis(100),
             resolve_timeout: Duration::from_secs(10),
         }
     }
@@ -221,6 +226,21 @@ impl Store {
             Store::Sqlite(store) => &store.jobs_ready,
             Store::Postgres(store) => &store.jobs_ready,
         }
+    }
+
+    /// Brings the figures of the pool up to date, to be shown.
+    pub fn show_pool(&self) {
+        let (in_use, idle, waiting) = match self {
+            Store::Sqlite(store) => store.readers_in_use(),
+            Store::Postgres(store) => {
+                let (size, idle, waiting) = store.pool_status();
+                (size.saturating_sub(idle), idle, waiting)
+            }
+        };
+        let Traffic { connections, waiting: gauge, .. } = self.traffic();
+        connections.with_label_values(&["in_use"]).set(in_use as i64);
+        connections.with_label_values(&["idle"]).set(idle as i64);
+        gauge.set(waiting as i64);
     }
 
     /// The definitions known to this process.

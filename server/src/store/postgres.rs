@@ -41,7 +41,7 @@ use super::table::{
     ACCOUNT, COUPON, Change, EVENT, IDEMPOTENCY, LOT, Placement, TABLES, TEMPLATE, TRANSACTION, Table, Type, Verb,
     changes,
 };
-use super::traffic::{Pipeline, Traffic};
+use super::traffic::{Pipeline, Traffic, name_of};
 use super::value::{Param, Row};
 use super::{BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, decide_all, decode, local_day};
 
@@ -90,7 +90,7 @@ impl PostgresStore {
             pool,
             options: options.clone(),
             definitions: Definitions::default(),
-            traffic: Traffic::new("postgres"),
+            traffic: Traffic::new("postgres", options.slow_statement),
             jobs_ready: JobsReady::default(),
         };
         store.connect().await?;
@@ -139,9 +139,17 @@ impl PostgresStore {
         Ok(pending.iter().map(|migration| migration.name).collect())
     }
 
+    /// A connection of the pool.
+    async fn acquire(&self) -> Result<deadpool_postgres::Object, StoreError> {
+        let begun = Instant::now();
+        let client = self.pool.get().await;
+        self.traffic.acquire_seconds.observe(begun.elapsed().as_secs_f64());
+        Ok(client?)
+    }
+
     /// A connection for one SELECT.
     async fn reader(&self) -> Result<deadpool_postgres::Object, StoreError> {
-        let client = self.pool.get().await?;
+        let client = self.acquire().await?;
         self.traffic.reads.inc();
         self.traffic.round_trips.inc();
         Ok(client)
@@ -155,7 +163,9 @@ impl PostgresStore {
     ) -> Result<Vec<T>, StoreError> {
         let client = self.reader().await?;
         let statement = client.prepare_cached(sql).await?;
+        let begun = Instant::now();
         let rows = client.query(&statement, &borrowed(parameters)).await?;
+        self.traffic.watch(begun, rows.len(), || name_of(sql));
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -169,7 +179,9 @@ impl PostgresStore {
     ) -> Result<Vec<T>, StoreError> {
         let client = self.reader().await?;
         let statement = client.prepare_cached(sql).await?;
+        let begun = Instant::now();
         let rows = client.query(&statement, &[&tenant.0, &ids]).await?;
+        self.traffic.watch(begun, rows.len(), || name_of(sql));
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -185,17 +197,22 @@ impl PostgresStore {
         let client = self.reader().await?;
         let statement = client.prepare_cached(sql).await?;
         let (ids, numbers): (Vec<Uuid>, Vec<i64>) = versions.iter().map(|(id, version)| (id.0, *version)).unzip();
+        let begun = Instant::now();
         let rows = client.query(&statement, &[&tenant.0, &ids, &numbers]).await?;
+        self.traffic.watch(begun, rows.len(), || name_of(sql));
         let decode = |row: &Row| Ok((TemplateId(row.uuid(0)?), row.int(1)?, row.json(2)?));
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
     pub(super) async fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
-        let client = self.pool.get().await?;
+        let client = self.acquire().await?;
         let statement = client.prepare_cached(sql).await?;
         self.traffic.writes.inc();
         self.traffic.round_trips.inc();
-        Ok(client.execute(&statement, &borrowed(parameters)).await?)
+        let begun = Instant::now();
+        let rows = client.execute(&statement, &borrowed(parameters)).await?;
+        self.traffic.watch(begun, rows as usize, || name_of(sql));
+        Ok(rows)
     }
 
     /// The same for a statement that returns the rows it has written.
@@ -205,11 +222,13 @@ impl PostgresStore {
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.pool.get().await?;
+        let client = self.acquire().await?;
         let statement = client.prepare_cached(sql).await?;
         self.traffic.writes.inc();
         self.traffic.round_trips.inc();
+        let begun = Instant::now();
         let rows = client.query(&statement, &borrowed(parameters)).await?;
+        self.traffic.watch(begun, rows.len(), || name_of(sql));
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -236,9 +255,11 @@ impl PostgresStore {
         second: &[&str],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.pool.get().await?;
+        let client = self.acquire().await?;
         let statement = client.prepare_cached(sql).await?;
+        let begun = Instant::now();
         let rows = client.query(&statement, &[&tenant.0, &first, &second]).await?;
+        self.traffic.watch(begun, rows.len(), || name_of(sql));
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -264,7 +285,7 @@ impl PostgresStore {
         parameters: &[Param<'_>],
         changes: &[Change<'_>],
     ) -> Result<bool, StoreError> {
-        let mut client = self.pool.get().await?;
+        let mut client = self.acquire().await?;
         let transaction = client.transaction().await?;
         transaction.batch_execute("SET LOCAL synchronous_commit = off").await?;
         let guard = transaction.prepare_cached(guard).await?;
@@ -1045,7 +1066,14 @@ impl Lane {
         let asked = self.asked(&changes, &row_places)?;
         let written = asked.iter().map(|asked| async {
             let parameters: Vec<&(dyn ToSql + Sync)> = asked.columns.iter().map(|column| column as _).collect();
-            self.client.write(asked, &parameters).await
+            let begun = Instant::now();
+            let written = self.client.write(asked, &parameters).await;
+            let rows = asked.expected.iter().sum::<i64>();
+            self.client.traffic.watch(begun, usize::try_from(rows).unwrap_or_default(), || {
+                let parts = asked.write.parts.iter().map(|(table, verb)| format!("{verb:?} {}", table.name));
+                format!("lane {}", parts.collect::<Vec<_>>().join(", "))
+            });
+            written
         });
         let round_trip = self.client.pipeline.send();
         // Polled in this order, so COMMIT leaves last; behind an error it rolls back.
@@ -1106,7 +1134,10 @@ impl Lane {
 
     async fn look_up(&self, lookup: Lookup, keys: &KeyColumns<'_>) -> Rows {
         let parameters: Vec<&(dyn ToSql + Sync)> = keys.0.iter().map(|column| column as _).collect();
-        self.client.query(&self.lookups[&lookup], &parameters).await
+        let begun = Instant::now();
+        let rows = self.client.query(&self.lookups[&lookup], &parameters).await?;
+        self.client.traffic.watch(begun, rows.len(), || format!("lane {lookup:?}"));
+        Ok(rows)
     }
 
     /// The first round trip: locks and look-ups; before it, the orders.

@@ -10,7 +10,7 @@ use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::config::DbConfig;
@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::decode;
 use super::migrate::{self, Migration};
 use super::table::{Change, Placement, Table, Type, Verb, changes};
-use super::traffic::Traffic;
+use super::traffic::{Traffic, name_of};
 use super::value::{Param, Row};
 use super::{Definitions, JobsReady, StoreError, StoreOptions, decide_all, local_day};
 
@@ -75,7 +75,7 @@ impl SqliteStore {
             readers,
             next_reader: AtomicUsize::new(0),
             definitions: Definitions::default(),
-            traffic: Traffic::new("sqlite"),
+            traffic: Traffic::new("sqlite", options.slow_statement),
             jobs_ready: JobsReady::default(),
             aside: Mutex::new(None),
         })
@@ -136,12 +136,21 @@ impl SqliteStore {
         Session { connection: &self.reader(), traffic: &self.traffic }.query(sql, parameters, decode)
     }
 
+    /// Readers that work now, that do not, and callers that wait for one, which is not known.
+    pub(super) fn readers_in_use(&self) -> (usize, usize, usize) {
+        let in_use = self.readers.iter().filter(|reader| reader.is_locked()).count();
+        (in_use, self.readers.len() - in_use, 0)
+    }
+
     fn reader(&self) -> MutexGuard<'_, Connection> {
         let first = self.next_reader.fetch_add(1, Ordering::Relaxed);
         let count = self.readers.len();
-        (0..count)
-            .find_map(|step| self.readers[(first + step) % count].try_lock())
-            .unwrap_or_else(|| self.readers[first % count].lock())
+        (0..count).find_map(|step| self.readers[(first + step) % count].try_lock()).unwrap_or_else(|| {
+            let begun = Instant::now();
+            let reader = self.readers[first % count].lock();
+            self.traffic.acquire_seconds.observe(begun.elapsed().as_secs_f64());
+            reader
+        })
     }
 
     /// Works on the connection for what is written outside any batch.
@@ -306,13 +315,17 @@ impl Session<'_> {
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
         self.traffic.reads.inc();
-        query(self.connection, sql, parameters, decode)
+        let begun = Instant::now();
+        let rows = query(self.connection, sql, parameters, decode)?;
+        self.traffic.watch(begun, rows.len(), || name_of(sql));
+        Ok(rows)
     }
 
     /// Writes the rows one by one: SQLite has no round trips to save.
     fn write(&self, change: &Change<'_>) -> Result<(), StoreError> {
         let sql = sql(change.table, change.verb);
         let mut statement = self.connection.prepare_cached(&sql)?;
+        let begun = Instant::now();
         for row in &change.rows {
             self.traffic.writes.inc();
             let rows = statement.execute(rusqlite::params_from_iter(row))?;
@@ -321,6 +334,7 @@ impl Session<'_> {
                 return Err(StoreError::corrupt(format!("{rows} rows instead of one were written by: {sql}")));
             }
         }
+        self.traffic.watch(begun, change.rows.len(), || format!("{:?} {}", change.verb, change.table.name));
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, real stores.
 
 mod backup;
+mod broker;
 mod contract;
 mod distributions;
 mod doctor;
@@ -15,6 +16,7 @@ mod postgres;
 mod processes;
 mod projection;
 mod statements;
+mod telemetry;
 mod verify;
 mod verify_rows;
 mod webhooks;

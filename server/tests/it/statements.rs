@@ -39,7 +39,7 @@ struct Asked {
 
 impl Asked {
     fn so_far(traffic: &Traffic) -> Asked {
-        let Traffic { reads, writes, round_trips } = traffic;
+        let Traffic { reads, writes, round_trips, .. } = traffic;
         Asked { reads: reads.get(), writes: writes.get(), round_trips: round_trips.get() }
     }
 

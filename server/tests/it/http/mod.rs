@@ -76,7 +76,7 @@ impl Server {
     }
 
     pub async fn client(&self, key: &str) -> Client {
-        Client { addr: self.addr, sender: connect(self.addr).await, key: key.to_owned() }
+        Client::to(self.addr, key).await
     }
 
     /// A tenant with a key of each scope.
@@ -174,6 +174,10 @@ impl Answer {
 pub const JSON: (&str, &str) = ("content-type", "application/json");
 
 impl Client {
+    pub async fn to(addr: SocketAddr, key: &str) -> Client {
+        Client { addr, sender: connect(addr).await, key: key.to_owned() }
+    }
+
     pub async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header("host", "scrip");
         if !self.key.is_empty() {
