@@ -252,7 +252,7 @@ impl Patient {
 }
 
 /// What is spoilt; longer names before those they begin with.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 23] = [
     "api_key",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
