@@ -131,7 +131,9 @@ async fn a_job_lets_all_open_coupons_of_a_template_end_later() {
             coupons.push(claim(&mut operator, &template, &format!("m-{}", number % 500)).await.json(201));
         }
         let path = |coupon: &Value| format!("/v1/coupons/{}", text(coupon, "id"));
-        operator.post(&format!("{}/use", path(&coupons[0])), json!({ "order_id": "o-1" })).await.json(200);
+        for step in ["lock", "use"] {
+            operator.post(&format!("{}/{step}", path(&coupons[0])), json!({ "order_id": "o-1" })).await.json(200);
+        }
         operator.post(&format!("{}/lock", path(&coupons[1])), json!({ "order_id": "o-2" })).await.json(200);
         let (until, url) = ("2037-01-01T00:00:00Z", format!("/v1/coupon-templates/{template}/extensions"));
 

@@ -49,7 +49,7 @@ fn body(path: &str) -> Value {
         "revoke" if path.contains("code") => json!({}),
         "codes" => json!({ "kind": "SHARED", "code": "THEIRS" }),
         "transfer" => json!({ "to_member_id": "m-2" }),
-        "extend" => json!({ "valid_until": "2037-01-01T00:00:00Z" }),
+        "extend" | "extensions" => json!({ "valid_until": "2037-01-01T00:00:00Z" }),
         "distributions" => json!({ "member_ids": ["m-1"] }),
         "claims" => json!({ "member_id": "m-1" }),
         "lock" | "use" | "unlock" | "return" => json!({ "order_id": "o-1" }),
