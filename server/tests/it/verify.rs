@@ -27,7 +27,7 @@ use crate::harness::{Fixture, KINDS, Kind, definition, envelope, member};
 use crate::postgres;
 
 /// Enough for every kind of row to exist.
-const COMMANDS: usize = 2_400;
+const COMMANDS: usize = 6_400;
 
 /// The check that must notice, and how the rows are spoilt. The statements mean the same in both stores.
 const CORRUPTIONS: &[(&str, &str)] = &[
@@ -313,8 +313,7 @@ async fn history(kind: Kind) -> Fixture {
     fixture
 }
 
-/// What the random history may not leave: a key, a coupon that is used, one that is locked and one that was returned.
-/// What the random history may not leave: a key, a coupon that is used and one that is locked, webhooks and parked events.
+/// What the random history may not leave: a key, a coupon that is used, one that is locked and one that was given away, webhooks and parked events.
 async fn finish(writer: &mut Writer, tenant: TenantId) {
     let key = ApiKey {
         id: KeyId(uuid::Uuid::now_v7()),
@@ -327,9 +326,13 @@ async fn finish(writer: &mut Writer, tenant: TenantId) {
         created_at: Timestamp(0),
     };
     run(writer, tenant, Command::CreateApiKey { key, secret_digest: [7; 32] }).await;
-    let create = Command::CreateTemplate { definition: Box::new(definition()), total_stock: Some(3) };
+    let create = Command::CreateTemplate { definition: Box::new(definition()), total_stock: Some(4) };
     let Outcome::Template(template) = run(writer, tenant, create).await else { unreachable!("a template is made") };
     let order: OrderId = "a-\"quoted\"-order".parse().expect("an order");
+    let given = Command::Claim { template_id: template.id, member_id: member("m-4"), member_level: None };
+    let Outcome::Coupon(coupon) = run(writer, tenant, given).await else { unreachable!("a coupon is claimed") };
+    let (coupon_id, template_id, to_member_id) = (coupon.id, template.id, member("m-5"));
+    run(writer, tenant, Command::TransferCoupon { coupon_id, template_id, to_member_id, reason: None }).await;
     for name in ["m-1", "m-2", "m-3"] {
         let claim = Command::Claim { template_id: template.id, member_id: member(name), member_level: None };
         let Outcome::Coupon(coupon) = run(writer, tenant, claim).await else { unreachable!("a coupon is claimed") };
