@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::coupon::{Definition, TemplatePatch};
 use crate::decide::Sweep;
 use crate::id::{
-    CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId, TenantId, TransactionId, WebhookId,
+    CompletionId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TaskKey, TemplateId, TenantId,
+    TransactionId, WebhookId,
 };
 use crate::job::JobTicket;
-use crate::points::TransactionType;
+use crate::points::{Spendable, TransactionType};
 use crate::pricing::Rules;
+use crate::task::{self, TaskPatch};
 use crate::tenant::{ApiKey, Tenant};
-use crate::time::Timestamp;
+use crate::time::{Calendar, Day, Timestamp};
 use crate::webhook::{NewWebhook, WebhookChange};
 
 /// Points moved by a grant, a debit or a hold.
@@ -87,7 +89,7 @@ pub enum Command {
     Grant {
         member_id: MemberId,
         movement: Movement,
-        expires_at: Option<Timestamp>,
+        spendable: Spendable,
     },
     Debit {
         member_id: MemberId,
@@ -126,6 +128,50 @@ pub enum Command {
         webhook_id: WebhookId,
         change: Box<WebhookChange>,
     },
+    Transfer {
+        from: MemberId,
+        to: MemberId,
+        points: i64,
+        reference: Option<String>,
+        remark: Option<String>,
+    },
+    /// `transaction_id` is the sender's line, `counterpart_id` the receiver's; both members are looked up before.
+    ReverseTransfer {
+        from: MemberId,
+        to: MemberId,
+        transaction_id: TransactionId,
+        counterpart_id: TransactionId,
+        points: Option<i64>,
+        remark: Option<String>,
+    },
+    Merge {
+        from: MemberId,
+        into: MemberId,
+        remark: Option<String>,
+    },
+    /// `day` and `calendar` are those of the time it takes effect, where the tenant is.
+    CheckIn {
+        member_id: MemberId,
+        day: Day,
+        calendar: Box<Calendar>,
+    },
+    CreateTask {
+        key: TaskKey,
+        definition: Box<task::Definition>,
+    },
+    UpdateTask {
+        key: TaskKey,
+        patch: Box<TaskPatch>,
+    },
+    DeleteTask(TaskKey),
+    /// One step of a task, reported once under `completion_id`. `day` and `calendar` as above.
+    CompleteTask {
+        member_id: MemberId,
+        key: TaskKey,
+        completion_id: CompletionId,
+        day: Day,
+        calendar: Box<Calendar>,
+    },
     /// Records what a sweep has done under the key it was asked with.
     RecordSweep(Sweep),
 
@@ -133,7 +179,7 @@ pub enum Command {
     EnqueueGrant {
         member_id: MemberId,
         movement: Movement,
-        expires_at: Option<Timestamp>,
+        spendable: Spendable,
     },
     RetryJob(JobId),
     CancelJob(JobId),

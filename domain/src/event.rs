@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, TemplateId, TenantId, TransactionId, WebhookId};
+use crate::id::{CouponId, EventId, HoldId, KeyId, MemberId, TaskId, TemplateId, TenantId, TransactionId, WebhookId};
 use crate::time::Timestamp;
 
 macro_rules! event_kinds {
@@ -57,6 +57,14 @@ event_kinds! {
     WebhookDisabled = "webhook.disabled", WebhookId;
     WebhookSecretRotated = "webhook.secret_rotated", WebhookId;
     WebhookDeleted = "webhook.deleted", WebhookId;
+    PointsTransferred = "points.transferred", TransactionId;
+    AccountMerged = "points.account_merged", TransactionId;
+    CheckedIn = "points.checked_in", TransactionId;
+    TaskCreated = "points_task.created", TaskId;
+    TaskUpdated = "points_task.updated", TaskId;
+    TaskDeleted = "points_task.deleted", TaskId;
+    TaskProgressed = "points_task.progressed", TaskId;
+    TaskCompleted = "points_task.completed", TaskId;
 }
 
 impl EventKind {

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{Command, Envelope};
-use crate::id::{CouponId, HoldId, JobId, KeyId, MemberId, TemplateId, TenantId, TransactionId, WebhookId};
+use crate::id::{
+    CompletionId, CouponId, HoldId, JobId, KeyId, MemberId, TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
+};
 use crate::time::Timestamp;
 
 /// The keys of a batch, each set sorted: every store locks in this order, so that batches cannot deadlock.
@@ -24,8 +26,18 @@ pub struct Keys {
     /// To lock; the lock also guards the member's lots, holds and reversals.
     pub accounts: BTreeSet<(TenantId, MemberId)>,
     pub holds: BTreeSet<(TenantId, HoldId)>,
+    /// Accounts of which the open pending holds are wanted.
+    pub pending_holds: BTreeSet<(TenantId, MemberId)>,
     /// Transactions to be reversed.
     pub originals: BTreeSet<(TenantId, TransactionId)>,
+    /// Members of whom the latest check-in is wanted; guarded by the account's lock.
+    pub check_ins: BTreeSet<(TenantId, MemberId)>,
+    /// To lock: their definition changes.
+    pub tasks: BTreeSet<(TenantId, TaskKey)>,
+    /// To read only.
+    pub task_reads: BTreeSet<(TenantId, TaskKey)>,
+    /// How far a member is with a task, and an earlier report of this id; guarded by the account's lock.
+    pub task_reports: BTreeSet<(TenantId, MemberId, TaskKey, CompletionId)>,
     pub api_keys: BTreeSet<(TenantId, KeyId)>,
     /// Tenants whose rules are wanted, between the earliest and the latest time at which some command takes effect.
     pub rules: BTreeMap<TenantId, (Timestamp, Timestamp)>,
@@ -47,6 +59,8 @@ impl Keys {
         }
         let locked = &keys.templates;
         keys.template_reads.retain(|key| !locked.contains(key));
+        let locked = &keys.tasks;
+        keys.task_reads.retain(|key| !locked.contains(key));
         keys
     }
 
@@ -124,7 +138,43 @@ impl Keys {
                 self.tenants.insert(tenant);
                 self.accounts.insert((tenant, member_id.clone()));
                 self.originals.insert((tenant, *transaction_id));
+                self.pending_holds.insert((tenant, member_id.clone()));
+            }
+            Command::Transfer { from, to, .. } => {
+                self.accounts.insert((tenant, from.clone()));
+                self.accounts.insert((tenant, to.clone()));
+            }
+            Command::ReverseTransfer { from, to, transaction_id, counterpart_id, .. } => {
+                self.accounts.insert((tenant, from.clone()));
+                self.accounts.insert((tenant, to.clone()));
+                self.originals.insert((tenant, *transaction_id));
+                self.originals.insert((tenant, *counterpart_id));
+            }
+            Command::Merge { from, into, .. } => {
+                self.accounts.insert((tenant, from.clone()));
+                self.accounts.insert((tenant, into.clone()));
+                self.pending_holds.insert((tenant, from.clone()));
+            }
+            Command::CheckIn { member_id, .. } => {
+                self.accounts.insert((tenant, member_id.clone()));
+                self.check_ins.insert((tenant, member_id.clone()));
+                self.want_rules(envelope);
+            }
+            Command::CreateTask { key, .. } | Command::UpdateTask { key, .. } | Command::DeleteTask(key) => {
+                self.tasks.insert((tenant, key.clone()));
+            }
+            Command::CompleteTask { member_id, key, completion_id, .. } => {
+                self.task_reads.insert((tenant, key.clone()));
+                self.accounts.insert((tenant, member_id.clone()));
+                self.task_reports.insert((tenant, member_id.clone(), key.clone(), completion_id.clone()));
+                self.want_rules(envelope);
             }
         }
+    }
+
+    fn want_rules(&mut self, envelope: &Envelope) {
+        let (earliest, latest) = self.rules.entry(envelope.tenant).or_insert((envelope.at, envelope.at));
+        *earliest = envelope.at.min(*earliest);
+        *latest = envelope.at.max(*latest);
     }
 }

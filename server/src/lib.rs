@@ -12,6 +12,7 @@ pub mod config;
 pub mod engine;
 pub mod http;
 pub mod jobs;
+pub mod local;
 pub mod metrics;
 pub mod projection;
 pub mod relay;

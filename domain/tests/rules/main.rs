@@ -4,6 +4,7 @@ mod coupons;
 mod generate;
 mod harness;
 mod jobs;
+mod members;
 mod model;
 mod points;
 mod pricing;

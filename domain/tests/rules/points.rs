@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use scrip_domain::coupon::CouponStatus;
 use scrip_domain::points::HoldStatus;
-use scrip_domain::{Rejection, Timestamp};
+use scrip_domain::{Day, Rejection, Timestamp};
 
 use crate::coupons::scenarios;
 
@@ -540,6 +540,22 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::NotReversible,
         Rejection::ReversalExceeds { left: 0 },
         Rejection::RulesVersionStale { current: 1 },
+        Rejection::TaskNotFound,
+        Rejection::HoldPending { available_from: at },
+        Rejection::ExpiresBeforeAvailable,
+        Rejection::AccountMerged { into: "m".parse().expect("a member") },
+        Rejection::SameMember,
+        Rejection::InDebt { debt: 1 },
+        Rejection::HoldsOpen { points: 1 },
+        Rejection::CheckInDisabled,
+        Rejection::CheckInOutOfOrder { latest: Day(0) },
+        Rejection::TaskExists,
+        Rejection::TaskVersionStale { current: 1 },
+        Rejection::TaskDisabled,
+        Rejection::TaskNotStarted { starts_at: None },
+        Rejection::TaskEnded { ended_at: None },
+        Rejection::TaskPeriodLimitReached { limit: 1 },
+        Rejection::TaskLimitReached { limit: 1 },
         Rejection::IdempotencyKeyReused,
     ];
     for rejection in &all {
@@ -567,11 +583,18 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::RulesVersionStale { .. } | Rejection::RulesTooManyVersions { .. } => {}
             // Those of jobs are tested in jobs.rs.
             Rejection::JobNotFound | Rejection::JobLeaseLost => {}
+            Rejection::HoldPending { .. } | Rejection::ExpiresBeforeAvailable | Rejection::AccountMerged { .. } => {}
+            Rejection::SameMember | Rejection::InDebt { .. } | Rejection::HoldsOpen { .. } => {}
+            Rejection::CheckInDisabled | Rejection::CheckInOutOfOrder { .. } | Rejection::TaskNotFound => {}
+            Rejection::TaskExists | Rejection::TaskVersionStale { .. } | Rejection::TaskDisabled => {}
+            Rejection::TaskNotStarted { .. } | Rejection::TaskEnded { .. } => {}
+            Rejection::TaskPeriodLimitReached { .. } | Rejection::TaskLimitReached { .. } => {}
         }
     }
     let codes: BTreeSet<&str> = all.iter().map(Rejection::code).collect();
     assert_eq!(codes.len(), all.len(), "every code says one thing");
     let scenarios = [crate::coupons::ALL, crate::rules::ALL, crate::webhooks::ALL, ALL].concat();
+    let scenarios = [crate::coupons::ALL, crate::rules::ALL, ALL, crate::members::ALL].concat();
     let missing: Vec<_> = codes
         .iter()
         .filter(|code| {

@@ -10,8 +10,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::members::{CheckInView, TransferView};
 use super::problem::Problem;
 use super::rules::RulesView;
+use super::tasks::{ReportView, TaskView};
 use super::views::{CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
 use super::webhooks::WebhookView;
 
@@ -71,6 +73,7 @@ pub async fn respond(
             let place = HeaderValue::try_from(format!("/v1/jobs/{}", job.id)).map_err(Problem::internal)?;
             headers.insert(header::LOCATION, place);
         }
+        Outcome::Task(task) => drop(headers.insert(header::ETAG, etag(task.version))),
         _ => {}
     }
     mark_replayed(&mut response, replayed);
@@ -108,6 +111,10 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
         Outcome::Webhook(webhook) => serde_json::to_writer(out, &WebhookView::from(&**webhook)),
         Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
         Outcome::Job(job) => serde_json::to_writer(out, &JobView::new(job)?),
+        Outcome::Transfer(transfer) => serde_json::to_writer(out, &TransferView::from(&**transfer)),
+        Outcome::CheckIn { check_in, .. } => serde_json::to_writer(out, &CheckInView::from(&**check_in)),
+        Outcome::Task(task) => serde_json::to_writer(out, &TaskView::from(&**task)),
+        Outcome::Report { report, .. } => serde_json::to_writer(out, &ReportView::from(&**report)),
         Outcome::Swept(sweep) => serde_json::to_writer(out, &SweepView::from(*sweep)),
         Outcome::ApiKey(_) | Outcome::Deleted | Outcome::Settled(_) => {
             return Err(Problem::internal("this outcome has no body"));

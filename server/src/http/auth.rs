@@ -198,6 +198,12 @@ impl Caller {
         {
             return Err(self.lacks(&format!("an OPERATOR key for the type {}", movement.kind.as_str())));
         }
+        if let Command::Grant { movement, .. } | Command::Debit { movement, .. } = &command
+            && movement.kind.is_administrative()
+            && let Some(limit) = self.key.adjustment_limit.filter(|limit| movement.points > *limit)
+        {
+            return Err(Problem::new(Code::AdjustmentLimit).with("limit", limit));
+        }
         let (tenant, actor, seed) = (self.tenant(), Some(self.id()), clock::seed(now));
         Ok(Envelope { tenant, actor, command, idempotency, at, now, seed })
     }

@@ -10,6 +10,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use jiff::tz::TimeZone;
+use scrip_domain::command::Movement;
 use scrip_domain::{
     Answer, Command, CouponId, Envelope, HoldId, Idempotency, MemberId, OrderId, Rejection, TemplateId, Timestamp,
     TransactionId,
@@ -17,7 +19,6 @@ use scrip_domain::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::AppState;
 use super::answer;
 use super::auth::{Caller, Service};
 use super::coupons::check_discount;
@@ -25,11 +26,12 @@ use super::edge::REQUEST_ID;
 use super::extract::{Checked, content_type, malformed, parse, read_body};
 use super::fields::FieldErrors;
 use super::idempotency;
-use super::points::{Direction, Note, check_points, check_remark, movement, refuse_available_from};
+use super::points::{Direction, Life, Note, check_points, check_remark, movement};
 use super::problem::{Code, Language, Problem};
 use super::quota::Counted;
 use super::schema::{self, Problems};
 use super::time::Time;
+use super::{AppState, reports};
 use crate::clock;
 use crate::engine::SubmitError;
 
@@ -71,7 +73,16 @@ impl Op {
             Op::Lock => &["coupon_id", "order_id", "expires_at"],
             Op::Use => &["coupon_id", "order_id", "discount_amount"],
             Op::Unlock | Op::Return => &["coupon_id", "order_id"],
-            Op::Grant => &["member_id", "points", "type", "reference", "remark", "available_from", "expires_at"],
+            Op::Grant => &[
+                "member_id",
+                "points",
+                "type",
+                "reference",
+                "remark",
+                "available_from",
+                "expires_at",
+                "expires_in_days",
+            ],
             Op::Debit => &["member_id", "points", "type", "reference", "remark"],
             Op::Hold => &["member_id", "points", "reference", "remark", "expires_at"],
             Op::Capture => &["hold_id", "points"],
@@ -106,9 +117,9 @@ pub struct Line {
     r#type: Option<String>,
     reference: Option<String>,
     remark: Option<String>,
-    #[schema(ignore)]
     available_from: Option<Time>,
     expires_at: Option<Time>,
+    expires_in_days: Option<i64>,
     idempotency_key: Option<String>,
     effective_at: Option<Time>,
 }
@@ -116,6 +127,7 @@ pub struct Line {
 /// A command that may still lack what is to be looked up.
 enum Draft {
     Ready(Command),
+    Grant { member_id: MemberId, movement: Movement, life: Life },
     Return { coupon_id: CouponId, order_id: OrderId },
     Capture { hold_id: HoldId, points: Option<i64> },
     Release { hold_id: HoldId },
@@ -165,8 +177,8 @@ impl Checked for Line {
             Op::Grant => {
                 let member_id = errors.required("member_id", self.member_id);
                 let movement = movement(errors, Direction::Grant, self.points, note);
-                refuse_available_from(errors, self.available_from);
-                Draft::Ready(Command::Grant { member_id: member_id?, movement: movement?, expires_at })
+                let life = Life::check(errors, self.available_from, self.expires_at, self.expires_in_days);
+                Draft::Grant { member_id: member_id?, movement: movement?, life }
             }
             Op::Debit => {
                 let member_id = errors.required("member_id", self.member_id);
@@ -212,6 +224,7 @@ impl Line {
             ("remark", self.remark.is_some()),
             ("available_from", self.available_from.is_some()),
             ("expires_at", self.expires_at.is_some()),
+            ("expires_in_days", self.expires_in_days.is_some()),
         ];
         let own = op.fields();
         for (field, _) in given.iter().filter(|(field, given)| *given && !own.contains(field)) {
@@ -232,14 +245,18 @@ struct Owners {
     templates: HashMap<CouponId, TemplateId>,
     of_holds: HashMap<HoldId, MemberId>,
     of_transactions: HashMap<TransactionId, MemberId>,
+    /// The tenant's, where a line needs it.
+    zone: Option<TimeZone>,
 }
 
 impl Owners {
     /// At most one look-up of each kind, however many lines there are.
     async fn of(app: &AppState, caller: &Caller, lines: &[Asked<'_>]) -> Result<Owners, Problem> {
         let (mut coupons, mut holds, mut transactions) = (Vec::new(), Vec::new(), Vec::new());
+        let mut needs_zone = false;
         for line in lines {
             match &line.ordered {
+                Ok(Ordered { draft: Draft::Grant { life, .. }, .. }) => needs_zone |= life.needs_zone(),
                 Ok(Ordered { draft: Draft::Return { coupon_id, .. }, .. }) => coupons.push(*coupon_id),
                 Ok(Ordered { draft: Draft::Capture { hold_id, .. } | Draft::Release { hold_id }, .. }) => {
                     holds.push(*hold_id);
@@ -253,13 +270,17 @@ impl Owners {
             templates: app.store.templates_of_coupons(tenant, &coupons).await?,
             of_holds: app.store.members_of_holds(tenant, &holds).await?,
             of_transactions: app.store.members_of_transactions(tenant, &transactions).await?,
+            zone: if needs_zone { Some(reports::zone_of(app, tenant).await?) } else { None },
         })
     }
 
-    fn complete(&self, draft: Draft) -> Result<Command, Rejection> {
+    fn complete(&self, draft: Draft, at: Timestamp) -> Result<Command, Rejection> {
         let of_hold = |id: &HoldId| self.of_holds.get(id).cloned().ok_or(Rejection::HoldNotFound);
         Ok(match draft {
             Draft::Ready(command) => command,
+            Draft::Grant { member_id, movement, life } => {
+                Command::Grant { member_id, movement, spendable: life.of(at, self.zone.as_ref()) }
+            }
             Draft::Return { coupon_id, order_id } => {
                 let template_id = *self.templates.get(&coupon_id).ok_or(Rejection::CouponNotFound)?;
                 Command::ReturnCoupon { coupon_id, template_id, order_id }
@@ -359,7 +380,7 @@ fn envelope(
 ) -> Result<Envelope, Problem> {
     let idempotency: Option<Idempotency> =
         ordered.idempotency_key.as_deref().map(|key| idempotency::of_line(key, text));
-    let command = owners.complete(ordered.draft)?;
+    let command = owners.complete(ordered.draft, ordered.effective_at.unwrap_or(now))?;
     caller.envelope(command, ordered.effective_at, idempotency, now)
 }
 

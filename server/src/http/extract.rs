@@ -13,7 +13,8 @@ use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use scrip_domain::{
-    CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, TaskKey, TemplateId, TenantId, Timestamp, TransactionId,
+    WebhookId,
 };
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -292,6 +293,14 @@ path_ids! {
     WebhookId = "webhook_id", WebhookNotFound;
 }
 
+impl PathParameter for TaskKey {
+    const NAME: &'static str = "task_key";
+
+    fn unreadable() -> Problem {
+        Problem::new(Code::TaskNotFound)
+    }
+}
+
 impl PathParameter for MemberId {
     const NAME: &'static str = "member_id";
 
@@ -386,6 +395,8 @@ macro_rules! id_cursors {
 }
 
 id_cursors! { TenantId KeyId TemplateId CouponId JobId WebhookId }
+id_cursors! { TenantId KeyId TemplateId CouponId JobId }
+id_cursors! { TenantId KeyId TemplateId CouponId TaskKey }
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ mod fields;
 mod health;
 mod idempotency;
 mod jobs;
+mod members;
 mod percent;
 mod points;
 mod problem;
@@ -28,6 +29,8 @@ mod reports;
 mod rules;
 mod schema;
 mod serve;
+mod statements;
+mod tasks;
 mod templates;
 mod tenants;
 mod time;
@@ -98,6 +101,19 @@ fn api() -> OpenApiRouter<AppState> {
         // Rules.
         .routes(routes!(rules::get_points_rules, rules::set_points_rules))
         .routes(routes!(rules::list_points_rules_versions))
+        .routes(routes!(members::create_transfer))
+        .routes(routes!(members::create_merge))
+        .routes(routes!(members::create_adjustment))
+        .routes(routes!(statements::get_statement))
+        .routes(routes!(statements::list_expiring))
+        .routes(routes!(statements::export_transactions))
+        .routes(routes!(statements::export_balances))
+        // Check-ins and tasks.
+        .routes(routes!(members::create_check_in, members::list_check_ins))
+        .routes(routes!(tasks::create_points_task, tasks::list_points_tasks))
+        .routes(routes!(tasks::get_points_task, tasks::update_points_task, tasks::delete_points_task))
+        .routes(routes!(tasks::create_completion))
+        .routes(routes!(tasks::list_member_tasks))
         // Reports.
         .routes(routes!(reports::get_leaderboard))
         .routes(routes!(reports::get_rank))

@@ -93,7 +93,7 @@ impl Board {
     }
 }
 
-fn take_date(parameters: &mut Parameters, name: &'static str) -> Option<Date> {
+pub fn take_date(parameters: &mut Parameters, name: &'static str) -> Option<Date> {
     parameters.take(name, "a date, like 2026-03-01", |text| text.parse().ok())
 }
 
@@ -111,7 +111,7 @@ impl Cursor for BoardCursor {
     }
 }
 
-async fn zone_of(app: &AppState, tenant: TenantId) -> Result<TimeZone, Problem> {
+pub async fn zone_of(app: &AppState, tenant: TenantId) -> Result<TimeZone, Problem> {
     let settings = app.store.find_tenant(tenant).await?.ok_or(Problem::new(Code::TenantNotFound))?;
     TimeZone::get(&settings.time_zone).map_err(Problem::internal)
 }

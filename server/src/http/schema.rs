@@ -74,6 +74,13 @@ schemas! {
     WebhookId = id(scrip_domain::WebhookId::PREFIX);
     DisabledReason = names(webhook::DisabledReason::ALL.map(|reason| reason.as_str()));
     DeliveryKind = names(crate::store::DELIVERY_KINDS);
+    TaskId = id(scrip_domain::TaskId::PREFIX);
+    TaskKey = caller_id("task", "share");
+    CompletionId = caller_id("report", "o-1");
+    StatementBasis = names(crate::store::read::LineTime::ALL.map(|time| time.as_str()));
+    FileFormat = names(["json", "csv"]);
+    TaskPeriod = names(scrip_domain::task::Period::ALL.map(|period| period.as_str()));
+    TaskEventType = names(super::tasks::event_types());
     MemberId = caller_id("member", "m-1");
     OrderId = caller_id("order", "o-1");
     BenefitType = names(Benefit::KINDS);

@@ -10,6 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::expire::{SweepError, SweepScope, sweep};
+use super::members;
 use super::runner::{Done, JobError, Run};
 use crate::clock;
 use crate::store::{Store, StoreError};
@@ -49,7 +50,7 @@ pub async fn ensure_passes(store: &Store, options: &HousekeepingOptions) -> Resu
     Ok(())
 }
 
-/// Writes what time has ended, tenant by tenant. Its progress tells what.
+/// Writes what time has ended, and what follows from members' deeds by itself, tenant by tenant. Its progress tells what.
 ///
 /// # Errors
 /// The first failure; what was settled before it stays settled.
@@ -66,6 +67,9 @@ pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
                 break;
             }
         }
+        run.check_stopping()?;
+        members::report_events(&run.store, &run.engine, tenant).await?;
+        members::follow_merges(&run.store, &run.engine, tenant).await?;
     }
     let told = json!({
         "coupons_expired": total.coupons_expired,

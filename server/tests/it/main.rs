@@ -8,6 +8,7 @@ mod harness;
 mod http;
 mod jobs;
 mod kill;
+mod members;
 mod model;
 mod plans;
 mod postgres;

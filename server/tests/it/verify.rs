@@ -204,13 +204,17 @@ impl Patient {
 }
 
 /// What is spoilt; longer names before those they begin with.
-const TABLES: [&str; 17] = [
+const TABLES: [&str; 21] = [
     "api_key",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
     "mkt_coupon_template",
     "mkt_user_coupon",
     "mkt_points_account",
+    "mkt_points_check_in",
+    "mkt_points_task",
+    "mkt_user_task_progress",
+    "mkt_user_task_completion",
     "mkt_points_lot",
     "mkt_points_transaction",
     "mkt_points_hold",
@@ -263,6 +267,7 @@ async fn finish(writer: &mut Writer, tenant: TenantId) {
         member_id: None,
         expires_at: None,
         revoked_at: None,
+        adjustment_limit: None,
         created_at: Timestamp(0),
     };
     run(writer, tenant, Command::CreateApiKey { key, secret_digest: [7; 32] }).await;
@@ -290,7 +295,11 @@ async fn jobs(fixture: &Fixture, tenant: TenantId) {
     let engine = fixture.engine(EngineOptions::default()).await;
     let movement = |points| Movement { points, kind: TransactionType::EarnTask, reference: None, remark: None };
     for points in [5, MAX_POINTS, 7] {
-        let command = Command::EnqueueGrant { member_id: member("m-1"), movement: movement(points), expires_at: None };
+        let command = Command::EnqueueGrant {
+            member_id: member("m-1"),
+            movement: movement(points),
+            spendable: Default::default(),
+        };
         engine.submit(envelope(tenant, command)).await.expect("an answer");
     }
     let store = &fixture.store;

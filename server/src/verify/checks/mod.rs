@@ -1,9 +1,8 @@
 //! The invariants. A [`Group`] is a relation and the checks that look at its rows, so that one scan serves them all; a
 //! [`Reading`] is a check of text that only this program can judge.
 //!
-//! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, C coupons and templates,
-//! R rules, E events, J jobs.
-//! R rules, E events, W webhooks.
+//! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, K check-ins and tasks,
+//! C coupons and templates, R rules, E events, J jobs, W webhooks.
 //!
 //! Joins are written for both planners. Inner joins are `CROSS JOIN ... WHERE`: to PostgreSQL that is the same, while SQLite
 //! then keeps the order, which it would otherwise turn round to walk all of a tenant's rows for each row. A join that concerns
@@ -17,6 +16,7 @@ mod holds;
 mod jobs;
 mod ledger;
 mod lots;
+mod members;
 mod outcomes;
 mod rules;
 mod structure;
@@ -109,6 +109,7 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
     all.extend(ledger::groups(dialect));
     all.push(lots::group(dialect));
     all.push(holds::group(dialect));
+    all.extend(members::groups(dialect));
     all.extend(templates::groups(dialect));
     all.extend(coupons::groups(dialect));
     all.extend(rules::groups(dialect));
@@ -119,7 +120,13 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
 }
 
 pub fn readings(dialect: Dialect) -> Vec<Reading> {
-    vec![outcomes::reading(dialect), templates::reading(dialect), rules::reading(), jobs::reading(dialect)]
+    vec![
+        outcomes::reading(dialect),
+        templates::reading(dialect),
+        rules::reading(),
+        jobs::reading(dialect),
+        members::reading(),
+    ]
 }
 
 fn check(id: &'static str, title: &'static str, broken: impl Into<String>, detail: impl Into<String>) -> Check {

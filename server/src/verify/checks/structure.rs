@@ -5,7 +5,7 @@ use crate::store::StoreError;
 use crate::store::migrate::MIGRATIONS;
 
 /// The tables whose rows are verified.
-pub const TABLES: [&str; 20] = [
+pub const TABLES: [&str; 24] = [
     "tenant",
     "api_key",
     "mkt_coupon_template",
@@ -19,6 +19,10 @@ pub const TABLES: [&str; 20] = [
     "mkt_points_reversal",
     "mkt_points_rule",
     "job",
+    "mkt_points_check_in",
+    "mkt_points_task",
+    "mkt_user_task_progress",
+    "mkt_user_task_completion",
     "event",
     "idempotency",
     "webhook",
@@ -29,7 +33,7 @@ pub const TABLES: [&str; 20] = [
 ];
 
 /// The indexes that hot queries and uniqueness rest on.
-const INDEXES: [&str; 25] = [
+const INDEXES: [&str; 28] = [
     "uq_api_key_secret",
     "idx_template_tenant_status",
     "idx_template_tenant_type",
@@ -49,6 +53,9 @@ const INDEXES: [&str; 25] = [
     "idx_points_hold_member",
     "idx_points_hold_expire",
     "idx_points_rule_date",
+    "idx_points_hold_pending",
+    "idx_points_account_merged",
+    "uq_points_task_id",
     "idx_idempotency_created",
     "idx_job_due",
     "idx_job_lease",
@@ -153,9 +160,9 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// PostgreSQL's names: a constraint without one of its own is called after its table and column.
-const CONSTRAINTS: [&str; 16] = [
+const CONSTRAINTS: [&str; 17] = [
     "tenant_pkey tenant_refund_grace_days_check",
-    "api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
+    "api_key_adjustment_limit_check api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
     "platform_key_pkey platform_key_id_check",
     "mkt_coupon_template_pkey ck_template_stock mkt_coupon_template_claimed_count_check \
      mkt_coupon_template_remaining_stock_check mkt_coupon_template_version_check mkt_coupon_template_tenant_id_fkey",
@@ -178,6 +185,8 @@ const CONSTRAINTS: [&str; 16] = [
     "mkt_points_rule_pkey mkt_points_rule_version_check mkt_points_rule_tenant_id_fkey",
     "job_pkey ck_job_fence ck_job_lease ck_job_finished job_pool_check job_priority_check job_max_attempts_check \
      job_every_check job_state_check job_attempts_check lease_pkey lease_token_check",
+    "mkt_points_check_in_pkey ck_check_in_points mkt_points_task_pkey ck_task_deleted mkt_points_task_version_check \
+     mkt_user_task_progress_pkey ck_task_progress mkt_user_task_completion_pkey ck_task_completion task_cursor_pkey",
     "event_pkey idempotency_pkey schema_migration_pkey",
     "webhook_pkey ck_webhook_previous webhook_disabled_reason_check webhook_tenant_id_fkey webhook_progress_pkey \
      webhook_progress_tenant_id_webhook_id_fkey webhook_parked_pkey webhook_parked_attempts_check \

@@ -3,6 +3,7 @@
 mod acceptance;
 mod bad_input;
 mod events;
+mod members;
 mod mutations;
 mod paging;
 mod quotes;

@@ -18,7 +18,10 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
     let later = json!({ "points": 10, "mode": "async" });
     let job = client.post("/v1/members/m-1/points/grants", later).await.json(202);
     let webhook = client.post("/v1/webhooks", json!({ "url": "https://shop.example/" })).await.json(201);
+    let task = json!({ "key": "task-of-this-tenant", "name": "t", "points": 5 });
+    let task = client.post("/v1/points-tasks", task).await.json(201);
     vec![
+        ("task_key", text(&task, "key").to_owned()),
         ("webhook_id", text(&webhook, "id").to_owned()),
         ("template_id", id),
         ("coupon_id", text(&coupon, "id").to_owned()),
@@ -40,6 +43,7 @@ fn body(path: &str) -> Value {
         "stock" => json!({ "change": 1 }),
         "grants" | "debits" | "holds" => json!({ "points": 1 }),
         "points-rules" => json!({ "earn": { "ratio": 2 } }),
+        "completions" => json!({ "completion_id": "r-1" }),
         "coupon-templates" => template(),
         "webhooks" => json!({ "url": "https://shop.example/" }),
         "replay" => json!({ "after": null }),
