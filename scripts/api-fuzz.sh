@@ -3,7 +3,7 @@
 # Fails on a server error, an undeclared status or media type, and an answer that differs from its schema. Left out are checks
 # of taste: a business refusal (422) is a right answer to a well-formed request, an empty parameter counts as none, and a
 # missing If-Match is a 428 (RFC 6585).
-# SCRIP_BIN names the binary; SCRIP_FUZZ_EXAMPLES how many requests for each operation; SCRIP_STORE a store other than SQLite.
+# SCRIP_BIN names the binary; SCRIP_FUZZ_EXAMPLES how many requests for each operation; SCRIP_FUZZ_SEED other ones; SCRIP_STORE a store other than SQLite.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=target/schemathesis
@@ -24,6 +24,6 @@ key=$(post platform-key-of-the-fuzz "/v1/tenants/$tenant/api-keys" '{"name": "fu
 # Twice: as an operator of a tenant, and as whoever runs the platform.
 for credential in "$key" platform-key-of-the-fuzz; do
   (cd "$folder" && "$OLDPWD/$venv/bin/schemathesis" run "$address/openapi.json" --header "Authorization: Bearer $credential" \
-    --max-examples "${SCRIP_FUZZ_EXAMPLES:-20}" --include-path-regex '^/v1' \
+    --seed "${SCRIP_FUZZ_SEED:-1}" --max-examples "${SCRIP_FUZZ_EXAMPLES:-20}" --include-path-regex '^/v1' \
     --exclude-checks positive_data_acceptance,negative_data_rejection,missing_required_header --suppress-health-check all)
 done
