@@ -10,7 +10,7 @@ use clap::Parser;
 use scrip_server::app::App;
 use scrip_server::bench::server::ServerProcess;
 use scrip_server::bench::{Report, run_interleaved};
-use scrip_server::cli::bench::{MeasureArgs, verify};
+use scrip_server::cli::bench::{MeasureArgs, store_url, verify};
 use scrip_server::config::Settings;
 
 #[global_allocator]
@@ -75,7 +75,8 @@ async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
     // Out of tries, or out of patience for the lock: no success, but what the algorithm is bound to answer.
     other.tolerated_statuses = vec![503];
     let targets = [scrip.target("scrip").await?, other];
-    let options = args.measure.options();
+    let mut options = args.measure.options();
+    options.stores = vec![store_url(&args.store)?, store_url(&args.brief_store)?];
     let measured = tokio::task::spawn_blocking(move || -> anyhow::Result<Report> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(run_interleaved(&targets, &options))

@@ -5,7 +5,8 @@
 //! get; with one, as an open loop, which offers that rate whatever the server does and counts latency from the time each
 //! request was due, so that a stall is paid by all who would have arrived in it ([`load`] says how). Rounds go through all
 //! scenarios and targets and start over, every other round in reverse, so that a drift of the machine meets all alike;
-//! ratios are taken within a round. A warm-up precedes each measurement.
+//! ratios are taken within a round. The data are written to the disk before the first round; a warm-up precedes each
+//! measurement.
 //!
 //! **What is measured.** Successes a second, never refusals (except where refusing is the scenario); latency percentiles of
 //! successes; for an open loop also the service time and how late the generator itself was; CPU time per operation of the
@@ -46,6 +47,8 @@ use self::load::{Arrivals, Plan, closed_loop, open_loop};
 use self::probe::{Environment, LaneMetrics, resident_bytes};
 use self::report::{Measurement, ScenarioResult};
 use self::scenario::Prepared;
+
+use crate::store::{Store, StoreOptions, StoreUrl};
 
 pub use self::report::Report;
 pub use self::scenario::Scenario;
@@ -98,6 +101,9 @@ pub struct Options {
     /// Where the store keeps its files; the sync probe writes there for a moment.
     #[serde(skip)]
     pub data_dir: Option<PathBuf>,
+    /// The stores of the targets: what making the data has left in memory is written out before anything is measured.
+    #[serde(skip)]
+    pub stores: Vec<StoreUrl>,
     pub gates: Gates,
     /// A run that only shows that everything works: load that could not be kept up is noted, not refused.
     pub smoke: bool,
@@ -124,6 +130,7 @@ impl Default for Options {
             zipf_templates: 1_000,
             batch_lines: 1_000,
             data_dir: None,
+            stores: vec![],
             gates: Gates::default(),
             smoke: false,
             progress: true,
@@ -172,6 +179,9 @@ pub async fn run_interleaved(targets: &[Target], options: &Options) -> Result<Re
         }
     }
 
+    progress.set_message("writing the data out");
+    settle(&options.stores, &progress).await?;
+
     progress.set_length(prepared.len() as u64 * u64::from(options.repetitions));
     progress.set_position(0);
     let mut repetitions: Vec<Vec<Measurement>> = prepared.iter().map(|_| vec![]).collect();
@@ -197,6 +207,19 @@ pub async fn run_interleaved(targets: &[Target], options: &Options) -> Result<Re
         ScenarioResult::new(prepared.scenario(), prepared.target().name.clone(), kind, options, repetitions)
     });
     Ok(Report::new(environment, options.clone(), results.collect()))
+}
+
+/// Lets the disk have what making a million accounts has left in memory. Otherwise the kernel writes it half a minute later,
+/// a gigabyte at once, and every commit of whichever target is being measured then waits for it.
+async fn settle(stores: &[StoreUrl], progress: &ProgressBar) -> Result<()> {
+    for url in stores {
+        if let Err(error) = Store::open(&StoreOptions::new(url.clone())).await?.checkpoint().await {
+            progress.println(format!("no checkpoint before measuring, rates may wander: {error}"));
+        }
+    }
+    let synced = tokio::process::Command::new("sync").status().await.context("running sync")?;
+    ensure!(synced.success(), "sync ended with {synced}");
+    Ok(())
 }
 
 fn open_rate(scenario: Scenario, options: &Options) -> Option<f64> {

@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::bench::server::ServerProcess;
 use crate::bench::{Options, Report, Scenario, run};
-use crate::store::{Store, StoreOptions};
+use crate::store::{Store, StoreOptions, StoreUrl};
 
 /// What to measure; shared with the comparison tool.
 #[derive(Debug, Clone, Args)]
@@ -88,6 +88,7 @@ impl BenchArgs {
         let target = server.target("scrip").await?;
         let mut options = self.measure.options();
         options.data_dir = folder.is_dir().then(|| folder.clone());
+        options.stores = vec![store_url(&url)?];
         // The generator gets a thread of its own and nothing else, as the module says.
         let measured = tokio::task::spawn_blocking(move || -> anyhow::Result<Report> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -104,10 +105,15 @@ impl BenchArgs {
     }
 }
 
+/// # Errors
+/// When the text is no store URL; says what one looks like.
+pub fn store_url(text: &str) -> anyhow::Result<StoreUrl> {
+    text.parse().map_err(anyhow::Error::msg)
+}
+
 /// Verifies the store a run has left; one line for the report.
 pub async fn verify(url: &str) -> anyhow::Result<String> {
-    let url = url.parse().map_err(anyhow::Error::msg)?;
-    let store = Store::open(&StoreOptions::new(url)).await?;
+    let store = Store::open(&StoreOptions::new(store_url(url)?)).await?;
     let report = crate::verify::verify(&store, None, |_, _, _| {}).await?;
     anyhow::ensure!(report.is_clean(), "verify found {} violations", report.violation_count());
     Ok(report.summary())

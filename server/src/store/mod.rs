@@ -204,6 +204,15 @@ impl Store {
         }
     }
 
+    /// Has PostgreSQL write what it keeps in memory to the disk, which takes a superuser or `pg_checkpoint`. SQLite does so by
+    /// itself, all the time.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        match self {
+            Store::Sqlite(_) => Ok(()),
+            Store::Postgres(store) => store.checkpoint().await,
+        }
+    }
+
     /// Which kind of store this is, for logs and metrics.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -331,6 +331,11 @@ impl PostgresStore {
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
+    pub(super) async fn checkpoint(&self) -> Result<(), StoreError> {
+        let client = self.connect().await?;
+        Ok(client.batch_execute("SET statement_timeout = 0; CHECKPOINT").await?)
+    }
+
     /// Read connections: open, idle, waiting for one.
     pub fn pool_status(&self) -> (usize, usize, usize) {
         let status = self.pool.status();
