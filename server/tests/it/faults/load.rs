@@ -18,9 +18,9 @@ use tokio::task::JoinHandle;
 use crate::harness::address_of;
 
 /// Longer than any fault of these tests; whoever waits this long waits in vain.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts at the same request.
-const PAUSE: Duration = Duration::from_millis(5);
+pub const PAUSE: Duration = Duration::from_millis(5);
 
 /// The program under test.
 pub fn scrip() -> String {
