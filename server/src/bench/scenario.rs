@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::ProgressBar;
@@ -20,7 +21,7 @@ use tokio::task::JoinSet;
 use super::client::{Api, JSON, NDJSON, Pattern, SLOT, excerpt, request_bytes};
 use super::{Options, Target, quote};
 
-/// Points a seeded account starts with; runs take single points from it.
+/// Points a seeded account starts with at least; runs take single points from it.
 const SEED_POINTS: u64 = 1_000_000;
 /// Below this a seeded account is granted points again before a run.
 const LOW_POINTS: u64 = 100_000;
@@ -35,6 +36,10 @@ const CHECK_CONNECTIONS: usize = 8;
 /// Accounts looked at to find out whether seeding is needed.
 const SEED_SAMPLES: u64 = 50;
 const LIST_LIMIT: u32 = 20;
+/// Seeded accounts differ by so much, so that a leaderboard of them has ranks.
+const POINTS_SPREAD: u64 = 500_000;
+/// How long a leaderboard may stand still while it is being folded.
+const BOARD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +62,9 @@ pub enum Scenario {
     Mix,
     /// `POST /v1/batch` with claims of one template; an operation is a line. Always closed loop, few connections.
     BatchApi,
+    /// The first 100 of the leaderboard of all earned points, and a member's rank with two neighbours on each side, in equal
+    /// parts, among all accounts.
+    Boards,
     /// `POST /v1/quotes`: the best of 20 coupons for 20 lines, over a few hundred members.
     Quote,
     /// Claims of one template by a single caller that waits for each answer: commit time plus everything around it.
@@ -64,7 +72,7 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 12] = [
         Scenario::Static,
         Scenario::HotClaim,
         Scenario::SoldOut,
@@ -74,6 +82,7 @@ impl Scenario {
         Scenario::Reads,
         Scenario::Mix,
         Scenario::BatchApi,
+        Scenario::Boards,
         Scenario::Quote,
         Scenario::OneCaller,
     ];
@@ -89,6 +98,7 @@ impl Scenario {
             Scenario::Reads => "reads",
             Scenario::Mix => "mix",
             Scenario::BatchApi => "batch-api",
+            Scenario::Boards => "boards",
             Scenario::Quote => "quote",
             Scenario::OneCaller => "one-caller",
         }
@@ -271,13 +281,14 @@ impl Prepared {
         ensure!(options.zipf_templates > 0, "zipf templates: 0");
         let mut api = Api::connect(target).await?;
         let run = format!("{:08x}", rand::random::<u32>());
-        let uses_accounts = matches!(scenario, Scenario::DebitUniform | Scenario::Reads | Scenario::Mix);
+        let uses_accounts =
+            matches!(scenario, Scenario::DebitUniform | Scenario::Reads | Scenario::Mix | Scenario::Boards);
         let reads_coupons = matches!(scenario, Scenario::Reads | Scenario::Mix);
         if uses_accounts {
             seed_accounts(&mut api, target, options.accounts, reads_coupons, &run, progress).await?;
         }
         let templates = match scenario {
-            Scenario::Static | Scenario::DebitUniform | Scenario::DebitHot => vec![],
+            Scenario::Static | Scenario::DebitUniform | Scenario::DebitHot | Scenario::Boards => vec![],
             Scenario::SoldOut => vec![create_template(&mut api, "bench sold out", 1).await?],
             Scenario::Quote => fill_wallets(&mut api, target, &run, progress).await?,
             Scenario::ZipfClaims => {
@@ -305,6 +316,7 @@ impl Prepared {
                 let path = format!("/v1/members/{}/points/grants", prepared.hot_member());
                 api.post(&path, &json!({"points": HOT_ACCOUNT_POINTS, "reference": "bench"})).await?.json(201)?;
             }
+            Scenario::Boards => await_board(&mut api, options.accounts, progress).await?,
             _ => {}
         }
         Ok(prepared)
@@ -403,6 +415,15 @@ impl Prepared {
                         Expectation { status: 201, effect: Effect::Claim }
                     }
                     _ => uniform_debit(out, &debit, rng.random_range(0..accounts), next()),
+                })
+            }
+            Scenario::Boards => {
+                let first = self.get("/v1/points/leaderboard?limit=100");
+                let rank = self.get(&format!("/v1/members/{}/points/rank?around=2", account_pattern()));
+                Box::new(move |out| {
+                    let account = rng.random_range(0..accounts);
+                    if rng.random_bool(0.5) { &first } else { &rank }.write(out, |_| account);
+                    Expectation { status: 200, effect: Effect::Nothing }
                 })
             }
             Scenario::Quote => {
@@ -600,6 +621,30 @@ async fn create_template(api: &mut Api, name: &str, stock: u64) -> Result<String
     Ok(created["id"].as_str().context("a template without id")?.to_owned())
 }
 
+/// Waits until the leaderboard, which is folded from the event log, knows all accounts.
+async fn await_board(api: &mut Api, accounts: u64, progress: &ProgressBar) -> Result<()> {
+    progress.set_message("folding the leaderboard");
+    progress.set_length(accounts);
+    let mut known = 0;
+    let mut last_moved = Instant::now();
+    loop {
+        let board = api.get("/v1/points/leaderboard?limit=1").await?.json(200)?;
+        let members = number(&board, "members")?;
+        if members >= accounts {
+            return Ok(());
+        }
+        if members > known {
+            (known, last_moved) = (members, Instant::now());
+        }
+        progress.set_position(members);
+        ensure!(
+            last_moved.elapsed() < BOARD_PATIENCE,
+            "the leaderboard stands still at {members} of {accounts} members"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 /// Gives every member of the quote scenario a coupon of each of its templates; the templates' ids.
 async fn fill_wallets(api: &mut Api, target: &Target, run: &str, progress: &ProgressBar) -> Result<Vec<String>> {
     let templates = quote::create_templates(api).await?;
@@ -638,8 +683,8 @@ async fn seed_accounts(
     }
     if !have_points {
         seed(target, accounts, progress, "granting points", move |account| {
-            let member = account_member(account);
-            format!(r#"{{"op":"grant","member_id":"{member}","points":{SEED_POINTS},"reference":"bench"}}"#)
+            let (member, points) = (account_member(account), SEED_POINTS + account * 7_919 % POINTS_SPREAD);
+            format!(r#"{{"op":"grant","member_id":"{member}","points":{points},"reference":"bench"}}"#)
         })
         .await?;
     }
