@@ -1,7 +1,7 @@
 # Everything a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test restart-test model-test deploy-test distribution-test api-fuzz openapi clean deps
+.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test restart-test model-test sweep-test deploy-test distribution-test api-fuzz openapi clean deps
 
 LISTEN ?= 127.0.0.1:8080
 STORE ?= sqlite:data/scrip.db
@@ -59,6 +59,9 @@ model-test: deps ## A million random commands against the reference model on eac
 
 distribution-test: deps ## A distribution to a million members on each store, killed three times (CI runs a short form)
 	SCRIP_DISTRIBUTION_ROWS=1000000 cargo test --release -p scrip-server --test it -- --nocapture --test-threads 1 killed_three_times
+
+sweep-test: deps ## A million lots that expire at once, on each store, beside a sale (CI runs a short form)
+	SCRIP_SWEEP_LOTS=1000000 cargo test --release -p scrip-server --test it -- --nocapture --test-threads 1 expires_at_once
 
 deploy-test: deps ## Alert rules by promtool; every query of the dashboard on a live Prometheus
 	cargo build --bin scrip

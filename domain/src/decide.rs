@@ -94,6 +94,8 @@ impl Sweep {
         self.holds_released += page.holds_released;
         self.accounts_settled += page.accounts_settled;
         self.points_expired += page.points_expired;
+        self.orders_released += page.orders_released;
+        self.points_granted += page.points_granted;
         self.done = page.done;
     }
 

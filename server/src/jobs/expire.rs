@@ -13,6 +13,9 @@ use crate::clock;
 use crate::engine::{Engine, SubmitError};
 use crate::store::{Store, StoreError};
 
+/// Commands sent at a time: whoever claims or pays meanwhile waits behind so many at most, a few milliseconds.
+const PIECE: usize = 100;
+
 /// Whether a sweep leaves imports alone (see [`Store::due`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepScope {
@@ -60,9 +63,11 @@ pub async fn sweep(
         .map(|command| Envelope { tenant, actor, command, idempotency: None, at, now, seed: clock::seed(now) })
         .collect();
     let mut report = Sweep { done: commands.is_empty(), ..Sweep::default() };
-    for answer in engine.submit_all(commands).await {
-        if let Answer::Accepted { outcome: Outcome::Settled(settled), .. } = answer? {
-            report.add(settled);
+    for piece in commands.chunks(PIECE) {
+        for answer in engine.submit_all(piece.to_vec()).await {
+            if let Answer::Accepted { outcome: Outcome::Settled(settled), .. } = answer? {
+                report.add(settled);
+            }
         }
     }
     Ok(report)

@@ -16,8 +16,10 @@ use crate::store::{Store, StoreError};
 
 /// Objects of each kind settled at a time, so that the sweep leaves room for others between its pages.
 const PAGE: i64 = 500;
-/// Pages a tenant gets in one pass; what is left waits for the next pass, and other tenants for nothing.
-const PAGES_PER_PASS: usize = 20;
+/// Pages a tenant gets before the next tenant has its turn.
+const PAGES_PER_TURN: usize = 20;
+/// Turns a tenant gets in one pass, after which the other passes have theirs: ten million objects.
+const TURNS_PER_PASS: usize = 1_000;
 const TENANT_PAGE: i64 = 200;
 /// Old rows deleted at a time, and how often in one pass: more in a minute than a tenant makes.
 const PURGE_PAGE: i64 = 2_000;
@@ -51,32 +53,61 @@ pub async fn ensure_passes(store: &Store, options: &HousekeepingOptions) -> Resu
     Ok(())
 }
 
-/// Writes what time has ended, tenant by tenant. Its progress tells what.
+/// Writes what time has ended, until nothing is left: tenants take turns, so that one with a million expiries keeps nobody
+/// waiting. Its progress tells what.
 ///
 /// # Errors
 /// The first failure; what was settled before it stays settled.
 pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
     let mut total = Sweep::default();
+    let mut unfinished = Vec::new();
     let mut tenants = Tenants::new(&run.store);
     while let Some(tenant) = tenants.next().await? {
-        for _ in 0..PAGES_PER_PASS {
-            run.check_stopping()?;
-            let at = clock::now();
-            let swept = sweep(&run.store, &run.engine, tenant, at, PAGE, None, SweepScope::SkipImports).await?;
-            total.merge(swept);
-            if swept.done {
-                break;
-            }
+        if !sweep_turn(run, tenant, &mut total).await? {
+            unfinished.push(tenant);
         }
     }
-    let told = json!({
-        "coupons_expired": total.coupons_expired,
-        "locks_released": total.locks_released,
-        "holds_released": total.holds_released,
-        "accounts_settled": total.accounts_settled,
-        "points_expired": total.points_expired,
-    });
-    Ok(Done::With(Some(told.to_string())))
+    for _ in 1..TURNS_PER_PASS {
+        if unfinished.is_empty() {
+            break;
+        }
+        run.record_progress(&told(&total)).await?;
+        let mut left = Vec::new();
+        for tenant in unfinished {
+            if !sweep_turn(run, tenant, &mut total).await? {
+                left.push(tenant);
+            }
+        }
+        unfinished = left;
+    }
+    Ok(Done::With(Some(told(&total))))
+}
+
+/// Some pages of a tenant; whether nothing is left.
+async fn sweep_turn(run: &Run, tenant: TenantId, total: &mut Sweep) -> Result<bool, JobError> {
+    for _ in 0..PAGES_PER_TURN {
+        run.check_stopping()?;
+        let at = clock::now();
+        let swept = sweep(&run.store, &run.engine, tenant, at, PAGE, None, SweepScope::SkipImports).await?;
+        total.merge(swept);
+        if swept.done {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn told(sweep: &Sweep) -> String {
+    json!({
+        "coupons_expired": sweep.coupons_expired,
+        "locks_released": sweep.locks_released,
+        "holds_released": sweep.holds_released,
+        "accounts_settled": sweep.accounts_settled,
+        "points_expired": sweep.points_expired,
+        "orders_released": sweep.orders_released,
+        "points_granted": sweep.points_granted,
+    })
+    .to_string()
 }
 
 /// Tells the beginnings and ends of issue windows, tenant by tenant. Its progress tells how many.

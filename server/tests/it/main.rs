@@ -16,6 +16,7 @@ mod postgres;
 mod processes;
 mod projection;
 mod statements;
+mod sweep;
 mod telemetry;
 mod verify;
 mod verify_rows;

@@ -1,0 +1,145 @@
+//! The pass that writes expiries when very much expires at once, as it does at the end of a month, beside a sale that goes on.
+//!
+//! `make sweep-test` shows how long a million take and what the claims beside them feel.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use scrip_domain::command::Movement;
+use scrip_domain::coupon::Definition;
+use scrip_domain::job::JobKind;
+use scrip_domain::points::TransactionType;
+use scrip_domain::{Answer, Command, TemplateId, TenantId, Timestamp};
+use scrip_server::clock;
+use scrip_server::engine::{Engine, EngineOptions};
+use scrip_server::jobs;
+use scrip_server::jobs::housekeeping::{HousekeepingOptions, ensure_passes};
+use scrip_server::jobs::runner::{Runner, RunnerOptions};
+use scrip_server::metrics::Metrics;
+use scrip_server::store::job::NO_TENANT;
+use scrip_server::verify::verify;
+
+use crate::harness::{Fixture, KINDS, definition, envelope, member, template, tenant};
+
+/// More than a tenant gets in one turn.
+const LOTS_IN_A_TEST: usize = 12_000;
+const POINTS: i64 = 7;
+const SEED_BATCH: usize = 2_000;
+/// Between two claims of the sale.
+const CLAIM_EVERY: Duration = Duration::from_millis(2);
+const CLAIMS_BEFORE: usize = 200;
+
+fn lots() -> usize {
+    std::env::var("SCRIP_SWEEP_LOTS").map_or(LOTS_IN_A_TEST, |text| text.parse().expect("SCRIP_SWEEP_LOTS is a number"))
+}
+
+fn passes(interval: Duration) -> HousekeepingOptions {
+    let day = Duration::from_secs(86_400);
+    HousekeepingOptions {
+        interval,
+        idempotency_retention: day,
+        delivery_retention: day,
+        done_retention: day,
+        dead_retention: day,
+    }
+}
+
+async fn grant(engine: &Engine, tenant: TenantId, members: std::ops::Range<usize>, expires_at: Timestamp) {
+    let commands = members.map(|number| {
+        let movement = Movement { points: POINTS, kind: TransactionType::EarnTask, reference: None, remark: None };
+        let command = Command::Grant { member_id: member(number), movement, expires_at: Some(expires_at) };
+        envelope(tenant, command)
+    });
+    for answer in engine.submit_all(commands.collect()).await {
+        assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{answer:?}");
+    }
+}
+
+/// Claims at a fixed pace until told to stop; how long each one took.
+async fn sell(engine: Engine, tenant: TenantId, template_id: TemplateId, stop: Arc<AtomicBool>) -> Vec<Duration> {
+    let mut took = Vec::new();
+    let mut pace = tokio::time::interval(CLAIM_EVERY);
+    while !stop.load(Ordering::Relaxed) {
+        pace.tick().await;
+        let member_id = member(format!("buyer-{}", uuid::Uuid::now_v7()));
+        let begun = Instant::now();
+        let answer =
+            engine.submit(envelope(tenant, Command::Claim { template_id, member_id, member_level: None })).await;
+        assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{answer:?}");
+        took.push(begun.elapsed());
+    }
+    took
+}
+
+fn percentile(took: &mut [Duration], percent: usize) -> Duration {
+    took.sort_unstable();
+    took[(took.len() * percent / 100).min(took.len() - 1)]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_pass_writes_all_that_expires_at_once_while_a_sale_goes_on() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let template_id = template(&engine, tenant, Definition { limit_per_member: 1, ..definition() }, None).await;
+        let count = lots();
+        // Long enough for the grants, at a modest rate.
+        let expires_at = Timestamp(clock::now().0 + 2_000_000 + count as i64 * 150);
+        for first in (0..count).step_by(SEED_BATCH) {
+            grant(&engine, tenant, first..count.min(first + SEED_BATCH), expires_at).await;
+        }
+        while clock::now() <= expires_at {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let quiet = tokio::spawn(sell(engine.clone(), tenant, template_id, stop.clone()));
+        tokio::time::sleep(CLAIM_EVERY * CLAIMS_BEFORE as u32).await;
+        stop.store(true, Ordering::Relaxed);
+        let mut before = quiet.await.expect("the sale before");
+
+        let options = passes(Duration::from_secs(1));
+        ensure_passes(&fixture.store, &options).await.expect("the passes are there");
+        let runner_options = RunnerOptions {
+            concurrency: 1,
+            long_concurrency: 1,
+            recurring: true,
+            poll: Duration::from_millis(20),
+            lease: Duration::from_secs(30),
+        };
+        let handler = jobs::handler(options);
+        let runner = Runner::new(fixture.store.clone(), engine.clone(), Metrics::new(), runner_options, handler);
+        let stop = Arc::new(AtomicBool::new(false));
+        let busy = tokio::spawn(sell(engine.clone(), tenant, template_id, stop.clone()));
+        let begun = Instant::now();
+        let due = Timestamp(clock::now().0 + 2_000_000);
+        let runs = runner.run_due(due, 3).await.expect("the passes");
+        let took = begun.elapsed();
+        stop.store(true, Ordering::Relaxed);
+        let mut beside = busy.await.expect("the sale beside the pass");
+        assert_eq!(runs, 3, "{kind:?}: each pass once");
+
+        let rate = count as f64 / took.as_secs_f64();
+        println!(
+            "{kind:?}: {count} lots expired in {took:.1?}, {rate:.0} a second; a claim every {CLAIM_EVERY:?}: \
+             P50 {:.1?}, P99 {:.1?} before, {:.1?}, {:.1?} beside it",
+            percentile(&mut before, 50),
+            percentile(&mut before, 99),
+            percentile(&mut beside, 50),
+            percentile(&mut beside, 99),
+        );
+        let sweeps = fixture.store.list_jobs(NO_TENANT, None, Some(JobKind::Sweep), None, 1).await.expect("a list");
+        let told: serde_json::Value = serde_json::from_str(&sweeps[0].progress).expect("a JSON object");
+        assert_eq!(told["points_expired"], count as i64 * POINTS, "{kind:?}: all of it in one pass, nothing twice");
+        assert_eq!(told["accounts_settled"], count as i64, "{kind:?}");
+        let now = clock::now();
+        for number in [0, count / 2, count - 1] {
+            let balance = fixture.store.balance(tenant, &member(number), now, now).await.expect("a balance");
+            assert_eq!((balance.available, balance.expired), (0, POINTS), "{kind:?}");
+        }
+        let report = verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
+        assert!(report.is_clean(), "{kind:?}: {}", report.summary());
+    }
+}
