@@ -20,10 +20,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use cel::common::ast::{CallExpr, Expr, LiteralValue, SourceInfo, operators};
+use cel::common::types::{CelBool, CelInt, CelList, CelMap, CelString};
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
 use cel::{Context, Env, ExecutionError, IdedExpr, ParseErrors, Program, Value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::pricing::{Attributes, Basket};
+use crate::pricing::{Attributes, Basket, Line};
 
 /// The longest expression, in characters.
 pub const MAX_LENGTH: usize = 500;
@@ -63,11 +66,13 @@ impl Condition {
     ///
     /// # Errors
     /// Why that cannot be said, in English.
-    pub fn holds(&self, facts: &Facts, amount: i64, quantity: i64) -> Result<bool, String> {
+    pub fn holds(&self, facts: &Facts<'_>, amount: i64, quantity: i64) -> Result<bool, String> {
         let compile = || ENVIRONMENT.compile(&self.source).ok().map(Arc::new);
         let program = self.program.get_or_init(compile).as_ref().ok_or("the expression cannot be read")?;
-        let mut context = facts.0.new_inner_scope();
-        context.add_variable_from_value("eligible", object([("amount", amount.into()), ("quantity", quantity.into())]));
+        let mut context = Context::with_env(ENVIRONMENT.clone());
+        context.set_variable_resolver(facts);
+        context.add_variable_as_val("eligible.amount", integer(amount));
+        context.add_variable_as_val("eligible.quantity", integer(quantity));
         match program.execute(&context) {
             Ok(Value::Bool(holds)) => Ok(holds),
             Ok(_) => Err("the result is neither true nor false".into()),
@@ -112,64 +117,106 @@ impl<'de> Deserialize<'de> for Condition {
     }
 }
 
-/// What conditions may ask about an order.
-pub struct Facts(Context<'static, 'static>);
+/// What conditions may ask about an order. A field becomes a value of the language when the first condition asks for it: most
+/// conditions compare a number or two, and an order has up to 200 lines.
+pub struct Facts<'a> {
+    basket: &'a Basket,
+    amount: i64,
+    lines: OnceLock<CelList<'a>>,
+    products: OnceLock<CelList<'a>>,
+    categories: OnceLock<CelList<'a>>,
+    order_attributes: OnceLock<CelMap<'a>>,
+    member_attributes: OnceLock<CelMap<'a>>,
+}
 
-impl Facts {
-    pub(crate) fn of(basket: &Basket, amount: i64) -> Facts {
-        let texts = |names: &[String]| Value::from(names.iter().map(String::as_str).collect::<Vec<_>>());
-        let line = |line: &crate::pricing::Line| {
-            object([
-                ("item_id", line.item_id.as_str().into()),
-                ("product_id", line.product_id.as_str().into()),
-                ("sku_id", line.sku_id.as_deref().unwrap_or_default().into()),
-                ("category_ids", texts(&line.category_ids)),
-                ("unit_price", line.unit_price.into()),
-                ("quantity", line.quantity.into()),
-                ("amount", (line.unit_price * line.quantity).into()),
-            ])
-        };
-        let products: Vec<&str> = basket.lines.iter().map(|line| line.product_id.as_str()).collect();
-        let categories: Vec<&str> =
-            basket.lines.iter().flat_map(|line| &line.category_ids).map(String::as_str).collect();
-        let order = object([
-            ("amount", amount.into()),
-            ("freight", basket.freight.into()),
-            ("quantity", basket.lines.iter().map(|line| line.quantity).sum::<i64>().into()),
-            ("weekday", basket.local_time.weekday().as_str().into()),
-            ("hour", i64::from(basket.local_time.minute / 60).into()),
-            ("products", products.into()),
-            ("categories", categories.into()),
-            ("lines", basket.lines.iter().map(line).collect::<Vec<_>>().into()),
-            ("attributes", attributes(&basket.attributes)),
-        ]);
-        let member = object([
-            ("level", basket.member_level.as_deref().unwrap_or_default().into()),
-            ("attributes", attributes(&basket.member_attributes)),
-        ]);
-        let mut context = Context::with_env(ENVIRONMENT.clone());
-        context.add_variable_from_value("order", order);
-        context.add_variable_from_value("member", member);
-        Facts(context)
+impl<'a> Facts<'a> {
+    pub(crate) fn of(basket: &'a Basket, amount: i64) -> Facts<'a> {
+        Facts {
+            basket,
+            amount,
+            lines: OnceLock::new(),
+            products: OnceLock::new(),
+            categories: OnceLock::new(),
+            order_attributes: OnceLock::new(),
+            member_attributes: OnceLock::new(),
+        }
     }
 }
 
-fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
-    HashMap::from(fields).into()
+/// The evaluator asks for the longest name first: `order.amount` before `order`.
+impl VariableResolver for Facts<'_> {
+    fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
+        let basket = self.basket;
+        Some(match name {
+            "order.amount" => CowVal::owned(CelInt::from(self.amount)),
+            "order.freight" => CowVal::owned(CelInt::from(basket.freight)),
+            "order.quantity" => CowVal::owned(CelInt::from(basket.lines.iter().map(|line| line.quantity).sum::<i64>())),
+            "order.hour" => CowVal::owned(CelInt::from(i64::from(basket.local_time.minute / 60))),
+            "order.weekday" => CowVal::owned(CelString::from(basket.local_time.weekday().as_str())),
+            "order.products" => CowVal::Borrowed(
+                self.products.get_or_init(|| texts(basket.lines.iter().map(|line| line.product_id.as_str()))),
+            ),
+            "order.categories" => CowVal::Borrowed(
+                self.categories
+                    .get_or_init(|| texts(basket.lines.iter().flat_map(|line| &line.category_ids).map(String::as_str))),
+            ),
+            "order.lines" => CowVal::Borrowed(
+                self.lines
+                    .get_or_init(|| CelList::from(basket.lines.iter().map(|one| boxed(line(one))).collect::<Vec<_>>())),
+            ),
+            "order.attributes" => {
+                CowVal::Borrowed(self.order_attributes.get_or_init(|| attributes(&basket.attributes)))
+            }
+            "member.level" => CowVal::owned(CelString::from(basket.member_level.as_deref().unwrap_or_default())),
+            "member.attributes" => {
+                CowVal::Borrowed(self.member_attributes.get_or_init(|| attributes(&basket.member_attributes)))
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn boxed<'a>(value: impl Val + 'a) -> Box<dyn Val + 'a> {
+    Box::new(value)
+}
+
+fn text<'a>(text: &'a str) -> Box<dyn Val + 'a> {
+    boxed(CelString::from(text))
+}
+
+fn integer<'a>(number: i64) -> Box<dyn Val + 'a> {
+    boxed(CelInt::from(number))
+}
+
+fn texts<'a>(names: impl Iterator<Item = &'a str>) -> CelList<'a> {
+    CelList::from(names.map(text).collect::<Vec<_>>())
+}
+
+fn line(line: &Line) -> CelMap<'_> {
+    let fields: [(&str, Box<dyn Val + '_>); 7] = [
+        ("item_id", text(&line.item_id)),
+        ("product_id", text(&line.product_id)),
+        ("sku_id", text(line.sku_id.as_deref().unwrap_or_default())),
+        ("category_ids", boxed(texts(line.category_ids.iter().map(String::as_str)))),
+        ("unit_price", integer(line.unit_price)),
+        ("quantity", integer(line.quantity)),
+        ("amount", integer(line.unit_price * line.quantity)),
+    ];
+    CelMap::from(fields.into_iter().map(|(name, value)| (name.into(), value)).collect::<HashMap<_, _>>())
 }
 
 /// Attributes that are neither texts, integers nor truth values are left out, as if they had not been sent.
-fn attributes(attributes: &Attributes) -> Value {
+fn attributes(attributes: &Attributes) -> CelMap<'_> {
     let values = attributes.iter().filter_map(|(name, value)| {
         let value = match value {
-            serde_json::Value::String(text) => text.as_str().into(),
-            serde_json::Value::Bool(truth) => Value::Bool(*truth),
-            serde_json::Value::Number(number) => number.as_i64()?.into(),
+            serde_json::Value::String(value) => text(value),
+            serde_json::Value::Bool(truth) => boxed(CelBool::from(*truth)),
+            serde_json::Value::Number(number) => integer(number.as_i64()?),
             _ => return None,
         };
-        Some((name.as_str(), value))
+        Some((name.as_str().into(), value))
     });
-    values.collect::<HashMap<&str, Value>>().into()
+    CelMap::from(values.collect::<HashMap<_, _>>())
 }
 
 /// With macros, which evaluation needs.
@@ -521,11 +568,10 @@ const KNOWN_FUNCTIONS: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pricing::Line;
     use crate::time::LocalTime;
     use serde_json::json;
 
-    fn facts() -> Facts {
+    fn basket() -> Basket {
         let line = |product: &str, categories: &[&str], unit_price, quantity| Line {
             item_id: product.into(),
             product_id: product.into(),
@@ -536,7 +582,7 @@ mod tests {
             points_ratio: 100,
         };
         let object = |value: serde_json::Value| value.as_object().cloned().unwrap_or_default();
-        let basket = Basket {
+        Basket {
             lines: vec![line("p1", &["books"], 1_000, 2), line("p2", &["toys", "sale"], 500, 1)],
             freight: 300,
             member_level: Some("GOLD".into()),
@@ -544,13 +590,13 @@ mod tests {
             local_time: LocalTime { day: 20_782, minute: 15 * 60 + 59 },
             attributes: object(json!({"channel": "app", "first_order": true, "channel-code": 7, "list": [1]})),
             member_attributes: object(json!({"age": 30, "city": "上海"})),
-        };
-        Facts::of(&basket, 2_500)
+        }
     }
 
     #[test]
     fn conditions_hold_or_do_not() {
-        let facts = facts();
+        let basket = basket();
+        let facts = Facts::of(&basket, 2_500);
         for (source, expected) in [
             ("order.amount == 2500 && order.freight == 300 && order.quantity == 3", true),
             ("order.amount - 500 * 2 > 1500", false),
@@ -630,7 +676,8 @@ mod tests {
 
     #[test]
     fn what_an_order_lacks_makes_no_answer() {
-        let facts = facts();
+        let basket = basket();
+        let facts = Facts::of(&basket, 2_500);
         for (source, cause) in [
             ("member.attributes.vip", "the attribute `vip` is missing"),
             ("order.attributes.list == 1", "the attribute `list` is missing"),
@@ -681,7 +728,7 @@ mod tests {
         let all = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
             for source in deepest {
                 let condition = Condition::compile(&source).unwrap_or_else(|error| panic!("{source}: {error:?}"));
-                assert!(condition.holds(&facts(), 0, 0).is_ok(), "{source}");
+                assert!(condition.holds(&Facts::of(&basket(), 2_500), 0, 0).is_ok(), "{source}");
             }
         });
         all.unwrap().join().expect("no overflow");

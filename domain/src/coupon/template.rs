@@ -163,6 +163,9 @@ pub struct Definition {
     /// Coupons of a lower priority are computed first.
     pub priority: i32,
     pub stacking: Stacking,
+    /// Of coupons that bear the same name here, at most one applies to an order.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stacking_group: Option<String>,
     /// Member levels that may claim and use; empty means all.
     pub member_levels: Vec<String>,
     /// When coupons can be used, on the clock of the tenant's place; empty means always.
@@ -202,6 +205,7 @@ impl Definition {
             scope: Scope::default(),
             priority: DEFAULT_PRIORITY,
             stacking: Stacking::SameTypeExclusive,
+            stacking_group: None,
             member_levels: Vec::new(),
             usable_hours: Vec::new(),
             excluded_dates: Vec::new(),

@@ -3,7 +3,7 @@
 //! Lines are taken in the order of their item ids, coupons by (priority, benefit, template, coupon), so the result does not
 //! depend on the order in which a caller names them. For each coupon: its scope gives the eligible lines; threshold and
 //! quantity are tested on them at item prices, so that one coupon never spoils another's threshold; the discount is computed
-//! on what earlier coupons left of them; limits cut it; the largest-remainder method shares it over the lines. A coupon that
+//! on what earlier coupons left of them (or as the tenant's rule says); limits cut it; the largest-remainder method shares it over the lines. A coupon that
 //! does not apply leaves no trace but its reason. Points then pay what is left, within the tenant's rule.
 //!
 //! Guarantees: every discount lies between 0 and what is left of its eligible lines; lines add up to the totals to the minor
@@ -15,12 +15,12 @@ mod best;
 pub mod refund;
 pub mod share;
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use self::benefit::Wanted;
+use self::benefit::{Left, Plan};
+pub use self::share::Rounding;
 use crate::condition::Facts;
 use crate::coupon::{Definition, Scope, Stacking};
 use crate::id::{CouponId, TemplateId};
@@ -85,12 +85,54 @@ pub struct OrderRule {
     pub max_coupons_per_order: u32,
     /// Of the goods at item prices, what all coupons may take together (1-100).
     pub max_total_percent: u8,
+    /// The same in minor units.
+    #[serde(default)]
+    pub max_total_amount: Option<i64>,
     pub points_with_coupons: bool,
+    /// Whether goods that one coupon has made cheaper are left alone by all others.
+    #[serde(default)]
+    pub one_coupon_per_line: bool,
+    #[serde(default)]
+    pub percent_base: PercentBase,
+    /// Of percentages off.
+    #[serde(default)]
+    pub rounding: Rounding,
 }
 
 impl Default for OrderRule {
     fn default() -> Self {
-        OrderRule { max_coupons_per_order: 5, max_total_percent: 100, points_with_coupons: true }
+        OrderRule {
+            max_coupons_per_order: 5,
+            max_total_percent: 100,
+            max_total_amount: None,
+            points_with_coupons: true,
+            one_coupon_per_line: false,
+            percent_base: PercentBase::Remaining,
+            rounding: Rounding::HalfUp,
+        }
+    }
+}
+
+/// What percentages off are of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PercentBase {
+    /// What the coupons computed before have left of the eligible goods.
+    #[default]
+    Remaining,
+    /// The eligible goods at item prices.
+    Initial,
+}
+
+impl PercentBase {
+    pub const ALL: [PercentBase; 2] = [PercentBase::Remaining, PercentBase::Initial];
+
+    /// The name as stored and as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PercentBase::Remaining => "REMAINING",
+            PercentBase::Initial => "INITIAL",
+        }
     }
 }
 
@@ -153,6 +195,24 @@ pub struct CouponQuote {
     pub unlock_amount: Option<i64>,
 }
 
+impl CouponQuote {
+    /// `result` is what the offer takes off goods of which `subtotal` is eligible.
+    fn of(offer: &Offer<'_>, subtotal: i64, result: Result<i64, Rejection>) -> Self {
+        let next = match &result {
+            Err(Rejection::CouponBelowThreshold { min_amount, .. }) => Some(*min_amount),
+            Ok(_) => offer.definition.benefit.next_step(subtotal),
+            Err(_) => None,
+        };
+        CouponQuote {
+            coupon_id: offer.coupon_id,
+            template_id: offer.template_id,
+            discount: *result.as_ref().unwrap_or(&0),
+            refusal: result.err(),
+            unlock_amount: next.map(|amount| amount - subtotal),
+        }
+    }
+}
+
 /// A line's part of everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineQuote {
@@ -180,10 +240,11 @@ struct Goods<'a> {
     original_amount: i64,
     basket: &'a Basket,
     rule: OrderRule,
+    /// By the rule, what all coupons may take off the goods together.
+    most_off: i64,
     by_product: HashMap<&'a str, Vec<usize>>,
     by_category: HashMap<&'a str, Vec<usize>>,
-    /// Made for the first condition that asks.
-    facts: OnceCell<Facts>,
+    facts: Facts<'a>,
 }
 
 /// The goods a coupon applies to.
@@ -195,20 +256,20 @@ struct Eligible {
     quantity: i64,
 }
 
+/// What an offer finds in the goods, whatever other coupons there are.
+struct Prospect {
+    /// Of the eligible goods.
+    subtotal: i64,
+    plan: Result<Plan, Rejection>,
+}
+
 /// An order half priced.
-#[derive(Clone)]
 struct Pricing<'a, 'g> {
     goods: &'g Goods<'a>,
-    /// What is left to pay of each line.
-    left: Vec<i64>,
-    freight_discount: i64,
-    coupon_discount: i64,
-    /// What coupons that apply want to remain of the goods.
-    must_remain: i64,
+    left: Left,
     applied: Vec<Applied<'a>>,
 }
 
-#[derive(Clone)]
 struct Applied<'a> {
     coupon_id: CouponId,
     definition: &'a Definition,
@@ -286,8 +347,10 @@ impl<'a> Goods<'a> {
                 by_category.entry(category).or_default().push(index);
             }
         }
-        let facts = OnceCell::new();
-        Ok(Goods { lines, places, amounts, original_amount, basket, rule, by_product, by_category, facts })
+        let facts = Facts::of(basket, original_amount);
+        let percent = i128::from(original_amount) * i128::from(rule.max_total_percent) / 100;
+        let most_off = rule.max_total_amount.unwrap_or(i64::MAX).min(percent as i64);
+        Ok(Goods { lines, places, amounts, original_amount, basket, rule, most_off, by_product, by_category, facts })
     }
 
     /// The lines of the scope's products and of its categories that it does not exclude.
@@ -339,8 +402,7 @@ impl<'a> Goods<'a> {
             return Err(Rejection::CouponBelowThreshold { min_amount, eligible_amount: eligible.subtotal });
         }
         if let Some(condition) = &definition.condition {
-            let facts = self.facts.get_or_init(|| Facts::of(self.basket, self.original_amount));
-            match condition.holds(facts, eligible.subtotal, eligible.quantity) {
+            match condition.holds(&self.facts, eligible.subtotal, eligible.quantity) {
                 Ok(true) => {}
                 Ok(false) => return Err(Rejection::CouponConditionUnmet),
                 Err(cause) => return Err(Rejection::CouponConditionFailed { cause }),
@@ -348,50 +410,40 @@ impl<'a> Goods<'a> {
         }
         Ok(())
     }
+
+    fn assess(&self, offer: &Offer<'_>) -> Prospect {
+        let eligible = self.eligible(&offer.definition.scope);
+        let subtotal = eligible.subtotal;
+        let plan = match &offer.refused {
+            Some(refusal) => Err(refusal.clone()),
+            None => {
+                self.check(offer.definition, &eligible).and_then(|()| self.plan(&offer.definition.benefit, eligible))
+            }
+        };
+        Prospect { subtotal, plan }
+    }
+
+    /// Basis points of an amount, rounded as the tenant wants.
+    fn part(&self, amount: i64, basis_points: u16) -> i64 {
+        self.rule.rounding.part_of(amount, basis_points.into(), 10_000)
+    }
 }
 
 impl<'a, 'g> Pricing<'a, 'g> {
     fn of(goods: &'g Goods<'a>) -> Self {
-        Pricing {
-            goods,
-            left: goods.amounts.clone(),
-            freight_discount: 0,
-            coupon_discount: 0,
-            must_remain: 0,
-            applied: Vec::new(),
-        }
-    }
-
-    fn total_discount(&self) -> i64 {
-        self.coupon_discount + self.freight_discount
+        Pricing { goods, left: Left::all_of(goods), applied: Vec::new() }
     }
 
     fn offer(&mut self, offer: &Offer<'a>) -> CouponQuote {
-        let definition = offer.definition;
-        let eligible = self.goods.eligible(&definition.scope);
-        let result = match &offer.refused {
-            Some(refusal) => Err(refusal.clone()),
-            None => self.goods.check(definition, &eligible).and_then(|()| self.apply(offer, &eligible)),
-        };
-        let next = match &result {
-            Err(Rejection::CouponBelowThreshold { min_amount, .. }) => Some(*min_amount),
-            Ok(_) => definition.benefit.next_step(eligible.subtotal),
-            Err(_) => None,
-        };
-        CouponQuote {
-            coupon_id: offer.coupon_id,
-            template_id: offer.template_id,
-            discount: *result.as_ref().unwrap_or(&0),
-            refusal: result.err(),
-            unlock_amount: next.map(|amount| amount - eligible.subtotal),
-        }
+        let Prospect { subtotal, plan } = self.goods.assess(offer);
+        let result = plan.and_then(|plan| self.apply(offer, &plan));
+        CouponQuote::of(offer, subtotal, result)
     }
 
-    /// Applies a coupon that [`Goods::check`] admits and tells its discount. Checks, in order: the benefit's own condition,
-    /// how it stacks, how many there are, whether anything is left to give.
-    fn apply(&mut self, offer: &Offer<'a>, eligible: &Eligible) -> Result<i64, Rejection> {
+    /// Applies a coupon with a plan and tells its discount. Checks, in order: how it stacks, how many there are, whether anything
+    /// is left to give.
+    fn apply(&mut self, offer: &Offer<'a>, plan: &Plan) -> Result<i64, Rejection> {
         let definition = offer.definition;
-        let wanted = self.wanted(&definition.benefit, eligible)?;
         if let Some(other) = self.applied.iter().find(|other| !stack(definition, other.definition)) {
             return Err(Rejection::CouponNotStackable { with: other.coupon_id });
         }
@@ -399,44 +451,22 @@ impl<'a, 'g> Pricing<'a, 'g> {
         if self.applied.len() >= most as usize {
             return Err(Rejection::TooManyCoupons { most });
         }
-        let limit = self.goods_limit(definition.min_pay_amount);
-        let (shares, discount) = match wanted {
-            Wanted::Goods { weights, amount } => {
-                let discount = amount.min(limit).max(0);
-                (share::split(discount, &weights), discount)
-            }
-            // Freight is not of the goods, but of goods that cost less than the coupon wants to remain it asks too much.
-            Wanted::Freight { amount } => (vec![0; self.left.len()], if limit < 0 { 0 } else { amount }),
-        };
+        let discount = self.left.discount(self.goods, plan, definition.min_pay_amount);
         if discount == 0 {
             return Err(Rejection::CouponWithoutEffect);
         }
-        let on_goods: i64 = shares.iter().sum();
-        self.coupon_discount += on_goods;
-        self.freight_discount += discount - on_goods;
-        for (left, share) in self.left.iter_mut().zip(&shares) {
-            *left -= share;
-        }
-        self.must_remain = self.must_remain.max(definition.min_pay_amount);
+        let shares = self.left.take(self.goods, plan, definition.min_pay_amount, discount);
         self.applied.push(Applied { coupon_id: offer.coupon_id, definition, shares });
         Ok(discount)
     }
 
-    /// What one more coupon may take off the goods, whatever it is worth.
-    fn goods_limit(&self, min_pay_amount: i64) -> i64 {
-        let original = self.goods.original_amount;
-        let left = original - self.coupon_discount - self.must_remain.max(min_pay_amount);
-        let percent = i128::from(original) * i128::from(self.goods.rule.max_total_percent) / 100;
-        left.min(percent as i64 - self.coupon_discount)
-    }
-
     fn finish(self, coupons: Vec<CouponQuote>, points_requested: i64, rule: &PointsRule) -> Quote {
-        let goods = self.goods;
-        let goods_left = goods.original_amount - self.coupon_discount;
-        let payable = (goods_left - self.must_remain).max(0);
+        let (goods, left) = (self.goods, &self.left);
+        let goods_left = goods.original_amount - left.coupon_discount;
+        let payable = (goods_left - left.must_remain).max(0);
         let percent_left = rule.redeem.max_percent.map(|percent| {
             let cap = i128::from(goods.original_amount) * i128::from(percent) / 100;
-            (cap as i64 - self.coupon_discount).max(0)
+            (cap as i64 - left.coupon_discount).max(0)
         });
         let separate = !goods.rule.points_with_coupons && !self.applied.is_empty() && points_requested > 0;
         let (points_effective, points_discount, points_limited_by) = if separate {
@@ -444,10 +474,10 @@ impl<'a, 'g> Pricing<'a, 'g> {
         } else {
             rule.redeemed(points_requested, payable, percent_left)
         };
-        let by_points = share::split(points_discount, &self.left);
+        let by_points = share::split(points_discount, left.lines());
         let spent = share::split(points_effective, &by_points);
         let line = |index: usize| {
-            let (line, amount, left) = (goods.lines[index], goods.amounts[index], self.left[index]);
+            let (line, amount, left) = (goods.lines[index], goods.amounts[index], left.lines()[index]);
             let factor = rule.campaign_percent(&line.category_ids, goods.basket.member_level.as_deref());
             let shares = self.applied.iter().map(|coupon| (coupon.coupon_id, coupon.shares[index]));
             LineQuote {
@@ -466,12 +496,12 @@ impl<'a, 'g> Pricing<'a, 'g> {
             goods.places.iter().enumerate().map(|(index, place)| (*place, line(index))).collect();
         lines.sort_unstable_by_key(|(place, _)| *place);
         let lines: Vec<LineQuote> = lines.into_iter().map(|(_, line)| line).collect();
-        let total_discount = self.total_discount() + points_discount;
+        let total_discount = left.total_discount() + points_discount;
         let freight = goods.basket.freight;
         Quote {
             original_amount: goods.original_amount,
-            coupon_discount: self.coupon_discount,
-            freight_discount: self.freight_discount,
+            coupon_discount: left.coupon_discount,
+            freight_discount: left.freight_discount,
             points_discount,
             total_discount,
             freight,
@@ -488,6 +518,9 @@ impl<'a, 'g> Pricing<'a, 'g> {
 
 /// Whether two coupons may apply to one order.
 fn stack(one: &Definition, other: &Definition) -> bool {
+    if one.stacking_group.is_some() && one.stacking_group == other.stacking_group {
+        return false;
+    }
     let kinds_differ = one.benefit.kind() != other.benefit.kind();
     [one.stacking, other.stacking].iter().all(|stacking| match stacking {
         Stacking::Exclusive => false,

@@ -15,4 +15,5 @@ mod pricing_laws;
 mod properties;
 mod rules;
 mod script;
+mod search;
 mod webhooks;

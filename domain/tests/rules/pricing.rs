@@ -6,7 +6,9 @@ use std::fmt::Write;
 use scrip_domain::condition::Condition;
 use scrip_domain::coupon::{Benefit, Definition, Scope, Stacking, Step, StepOff, Validity};
 use scrip_domain::points::RedeemLimit;
-use scrip_domain::pricing::{Attributes, Basket, Candidate, Line, Offer, Quote, Rules, best, price_within};
+use scrip_domain::pricing::{
+    Attributes, Basket, Candidate, Line, Offer, PercentBase, Quote, Rounding, Rules, best, price_within,
+};
 use scrip_domain::time::{LocalTime, Weekday, WeeklyHours};
 use scrip_domain::{CouponId, Rejection, TemplateId, Timestamp};
 use serde_json::Value;
@@ -189,7 +191,13 @@ impl Case {
         match *words {
             ["max_coupons", most] => orders.max_coupons_per_order = most.parse().ok()?,
             ["max_total_percent", percent] => orders.max_total_percent = percent.parse().ok()?,
+            ["max_total_amount", most] => orders.max_total_amount = Some(most.parse().ok()?),
             ["points_with_coupons", "no"] => orders.points_with_coupons = false,
+            ["one_coupon_per_line"] => orders.one_coupon_per_line = true,
+            ["percent_of", base] => {
+                orders.percent_base = PercentBase::ALL.into_iter().find(|one| one.as_str() == base)?
+            }
+            ["rounding", name] => orders.rounding = Rounding::ALL.into_iter().find(|one| one.as_str() == name)?,
             ["points", "off"] => points.enabled = false,
             ["redeem", "off"] => points.redeem.enabled = false,
             ["redeem", ratio, "for", base] => {
@@ -436,6 +444,7 @@ fn definition_of(words: &[&str]) -> Option<Read> {
             "priority" => definition.priority = next()?.parse().ok()?,
             "stack" => definition.stacking = Stacking::Stackable,
             "exclusive" => definition.stacking = Stacking::Exclusive,
+            "group" => definition.stacking_group = Some(next()?.into()),
             "levels" => definition.member_levels = list(next()?),
             "hours" => {
                 let days = next()?.split(',').filter(|day| *day != "daily");

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use scrip_domain::condition::Condition;
 use scrip_domain::coupon::{Benefit, Definition, Scope, Stacking, Step, StepOff, Validity};
 use scrip_domain::pricing::{
-    Attributes, Basket, Candidate, Line, Offer, Quote, Rules, best, price, price_each, refund,
+    Attributes, Basket, Candidate, Line, Offer, PercentBase, Quote, Rounding, Rules, best, price, price_each, refund,
 };
 use scrip_domain::time::LocalTime;
 use scrip_domain::{CouponId, Rejection, TemplateId, Timestamp};
@@ -52,7 +52,7 @@ fn names(random: &mut Random, all: &[&str], percent: i64) -> Vec<String> {
 const PRODUCTS: [&str; 4] = ["p1", "p2", "p3", "p4"];
 const CATEGORIES: [&str; 3] = ["c1", "c2", "c3"];
 
-fn basket(random: &mut Random) -> Basket {
+pub fn basket(random: &mut Random) -> Basket {
     let line = |index: i64, random: &mut Random| Line {
         item_id: format!("i{index}"),
         product_id: (*random.pick(&PRODUCTS).expect("products")).to_owned(),
@@ -72,7 +72,7 @@ fn basket(random: &mut Random) -> Basket {
     }
 }
 
-fn definition(random: &mut Random) -> Definition {
+pub fn definition(random: &mut Random) -> Definition {
     let capped = |random: &mut Random| random.percent(40).then(|| random.between(1, 5_000));
     let benefit = match random.between(0, 6) {
         0 => Benefit::AmountOff { amount: random.between(1, 8_000) },
@@ -119,16 +119,21 @@ fn definition(random: &mut Random) -> Definition {
             1..=3 => Stacking::SameTypeExclusive,
             _ => Stacking::Stackable,
         },
+        stacking_group: random.percent(20).then(|| (*random.pick(&["g1", "g2"]).expect("groups")).to_owned()),
         ..Definition::new("n", benefit, Validity::Relative { days: 1 })
     }
 }
 
-fn rules(random: &mut Random) -> Rules {
+pub fn rules(random: &mut Random) -> Rules {
     let mut rules = Rules::default();
     rules.orders.max_coupons_per_order = random.between(1, 6) as u32;
     if random.percent(30) {
         rules.orders.max_total_percent = random.between(1, 100) as u8;
     }
+    rules.orders.max_total_amount = random.percent(20).then(|| random.between(0, 20_000));
+    rules.orders.one_coupon_per_line = random.percent(20);
+    rules.orders.percent_base = *random.pick(&PercentBase::ALL).expect("bases");
+    rules.orders.rounding = *random.pick(&Rounding::ALL).expect("roundings");
     rules.orders.points_with_coupons = random.percent(80);
     rules.points.redeem.ratio = random.between(1, 20);
     rules.points.redeem.base = random.between(1, 20);
@@ -219,6 +224,21 @@ proptest! {
         }
         let goods = quote.original_amount;
         prop_assert!(applied <= case.rules.orders.max_coupons_per_order);
+        prop_assert!(case.rules.orders.max_total_amount.is_none_or(|most| quote.coupon_discount <= most));
+        let mut groups: Vec<&String> = quote
+            .coupons
+            .iter()
+            .zip(&case.definitions)
+            .filter(|(coupon, _)| coupon.refusal.is_none())
+            .filter_map(|(_, definition)| definition.stacking_group.as_ref())
+            .collect();
+        let applied_of_groups = groups.len();
+        groups.sort_unstable();
+        groups.dedup();
+        prop_assert_eq!(groups.len(), applied_of_groups, "one of each group");
+        if case.rules.orders.one_coupon_per_line {
+            prop_assert!(quote.lines.iter().all(|line| line.coupons.len() <= 1));
+        }
         prop_assert!(quote.coupon_discount * 100 <= goods * i64::from(case.rules.orders.max_total_percent));
         if applied > 0 {
             prop_assert!(goods - quote.coupon_discount - quote.points_discount >= keep);
@@ -354,6 +374,7 @@ proptest! {
         let chosen: Vec<Offer> = offers.iter().filter(|offer| found.coupon_ids.contains(&offer.coupon_id)).cloned().collect();
         prop_assert_eq!(chosen.len(), found.coupon_ids.len());
         prop_assert_eq!(discount(&chosen), (true, found.discount));
+        prop_assert_eq!(found.alone, price_each(&case.basket, &offers, &case.rules).expect("a small order"));
     }
 
     /// Q9: no coupon takes more off in a combination than alone, which the search for the best relies on.

@@ -222,14 +222,13 @@ fn choose<'a, 'n>(
     let valid_until = |one: &Held| one.coupon.valid_until;
     let candidates: Vec<Candidate> =
         held.iter().map(|one| Candidate { offer: one.offer(), valid_until: valid_until(one) }).collect();
-    let best = pricing::best(basket, &candidates, rules)?;
-    let offers: Vec<Offer> = candidates.into_iter().map(|candidate| candidate.offer).collect();
-    let mut alone = pricing::price_each(basket, &offers, rules)?;
-    alone.sort_by_key(|quote| Reverse(quote.discount));
-    let considered = offers.len();
-    let chosen = offers.into_iter().filter(|offer| best.coupon_ids.contains(&offer.coupon_id)).collect();
+    let mut best = pricing::best(basket, &candidates, rules)?;
+    best.alone.sort_by_key(|quote| Reverse(quote.discount));
+    let considered = candidates.len();
+    let offers = candidates.into_iter().map(|candidate| candidate.offer);
+    let chosen = offers.filter(|offer| best.coupon_ids.contains(&offer.coupon_id)).collect();
     let exhaustive = best.exhaustive && all_seen;
-    Ok((chosen, BestView { exhaustive, considered, candidates: alone.iter().map(view).collect() }))
+    Ok((chosen, BestView { exhaustive, considered, candidates: best.alone.iter().map(view).collect() }))
 }
 
 /// What an order costs, in minor units and points.

@@ -11,7 +11,7 @@ use scrip_domain::points::{
     Campaign, CheckIn, Earn, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, MAX_POINTS, PointsRule, PointsValidity, Redeem,
     StreakBonus,
 };
-use scrip_domain::pricing::{MAX_COUPONS, OrderRule, Rules};
+use scrip_domain::pricing::{MAX_COUPONS, OrderRule, PercentBase, Rounding, Rules};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::time::{Calendar, MICROS_PER_DAY, Window};
 use scrip_domain::{Command, Rejection, Timestamp};
@@ -24,7 +24,7 @@ use super::auth::{Operator, Service};
 use super::extract::{Checked, Cursor, Input, Object, Parameters};
 use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
-use super::schema::{EditProblems, PageQuery, Problems};
+use super::schema::{self, EditProblems, PageQuery, Problems};
 use super::templates::version_of;
 use super::time::Time;
 use super::views::{Page, RulesPage, WindowView};
@@ -176,8 +176,19 @@ pub struct OrderRuleRequest {
     /// Of the goods at item prices, what all coupons may take together. Default: 100.
     #[schema(minimum = 1, maximum = 100)]
     max_total_percent: Option<i64>,
+    /// The same in minor units. Default: any amount.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000i64)]
+    max_total_amount: Option<i64>,
     /// Whether points may be redeemed beside coupons. Default: true.
     points_with_coupons: Option<bool>,
+    /// Whether a line that one coupon has made cheaper is left alone by the others. Default: false.
+    one_coupon_per_line: Option<bool>,
+    /// Whether percentages are of what earlier coupons have left, or of item prices. Default: REMAINING.
+    #[schema(value_type = Option<schema::PercentBase>)]
+    percent_base: Option<PercentBase>,
+    /// Of percentages off, to the minor unit. Default: HALF_UP.
+    #[schema(value_type = Option<schema::Rounding>)]
+    rounding: Option<Rounding>,
 }
 
 /// Rules that keep all limits, and when they hold.
@@ -357,10 +368,17 @@ impl OrderRuleRequest {
         let most = errors.within("orders.max_coupons_per_order", most, 0..=MAX_COUPONS as i64);
         let percent = self.max_total_percent.unwrap_or(defaults.max_total_percent.into());
         let percent = errors.within("orders.max_total_percent", percent, 1..=100);
+        if let Some(amount) = self.max_total_amount {
+            errors.within("orders.max_total_amount", amount, 0..=MAX_AMOUNT);
+        }
         Some(OrderRule {
             max_coupons_per_order: u32::try_from(most?).ok()?,
             max_total_percent: u8::try_from(percent?).ok()?,
+            max_total_amount: self.max_total_amount,
             points_with_coupons: self.points_with_coupons.unwrap_or(defaults.points_with_coupons),
+            one_coupon_per_line: self.one_coupon_per_line.unwrap_or(defaults.one_coupon_per_line),
+            percent_base: self.percent_base.unwrap_or(defaults.percent_base),
+            rounding: self.rounding.unwrap_or(defaults.rounding),
         })
     }
 }
@@ -465,7 +483,14 @@ pub struct CampaignView<'a> {
 pub struct OrderRuleView {
     max_coupons_per_order: u32,
     max_total_percent: u8,
+    #[schema(required)]
+    max_total_amount: Option<i64>,
     points_with_coupons: bool,
+    one_coupon_per_line: bool,
+    #[schema(value_type = schema::PercentBase)]
+    percent_base: PercentBase,
+    #[schema(value_type = schema::Rounding)]
+    rounding: Rounding,
 }
 
 impl<'a> From<&'a RulesVersion> for RulesView<'a> {
@@ -505,7 +530,11 @@ impl<'a> From<&'a RulesVersion> for RulesView<'a> {
             orders: OrderRuleView {
                 max_coupons_per_order: orders.max_coupons_per_order,
                 max_total_percent: orders.max_total_percent,
+                max_total_amount: orders.max_total_amount,
                 points_with_coupons: orders.points_with_coupons,
+                one_coupon_per_line: orders.one_coupon_per_line,
+                percent_base: orders.percent_base,
+                rounding: orders.rounding,
             },
             created_at: Time(version.created_at),
         }
@@ -706,7 +735,8 @@ mod tests {
             "check_in": { "points": 5, "streak_bonuses": [{ "days": 3, "points": 5 }, { "days": 7, "points": 20 }] },
             "campaigns": [{ "name": "double", "starts_at": "2026-11-11T00:00:00Z", "ends_at": null,
                 "categories": ["c"], "member_levels": ["GOLD"], "percent": 200 }],
-            "orders": { "max_coupons_per_order": 2, "max_total_percent": 80, "points_with_coupons": false },
+            "orders": { "max_coupons_per_order": 2, "max_total_percent": 80, "max_total_amount": 5000,
+                "points_with_coupons": false, "one_coupon_per_line": true, "percent_base": "INITIAL", "rounding": "HALF_EVEN" },
         }))
         .unwrap();
         let (at, rules) = (Timestamp(0), Arc::new(rules));
@@ -752,6 +782,9 @@ mod tests {
             ),
             (json!({ "orders": { "max_coupons_per_order": 21 } }), "orders.max_coupons_per_order"),
             (json!({ "orders": { "max_total_percent": 0 } }), "orders.max_total_percent"),
+            (json!({ "orders": { "max_total_amount": -1 } }), "orders.max_total_amount"),
+            (json!({ "orders": { "percent_base": "LIST" } }), "orders.percent_base"),
+            (json!({ "orders": { "rounding": "UP" } }), "orders.rounding"),
             (json!({ "order": {} }), "order"),
         ] {
             assert_eq!(read(body.clone()), Err(vec![field.to_owned()]), "{body}");

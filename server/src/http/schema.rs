@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use scrip_domain::coupon::{self, Benefit};
 use scrip_domain::event::EventKind;
-use scrip_domain::{bulk, job, order, points, tenant, webhook};
+use scrip_domain::{bulk, job, order, points, pricing, tenant, webhook};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{
@@ -92,6 +92,8 @@ schemas! {
     CompensationOutcome = names(["RESOLVED", "DISMISSED"]);
     CompensationReason = names(coupon::CompensationReason::ALL.map(|reason| reason.as_str()));
     BenefitType = names(Benefit::KINDS);
+    PercentBase = names(pricing::PercentBase::ALL.map(|base| base.as_str()));
+    Rounding = names(pricing::Rounding::ALL.map(|rounding| rounding.as_str()));
     Stacking = names(coupon::Stacking::ALL.map(|stacking| stacking.as_str()));
     Weekday = names(scrip_domain::time::Weekday::ALL.map(|day| day.as_str()));
     RedeemLimit = names(points::RedeemLimit::ALL.map(|limit| limit.as_str()));

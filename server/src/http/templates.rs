@@ -74,6 +74,9 @@ pub struct TemplateRequest {
     /// Which other coupons may apply to the same order; both sides must agree. Default: SAME_TYPE_EXCLUSIVE.
     #[schema(value_type = Option<schema::Stacking>)]
     stacking: Option<Stacking>,
+    /// Of coupons whose templates bear the same name here, at most one applies to an order. Default: none.
+    #[schema(min_length = 1, max_length = 64)]
+    stacking_group: Option<String>,
     /// Member levels that may claim and use. Default: all.
     #[schema(max_items = 1000)]
     member_levels: Option<Vec<String>>,
@@ -244,6 +247,7 @@ impl Checked for TemplateRequest {
         errors.names("scope.excluded_categories", &scope.excluded_categories);
         let priority = self.priority.unwrap_or(DEFAULT_PRIORITY.into());
         let priority = errors.within("priority", priority, 0..=MAX_PRIORITY.into());
+        errors.optional_text("stacking_group", self.stacking_group.as_deref(), 1..=64);
         let member_levels = self.member_levels.unwrap_or_default();
         errors.names("member_levels", &member_levels);
         let usable_hours = check_hours(errors, self.usable_hours.unwrap_or_default());
@@ -291,6 +295,7 @@ impl Checked for TemplateRequest {
             scope,
             priority: i32::try_from(priority?).ok()?,
             stacking: self.stacking.unwrap_or(Stacking::SameTypeExclusive),
+            stacking_group: self.stacking_group,
             member_levels,
             usable_hours,
             excluded_dates,
@@ -508,7 +513,7 @@ impl utoipa::PartialSchema for TemplateEdit {
 
 impl ToSchema for TemplateEdit {}
 
-const EDITABLE: [&str; 20] = [
+const EDITABLE: &[&str] = &[
     "name",
     "description",
     "benefit",
@@ -518,6 +523,7 @@ const EDITABLE: [&str; 20] = [
     "scope",
     "priority",
     "stacking",
+    "stacking_group",
     "member_levels",
     "usable_hours",
     "excluded_dates",
@@ -907,7 +913,7 @@ mod tests {
             merge(
                 &mut value,
                 json!({
-                    "benefit":benefit, "priority":7, "stacking":"STACKABLE", "min_quantity":2,
+                    "benefit":benefit, "priority":7, "stacking":"STACKABLE", "stacking_group":"g", "min_quantity":2,
                     "usable_hours":[{"weekdays":["SUNDAY","MONDAY"],"from":"09:30","to":"24:00"},{"from":"00:00","to":"00:01"}],
                     "excluded_dates":["2026-12-24","1969-12-31","2028-02-29"],
                     "condition":"member.level == 'GOLD' || order.amount > 1",
@@ -1027,6 +1033,8 @@ mod tests {
             (json!({"metadata": []}), "metadata"),
             (json!({"effective_at": "2026-01-01T00:00:00Z"}), "effective_at"),
             (json!({"stacking": "x"}), "stacking"),
+            (json!({"stacking_group": ""}), "stacking_group"),
+            (json!({"stacking_group": text(65)}), "stacking_group"),
         ] {
             let mut value = minimal();
             merge(&mut value, patch.clone());

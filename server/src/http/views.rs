@@ -355,6 +355,7 @@ pub struct DefinitionView<'a> {
     scope: ScopeView<'a>,
     priority: i32,
     stacking: Stacking,
+    stacking_group: Option<&'a str>,
     member_levels: &'a [String],
     usable_hours: Vec<HoursView<'a>>,
     excluded_dates: Vec<LocalDate>,
@@ -380,6 +381,7 @@ impl<'a> From<&'a Definition> for DefinitionView<'a> {
             scope: scope(definition),
             priority: definition.priority,
             stacking: definition.stacking,
+            stacking_group: definition.stacking_group.as_deref(),
             member_levels: &definition.member_levels,
             usable_hours: usable_hours(definition),
             excluded_dates: excluded_dates(definition),
@@ -450,6 +452,8 @@ pub struct TemplateView<'a> {
     priority: i32,
     #[schema(value_type = schema::Stacking)]
     stacking: Stacking,
+    #[schema(required, value_type = Option<String>)]
+    stacking_group: Option<&'a str>,
     #[schema(value_type = Vec<String>)]
     member_levels: &'a [String],
     #[schema(value_type = Vec<HoursView<'static>>)]
@@ -508,6 +512,7 @@ impl<'a> From<&'a Template> for TemplateView<'a> {
             scope: scope(definition),
             priority: definition.priority,
             stacking: definition.stacking,
+            stacking_group: definition.stacking_group.as_deref(),
             member_levels: &definition.member_levels,
             usable_hours: usable_hours(definition),
             excluded_dates: excluded_dates(definition),
@@ -559,6 +564,8 @@ pub struct CouponView<'a> {
     priority: i32,
     #[schema(value_type = schema::Stacking)]
     stacking: Stacking,
+    #[schema(required, value_type = Option<String>)]
+    stacking_group: Option<&'a str>,
     #[schema(value_type = schema::CouponStatus)]
     status: CouponStatus,
     /// 1 for the member's first coupon of the template.
@@ -594,6 +601,7 @@ impl<'a> CouponView<'a> {
             scope: scope(definition),
             priority: definition.priority,
             stacking: definition.stacking,
+            stacking_group: definition.stacking_group.as_deref(),
             status: coupon.status,
             sequence: coupon.sequence,
             source: coupon.source,

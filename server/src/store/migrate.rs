@@ -88,10 +88,6 @@ pub(super) fn checksum(text: &str) -> String {
 }
 
 impl Store {
-    /// Applies what is missing and returns the names of the migrations applied now.
-    ///
-    /// # Errors
-    /// When the store cannot be written, or knows migrations that this version does not.
     /// The names of the migrations this store lacks.
     ///
     /// # Errors
@@ -124,6 +120,10 @@ impl Store {
         Ok(missing)
     }
 
+    /// Applies what is missing and returns the names of the migrations applied now.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or knows migrations that this version does not.
     pub async fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
         match self {
             Store::Sqlite(store) => store.migrate(),
