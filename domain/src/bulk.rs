@@ -93,6 +93,9 @@ pub struct Bulk {
     pub refused: i64,
     pub updated_at: Timestamp,
     pub finished_at: Option<Timestamp>,
+    /// When its rows and their results went, after their time; the counts stay.
+    #[serde(default)]
+    pub results_dropped_at: Option<Timestamp>,
 }
 
 impl Bulk {
@@ -170,6 +173,7 @@ pub fn create(
         refused: 0,
         updated_at: envelope.now,
         finished_at: None,
+        results_dropped_at: None,
     };
     let payload = format!("{{\"bulk_id\":\"{id}\"}}");
     state.insert_job(envelope.tenant, Job::new(bulk.job_id(), JobKind::Bulk, payload, envelope.now));

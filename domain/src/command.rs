@@ -11,7 +11,7 @@ use crate::id::{
     BulkId, CodeBatchId, CompensationId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId,
     TenantId, TransactionId, WebhookId,
 };
-use crate::job::JobTicket;
+use crate::job::{ExtensionPage, JobTicket};
 use crate::order::{RefundRequest, Reservation};
 use crate::points::TransactionType;
 use crate::pricing::Rules;
@@ -230,6 +230,11 @@ pub enum Command {
         valid_until: Timestamp,
         ends_before: Option<Timestamp>,
     },
+    /// Lets the coupons of a page end later, for such a job; the page must be the job's next.
+    ExtendPage {
+        job_id: JobId,
+        page: Box<ExtensionPage>,
+    },
     /// Begins to work off the rows staged under `bulk_id`: a distribution of the template, or grants of points.
     CreateBulk {
         bulk_id: BulkId,
@@ -303,6 +308,7 @@ impl Command {
             Command::ImportTemplate { .. } => "import_template",
             Command::ImportCoupon(_) => "import_coupon",
             Command::EnqueueExtension { .. } => "enqueue_extension",
+            Command::ExtendPage { .. } => "extend_page",
             Command::SetRules { .. } => "set_points_rules",
             Command::CreateWebhook(_) => "create_webhook",
             Command::ChangeWebhook { .. } => "change_webhook",

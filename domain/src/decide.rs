@@ -303,6 +303,7 @@ fn apply_command(
         Command::EnqueueExtension { template_id, valid_until, ends_before } => {
             Ok(job::enqueue_extension(state, envelope, ids, *template_id, *valid_until, *ends_before)?)
         }
+        Command::ExtendPage { job_id, page } => Ok(job::extend_page(state, envelope, ids, *job_id, page)?),
         Command::CreateBulk { bulk_id, template_id, staged } => {
             Ok(bulk::create(state, envelope, ids, *bulk_id, *template_id, *staged)?)
         }

@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use crate::bulk;
 use crate::command::{Envelope, Movement};
+use crate::coupon;
 use crate::decide::Outcome;
-use crate::id::{BulkId, Ids, JobId, KeyId, MemberId, TemplateId};
+use crate::id::{BulkId, CouponId, Ids, JobId, KeyId, MemberId, TemplateId};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -255,8 +256,32 @@ pub struct CouponExtension {
     pub actor: Option<KeyId>,
 }
 
-/// Enqueues the extension of a template's coupons, one by one: each is a command of its own, which changes nothing the second
-/// time.
+/// How far an `ExtendCoupons` has come, as the job shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExtensionProgress {
+    /// Pages worked off: the number of the next one.
+    pub pages: i64,
+    /// Coupons looked at.
+    pub seen: i64,
+    pub extended: i64,
+    /// Those that were used, revoked or over by the time their turn came.
+    pub refused: i64,
+    /// The last coupon looked at, by its member and its number among the member's coupons of the template.
+    pub after: Option<(MemberId, i64)>,
+}
+
+/// Some of a template's coupons, next to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtensionPage {
+    pub number: i64,
+    /// Those to extend.
+    pub coupon_ids: Vec<CouponId>,
+    pub seen: i64,
+    pub last: (MemberId, i64),
+}
+
+/// Enqueues the extension of a template's coupons, which goes page by page ([`extend_page`]).
 pub fn enqueue_extension(
     state: &mut State,
     envelope: &Envelope,
@@ -273,6 +298,45 @@ pub fn enqueue_extension(
     let payload = serde_json::to_string(&extension).expect("plain data has a JSON form");
     let job = Job::new(JobId(ids.draw()), JobKind::ExtendCoupons, payload, envelope.now);
     state.insert_job(envelope.tenant, job.clone());
+    Ok(Outcome::Job(Box::new(job)))
+}
+
+/// Works off one page of an extension, which must be the next: its coupons, the counts and the cursor are one transaction, so every
+/// coupon counts once however often the job begins.
+///
+/// # Errors
+/// [`Rejection::JobLeaseLost`] when it is not the next, or the job is over; then somebody else has gone on, or it was cancelled.
+pub fn extend_page(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: JobId,
+    page: &ExtensionPage,
+) -> Result<Outcome, Rejection> {
+    let mut job = state.job(envelope.tenant, id)?.clone();
+    let Ok(extension) = serde_json::from_str::<CouponExtension>(&job.payload) else {
+        return Err(Rejection::JobNotFound);
+    };
+    let mut progress: ExtensionProgress = serde_json::from_str(&job.progress).unwrap_or_default();
+    if job.is_finished() || progress.pages != page.number {
+        return Err(Rejection::JobLeaseLost);
+    }
+    for coupon_id in &page.coupon_ids {
+        let before = state.coupon(envelope.tenant, *coupon_id).map_or(Timestamp::MAX, |coupon| coupon.valid_until);
+        match coupon::extend(state, envelope, ids, *coupon_id, extension.valid_until) {
+            Ok(_) => progress.extended += i64::from(before < extension.valid_until),
+            Err(_) => progress.refused += 1,
+        }
+    }
+    progress.pages += 1;
+    progress.seen += page.seen;
+    progress.after = Some(page.last.clone());
+    job.progress = serde_json::to_string(&progress).expect("plain data has a JSON form");
+    // It moves on: its attempts count anew from here.
+    job.attempts = job.attempts.min(1);
+    job.last_error = None;
+    job.updated_at = envelope.now;
+    state.save_job(envelope.tenant, job.clone());
     Ok(Outcome::Job(Box::new(job)))
 }
 

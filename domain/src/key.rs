@@ -132,6 +132,10 @@ impl Keys {
             Command::RetryJob(id) => {
                 self.jobs.insert((tenant, *id));
             }
+            Command::ExtendPage { job_id, page } => {
+                self.jobs.insert((tenant, *job_id));
+                self.coupons.extend(page.coupon_ids.iter().map(|id| (tenant, *id)));
+            }
             // A bulk and its job have one id, and are cancelled together.
             Command::CancelJob(JobId(id)) | Command::CancelBulk(BulkId(id)) => {
                 self.jobs.insert((tenant, JobId(*id)));
@@ -249,6 +253,7 @@ impl Keys {
                 self.coupons.extend(asked.coupon_ids.iter().map(|id| (tenant, *id)));
                 self.priced.extend(asked.coupon_ids.iter().map(|id| (tenant, *id)));
                 self.accounts.insert((tenant, asked.member_id.clone()));
+                self.rules_versions.extend(asked.quoted.map(|quoted| (tenant, quoted.rules_version)));
                 let (earliest, latest) = self.rules.entry(tenant).or_insert((at, at));
                 *earliest = (*earliest).min(at);
                 *latest = (*latest).max(at);

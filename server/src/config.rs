@@ -92,6 +92,7 @@ pub struct JobsSettings {
     pub poll_ms: u64,
     pub lease_seconds: u64,
     pub done_days: u64,
+    pub bulk_days: u64,
     pub dead_days: u64,
 }
 
@@ -213,6 +214,7 @@ impl Settings {
             ("jobs.poll_ms", jobs.poll_ms, 10..=3_600_000),
             ("jobs.lease_seconds", jobs.lease_seconds, 1..=3_600),
             ("jobs.done_days", jobs.done_days, 1..=3_650),
+            ("jobs.bulk_days", jobs.bulk_days, 1..=3_650),
             ("jobs.dead_days", jobs.dead_days, 1..=3_650),
             ("projection.interval_ms", projection.interval_ms, 0..=3_600_000),
             ("housekeeping.idempotency_days", housekeeping.idempotency_days, 1..=3_650),
@@ -402,6 +404,7 @@ impl Settings {
             interval: Duration::from_secs(self.housekeeping.interval_seconds),
             idempotency_retention: days(self.housekeeping.idempotency_days),
             done_retention: days(self.jobs.done_days),
+            bulk_retention: days(self.jobs.bulk_days),
             dead_retention: days(self.jobs.dead_days),
             delivery_retention: days(self.webhooks.delivery_days),
         }

@@ -34,7 +34,7 @@ mod reserve;
 mod settle;
 
 pub use refund::{Refund, RefundRequest, ReturnedCoupon, refund};
-pub use reserve::{Reservation, reserve};
+pub use reserve::{Quoted, Reservation, reserve};
 pub use settle::{cancel, pay, settle};
 
 use std::sync::Arc;

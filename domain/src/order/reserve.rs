@@ -28,6 +28,18 @@ pub struct Reservation {
     /// How many points the member wants to redeem; the rules may allow fewer.
     pub points: i64,
     pub expires_at: Timestamp,
+    /// Set when a quote still holds: the order is priced as it was. The basket's local time must be that of the quote then.
+    #[serde(default)]
+    pub quoted: Option<Quoted>,
+}
+
+/// By what a quote was priced, beside what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quoted {
+    pub rules_version: i64,
+    pub at: Timestamp,
+    /// Until when it holds.
+    pub expires_at: Timestamp,
 }
 
 impl Reservation {
@@ -41,7 +53,7 @@ impl Reservation {
     }
 }
 
-/// Checks, in order: that the id is free, the deadline, each coupon by itself, the price, the points. Coupons that do not apply
+/// Checks, in order: that the id is free, the deadline, that the quote still holds if there is one, each coupon by itself, the price, the points. Coupons that do not apply
 /// refuse the order: it would cost more than the member was told.
 pub fn reserve(state: &mut State, envelope: &Envelope, ids: &mut Ids, asked: &Reservation) -> Decision<Outcome> {
     let tenant = envelope.tenant;
@@ -56,7 +68,13 @@ pub fn reserve(state: &mut State, envelope: &Envelope, ids: &mut Ids, asked: &Re
     if asked.expires_at <= envelope.at {
         return Err(Rejection::DeadlinePassed { field: "expires_at" }.into());
     }
-    let rules = state.rules_at(tenant, envelope.at);
+    if let Some(quoted) = asked.quoted.filter(|quoted| quoted.expires_at <= envelope.at) {
+        return Err(Rejection::QuoteExpired { expired_at: quoted.expires_at }.into());
+    }
+    let rules = match asked.quoted {
+        Some(quoted) => state.rules_of(tenant, quoted.rules_version).at(quoted.at),
+        None => state.rules_at(tenant, envelope.at),
+    };
     let quote = quote(state, tenant, envelope.at, asked, &rules)?;
     let hold_id = take(state, envelope, ids, &asked.order_id, &asked.member_id, &quote, asked.expires_at)?;
     let order = Order {

@@ -4,25 +4,26 @@
 //! feed the pools of ids ([`Generator::learn`]); ids are reused long after their object is closed, and now and then
 //! under another tenant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
+use scrip_domain::bulk::{Bulk, ChunkWork, GrantRow, Recipient, Staged};
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
 use scrip_domain::coupon::{
     Benefit, CodeDigest, CodeKind, CodeStatus, CompensationStatus, CouponStatus, Definition, ImportedCoupon,
     NewCodeBatch, TemplatePatch, Validity,
 };
 use scrip_domain::id::IdSeed;
-use scrip_domain::job::JobTicket;
-use scrip_domain::order::{RefundRequest, Reservation};
+use scrip_domain::job::{ExtensionPage, ExtensionProgress, JobKind, JobTicket};
+use scrip_domain::order::{Quoted, RefundRequest, Reservation};
 use scrip_domain::points::{PointsValidity, TransactionType};
 use scrip_domain::pricing::{Basket, Line, Rules};
 use scrip_domain::tenant::Tenant;
 use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, CodeBatchId, CompensationId, CouponId, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId, TenantId,
-    Timestamp, TransactionId, WebhookId,
+    Answer, BulkId, CodeBatchId, CompensationId, CouponId, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId,
+    TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 pub const HOUR: i64 = 3_600_000_000;
@@ -85,6 +86,9 @@ struct Pools {
     transactions: Vec<(TransactionId, MemberId)>,
     newest_rules: i64,
     jobs: Vec<JobId>,
+    /// With the number of its next page.
+    extensions: Vec<(JobId, i64)>,
+    bulks: Vec<Bulk>,
     owned: Vec<(CouponId, MemberId)>,
     orders: Vec<Reservation>,
     cases: Vec<CompensationId>,
@@ -103,6 +107,8 @@ pub struct Generator {
     orders: Vec<OrderId>,
     /// Commands that come first: the tenants and a few templates.
     opening: Vec<Envelope>,
+    /// The chunks of every bulk that was asked for.
+    staged: BTreeMap<BulkId, Vec<ChunkWork>>,
     /// Whether some commands take effect before the time they are recorded.
     pub backdated: bool,
 }
@@ -118,6 +124,7 @@ impl Generator {
             members: named("m", 5).iter().map(|text| text.parse().expect("a member")).collect(),
             orders: named("o", 6).iter().map(|text| text.parse().expect("an order")).collect(),
             opening: Vec::new(),
+            staged: BTreeMap::new(),
             backdated: true,
             random,
             tenants,
@@ -173,6 +180,11 @@ impl Generator {
         envelope
     }
 
+    /// What was staged for a bulk: a store must have it before the bulk is made.
+    pub fn staged(&self, id: BulkId) -> &[ChunkWork] {
+        self.staged.get(&id).map_or(&[], Vec::as_slice)
+    }
+
     /// Remembers the ids that an answer tells.
     pub fn learn(&mut self, envelope: &Envelope, answer: &Answer) {
         let Some(index) = self.tenants.iter().position(|tenant| *tenant == envelope.tenant) else { return };
@@ -203,7 +215,23 @@ impl Generator {
                     pools.announced = Some(*until);
                 }
             }
-            Outcome::Job(row) if !pools.jobs.contains(&row.id) => pools.jobs.push(row.id),
+            Outcome::Job(row) => {
+                if !pools.jobs.contains(&row.id) {
+                    pools.jobs.push(row.id);
+                }
+                if row.kind == JobKind::ExtendCoupons {
+                    let progress: ExtensionProgress = serde_json::from_str(&row.progress).expect("a progress");
+                    pools.extensions.retain(|(id, _)| *id != row.id);
+                    pools.extensions.push((row.id, progress.pages));
+                }
+            }
+            Outcome::Bulk(row) => {
+                if !pools.jobs.contains(&row.job_id()) {
+                    pools.jobs.push(row.job_id());
+                }
+                pools.bulks.retain(|bulk| bulk.id != row.id);
+                pools.bulks.push((**row).clone());
+            }
             Outcome::CodeBatch(row) => {
                 if let Command::CreateCodeBatch(new) = &envelope.command {
                     pools.batches.push((row.id, row.template_id, row.next_number));
@@ -255,7 +283,8 @@ impl Generator {
         }
         let chosen = match self.random.between(0, 99) {
             0..2 => self.webhook_command(index),
-            2..50 => self.coupon_command(index),
+            2..6 => self.bulk_command(index),
+            6..50 => self.coupon_command(index),
             _ => self.points_command(index),
         };
         // Until there is something to act on, points come in.
@@ -335,7 +364,14 @@ impl Generator {
         let points = if self.random.percent(60) { self.random.between(1, 60) } else { 0 };
         let expires_at = self.deadline(12).unwrap_or(Timestamp(self.now.0 + 6 * HOUR));
         let order_id = format!("b-{number}").parse().expect("an order");
-        Command::ReserveOrder(Box::new(Reservation { order_id, member_id, basket, coupon_ids, points, expires_at }))
+        // As quoted a while ago, by rules that held then.
+        let quoted = self.random.percent(15).then(|| {
+            let rules_version = self.random.between(0, self.pools[index].newest_rules);
+            let expires_at = Timestamp(self.now.0 + HOUR * self.random.between(0, 6));
+            Quoted { rules_version, at: Timestamp(self.now.0 - HOUR), expires_at }
+        });
+        let reservation = Reservation { order_id, member_id, basket, coupon_ids, points, expires_at, quoted };
+        Command::ReserveOrder(Box::new(reservation))
     }
 
     fn refund(&mut self, asked: &Reservation) -> RefundRequest {
@@ -589,6 +625,74 @@ impl Generator {
             97 => self.job_command(index),
             _ => Command::SettleAccount(member_id),
         })
+    }
+
+    /// Bulks of few rows and chunks, and extensions of few pages: many end, and some are met again behind their end.
+    fn bulk_command(&mut self, index: usize) -> Option<Command> {
+        let choice = self.random.between(0, 99);
+        if choice < 30 {
+            return Some(self.create_bulk(index));
+        }
+        if choice < 40 {
+            let template_id = *self.random.pick(&self.pools[index].templates)?;
+            let valid_until = Timestamp(self.now.0 + HOUR * self.random.between(0, 90));
+            return Some(Command::EnqueueExtension { template_id, valid_until, ends_before: None });
+        }
+        if choice < 55 {
+            let (job_id, pages) = *self.random.pick_recent(&self.pools[index].extensions)?;
+            let coupons = self.pools[index].coupons.len() as i64;
+            let first = self.random.between(0, coupons) as usize;
+            let coupon_ids: Vec<CouponId> =
+                self.pools[index].coupons[first..].iter().take(4).map(|(id, _)| *id).collect();
+            let page = ExtensionPage {
+                number: if self.random.percent(90) { pages } else { self.random.between(0, 3) },
+                seen: coupon_ids.len() as i64 + 1,
+                coupon_ids,
+                last: (self.member(), 1),
+            };
+            return Some(Command::ExtendPage { job_id, page: Box::new(page) });
+        }
+        let bulk = self.random.pick_recent(&self.pools[index].bulks)?.clone();
+        if choice < 58 {
+            return Some(Command::CancelBulk(bulk.id));
+        }
+        let number = if self.random.percent(90) { bulk.next_chunk } else { self.random.between(0, 3) };
+        let work = self.staged(bulk.id).get(number as usize)?.clone();
+        Some(Command::WorkChunk { bulk_id: bulk.id, number, work: Box::new(work) })
+    }
+
+    fn create_bulk(&mut self, index: usize) -> Command {
+        let bulk_id = BulkId(uuid::Uuid::from_u128(self.random.wide()));
+        let template_id = self.random.percent(60).then(|| self.random.pick(&self.pools[index].templates).copied());
+        let template_id = template_id.flatten();
+        let mut chunks = Vec::new();
+        for _ in 0..self.random.between(1, 3) {
+            let rows = 0..self.random.between(1, 6);
+            chunks.push(match template_id {
+                Some(template_id) => {
+                    let recipients = rows.map(|_| Recipient {
+                        member_id: self.member(),
+                        member_level: self.random.percent(50).then(|| "GOLD".into()),
+                    });
+                    ChunkWork::Issue { template_id, recipients: recipients.collect() }
+                }
+                None => ChunkWork::Grant(
+                    rows.map(|_| GrantRow {
+                        member_id: self.member(),
+                        movement: self.movement(TransactionType::EarnTask, 30),
+                        expires_at: self.deadline(72),
+                    })
+                    .collect(),
+                ),
+            });
+        }
+        let rows = |work: &ChunkWork| match work {
+            ChunkWork::Issue { recipients, .. } => recipients.len() as i64,
+            ChunkWork::Grant(grants) => grants.len() as i64,
+        };
+        let staged = Staged { rows: chunks.iter().map(rows).sum(), chunks: chunks.len() as i64, skipped: 0 };
+        self.staged.insert(bulk_id, chunks);
+        Command::CreateBulk { bulk_id, template_id, staged }
     }
 
     fn job_command(&mut self, index: usize) -> Command {

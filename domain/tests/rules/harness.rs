@@ -320,6 +320,12 @@ impl Harness {
         for ((tenant, _), case) in &self.rows.cases {
             all.case(*tenant, case);
         }
+        for ((tenant, _), bulk) in &self.rows.bulks {
+            all.bulk(*tenant, bulk);
+        }
+        for ((tenant, id, number), chunk) in &self.rows.chunks {
+            all.chunk(*tenant, *id, *number, &chunk.outcomes);
+        }
         for ((tenant, _), rules) in &self.rows.rules {
             all.rules(*tenant, rules.effective_from, &rules.rules);
         }

@@ -1,8 +1,9 @@
 //! What a job may do to its row, and that its work counts once.
 
 use scrip_domain::command::Movement;
+use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::event::EventKind;
-use scrip_domain::job::{Job, JobKind, JobState, JobTicket, PointsGrant};
+use scrip_domain::job::{ExtensionPage, ExtensionProgress, Job, JobKind, JobState, JobTicket, PointsGrant};
 use scrip_domain::points::TransactionType;
 use scrip_domain::{Answer, Command, Envelope, IdSeed, JobId, MemberId, Outcome, Rejection, TenantId, Timestamp};
 use uuid::Uuid;
@@ -86,6 +87,57 @@ fn the_work_of_a_job_counts_once_and_ends_it() {
     assert_eq!(ask(&mut harness, 5, work(ticket, 5)), Answer::Refused(Rejection::JobLeaseLost));
     let grants = harness.rows.events.iter().filter(|(_, event)| event.kind == EventKind::PointsGranted).count();
     assert_eq!(grants, 1);
+    harness.check_all();
+}
+
+/// A run that breaks off behind a page, and another that begins before it: each coupon counts once, and the counts are whole.
+#[test]
+fn the_pages_of_an_extension_count_once_wherever_a_run_breaks_off() {
+    let mut harness = Harness::default();
+    let definition = Definition {
+        limit_per_member: 10,
+        ..Definition::new("t", Benefit::AmountOff { amount: 5 }, Validity::Relative { days: 1 })
+    };
+    let create = Command::CreateTemplate { definition: Box::new(definition), total_stock: None };
+    let Answer::Accepted { outcome: Outcome::Template(template), .. } = ask(&mut harness, 1, create) else {
+        panic!("a template")
+    };
+    let mut coupons = Vec::new();
+    for seed in 2..8 {
+        let claim = Command::Claim { template_id: template.id, member_id: alice(), member_level: None };
+        match ask(&mut harness, seed, claim) {
+            Answer::Accepted { outcome: Outcome::Coupon(coupon), .. } => coupons.push(coupon.id),
+            other => panic!("{other:?}"),
+        }
+    }
+    ask(&mut harness, 20, Command::RevokeCoupon { coupon_id: coupons[1], reason: "gone".into() });
+    let valid_until = Timestamp(NOW.0 + 90 * 86_400_000_000);
+    let enqueue = Command::EnqueueExtension { template_id: template.id, valid_until, ends_before: None };
+    let Answer::Accepted { outcome: Outcome::Job(job), .. } = ask(&mut harness, 21, enqueue) else { panic!("a job") };
+    let page = |number: i64| {
+        let coupon_ids = coupons[number as usize * 3..][..3].to_vec();
+        let page = ExtensionPage { number, coupon_ids, seen: 3, last: (alice(), number * 3 + 3) };
+        Command::ExtendPage { job_id: job.id, page: Box::new(page) }
+    };
+    let progress = |harness: &Harness| -> ExtensionProgress {
+        serde_json::from_str(&row(harness, job.id).progress).expect("a progress")
+    };
+    claim(&mut harness, job.id);
+    ask(&mut harness, 22, page(0));
+    let after = Some((alice(), 3));
+    assert_eq!(progress(&harness), ExtensionProgress { pages: 1, seen: 3, extended: 2, refused: 1, after });
+    // The runner has gone; the next one goes on from the page that is noted, the first one is no use any more.
+    claim(&mut harness, job.id);
+    assert_eq!(row(&harness, job.id).attempts, 2);
+    assert_eq!(ask(&mut harness, 23, page(0)), Answer::Refused(Rejection::JobLeaseLost));
+    ask(&mut harness, 24, page(1));
+    let done = progress(&harness);
+    assert_eq!((done.pages, done.seen, done.extended, done.refused), (2, 6, 5, 1));
+    assert_eq!(row(&harness, job.id).attempts, 1, "it moves on");
+    let told = harness.rows.events.iter().filter(|(_, event)| event.kind == EventKind::CouponExtended).count();
+    assert_eq!(told, 5);
+    ask(&mut harness, 25, Command::CancelJob(job.id));
+    assert_eq!(ask(&mut harness, 26, page(0)), Answer::Refused(Rejection::JobLeaseLost));
     harness.check_all();
 }
 

@@ -10,20 +10,21 @@ use std::collections::btree_map::Entry;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use scrip_domain::bulk::{Bulk, BulkKind, BulkStatus, ChunkWork};
 use scrip_domain::command::{Command, Envelope, Movement};
 use scrip_domain::coupon::{
     Code, CodeBatch, CodeDigest, CodeKind, CodeStatus, CodeUse, Compensation, CompensationReason, CompensationStatus,
     Coupon, CouponSource, CouponStatus, Definition, NewCodeBatch, Template, Validity,
 };
-use scrip_domain::job::Job;
+use scrip_domain::job::{ExtensionProgress, Job, JobKind};
 use scrip_domain::order::{Order, OrderStatus, Refund, RefundRequest, Reservation};
 use scrip_domain::points::{Account, Allocation, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::{Basket, Offer, Quote, Rules, price};
 use scrip_domain::time::Calendar;
 use scrip_domain::webhook::{DisabledReason, Webhook, WebhookChange};
 use scrip_domain::{
-    Answer, CodeBatchId, CompensationId, CouponId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, Outcome, RefundId,
-    Rejection, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    Answer, BulkId, CodeBatchId, CompensationId, CouponId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, Outcome,
+    RefundId, Rejection, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 /// An answer as a caller sees it, in a form that can be compared and read.
@@ -81,7 +82,18 @@ fn shown(outcome: &Outcome) -> String {
 }
 
 fn shown_job(job: &Job) -> String {
-    format!("{} {} {} due {}", job.id, job.kind.as_str(), job.state.as_str(), job.run_at.0)
+    let progress = match job.kind {
+        JobKind::ExtendCoupons => extension_shown(&serde_json::from_str(&job.progress).expect("a progress")),
+        _ => String::new(),
+    };
+    format!("{} {} {} due {}{progress}", job.id, job.kind.as_str(), job.state.as_str(), job.run_at.0)
+}
+
+fn extension_shown(progress: &ExtensionProgress) -> String {
+    format!(
+        " pages {} seen {} extended {} refused {}",
+        progress.pages, progress.seen, progress.extended, progress.refused
+    )
 }
 
 /// Everything observable, row by row, each under a readable key.
@@ -146,11 +158,20 @@ impl Snapshot {
         self.0.insert(format!("{tenant} rules {:06}", rules.version), format!("{effective_from:?} {rules:?}"));
     }
 
-    /// How much of a transaction has been undone; nothing is no row.
+    pub fn bulk(&mut self, tenant: TenantId, row: &Bulk) {
+        self.0.insert(format!("{tenant} {}", row.id), format!("{row:?}"));
+    }
+
+    /// What came of a chunk, once it is worked off.
+    pub fn chunk(&mut self, tenant: TenantId, id: BulkId, number: i64, outcomes: &str) {
+        self.0.insert(format!("{tenant} {id} {number:04}"), outcomes.to_owned());
+    }
+
     pub fn job(&mut self, tenant: TenantId, row: &Job) {
         self.0.insert(format!("{tenant} {}", row.id), shown_job(row));
     }
 
+    /// How much of a transaction has been undone; nothing is no row.
     pub fn reversed(&mut self, tenant: TenantId, id: TransactionId, reversed: i64) {
         if reversed > 0 {
             self.0.insert(format!("{tenant} reversed {id}"), reversed.to_string());
@@ -623,6 +644,11 @@ pub struct Model {
     announced: BTreeMap<TenantId, Timestamp>,
     /// State and due time; nobody runs them here.
     jobs: BTreeMap<(TenantId, JobId), (&'static str, &'static str, Timestamp)>,
+    /// Until when the coupons of an extension are to live, and how far it has come.
+    extensions: BTreeMap<(TenantId, JobId), (Timestamp, ExtensionProgress)>,
+    bulks: BTreeMap<(TenantId, BulkId), Bulk>,
+    /// What came of chunks, as the domain tells it: their ids are in no answer.
+    chunks: BTreeMap<(TenantId, BulkId, i64), String>,
     orders: BTreeMap<(TenantId, OrderId), (OrderRow, Basket)>,
     refunds: BTreeMap<(TenantId, OrderId, RefundId), RefundRow>,
     cases: BTreeMap<(TenantId, CouponId), CaseRow>,
@@ -654,6 +680,11 @@ impl Model {
                 ModelAnswer::Accepted(text)
             }
         }
+    }
+
+    /// Tells what came of a chunk before the command that works it off is applied: for the ids in it.
+    pub fn learn_chunk(&mut self, tenant: TenantId, id: BulkId, number: i64, outcomes: &str) {
+        self.chunks.insert((tenant, id, number), outcomes.to_owned());
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -703,6 +734,12 @@ impl Model {
                     all.reversed(*tenant, id, line.reversed);
                 }
             }
+        }
+        for ((tenant, _), row) in &self.bulks {
+            all.bulk(*tenant, row);
+        }
+        for ((tenant, id, number), outcomes) in &self.chunks {
+            all.chunk(*tenant, *id, *number, outcomes);
         }
         for (tenant, id) in self.jobs.keys() {
             all.0.insert(format!("{tenant} {id}"), self.show_job(*tenant, *id));
@@ -1105,9 +1142,74 @@ impl Model {
                     return Err("DEADLINE_PASSED");
                 }
                 self.jobs.insert((tenant, new.job), ("EXTEND_COUPONS", "QUEUED", envelope.now));
+                self.extensions.insert((tenant, new.job), (*valid_until, ExtensionProgress::default()));
                 Ok(self.show_job(tenant, new.job))
             }
+            Command::ExtendPage { job_id, page } => {
+                let key = (tenant, *job_id);
+                let state = self.jobs.get(&key).ok_or("JOB_NOT_FOUND")?.1;
+                let (valid_until, mut progress) = self.extensions.get(&key).ok_or("JOB_NOT_FOUND")?.clone();
+                if state == "CANCELLED" || progress.pages != page.number {
+                    return Err("JOB_LEASE_LOST");
+                }
+                for id in &page.coupon_ids {
+                    let row = self.coupons.get_mut(&(tenant, *id));
+                    let open = row.map(|row| {
+                        row.settle(at);
+                        let open = row.status == CouponStatus::Locked || row.require_available().is_ok();
+                        let longer = open && row.valid_until < valid_until;
+                        if longer {
+                            row.valid_until = valid_until;
+                        }
+                        (open, longer)
+                    });
+                    let (open, longer) = open.unwrap_or((false, false));
+                    progress.extended += i64::from(longer);
+                    progress.refused += i64::from(!open);
+                }
+                (progress.pages, progress.seen) = (progress.pages + 1, progress.seen + page.seen);
+                self.extensions.insert(key, (valid_until, progress));
+                Ok(self.show_job(tenant, *job_id))
+            }
+            Command::CreateBulk { bulk_id, template_id, staged } => {
+                if let Some(id) = template_id {
+                    self.templates.get(&(tenant, *id)).ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+                }
+                let kind = if template_id.is_some() { BulkKind::Distribution } else { BulkKind::PointsGrants };
+                let bulk = Bulk {
+                    id: *bulk_id,
+                    kind,
+                    template_id: *template_id,
+                    rows: staged.rows,
+                    chunks: staged.chunks,
+                    skipped: staged.skipped,
+                    actor: envelope.actor,
+                    created_at: envelope.now,
+                    status: BulkStatus::Running,
+                    next_chunk: 0,
+                    accepted: 0,
+                    refused: 0,
+                    updated_at: envelope.now,
+                    finished_at: None,
+                    results_dropped_at: None,
+                };
+                let text = format!("{bulk:?}");
+                self.bulks.insert((tenant, *bulk_id), bulk);
+                self.jobs.insert((tenant, JobId(bulk_id.0)), ("BULK", "QUEUED", envelope.now));
+                Ok(text)
+            }
+            Command::WorkChunk { bulk_id, number, work } => self.work_chunk(envelope, *bulk_id, *number, work, new),
+            Command::CancelBulk(id) => {
+                self.bulks.get(&(tenant, *id)).ok_or("BULK_NOT_FOUND")?;
+                if self.cancel_bulk(tenant, *id, envelope.now) {
+                    self.jobs.get_mut(&(tenant, JobId(id.0))).expect("a bulk's job").1 = "CANCELLED";
+                }
+                Ok(format!("{:?}", self.bulks[&(tenant, *id)]))
+            }
             Command::RetryJob(id) | Command::CancelJob(id) => {
+                if matches!(envelope.command, Command::CancelJob(_)) && self.jobs.contains_key(&(tenant, *id)) {
+                    self.cancel_bulk(tenant, BulkId(id.0), envelope.now);
+                }
                 let job = self.jobs.get_mut(&(tenant, *id)).ok_or("JOB_NOT_FOUND")?;
                 match &envelope.command {
                     Command::CancelJob(_) => job.1 = "CANCELLED",
@@ -1127,8 +1229,6 @@ impl Model {
                 let told = bounds.flatten().filter(|at| from < at && at <= until).count();
                 Ok(format!("announced {told}"))
             }
-            // Compared with single commands in bulks.rs: their ids are not told by the answer.
-            Command::CreateBulk { .. } | Command::WorkChunk { .. } | Command::CancelBulk(_) => Err("BULK_NOT_FOUND"),
             // No job runs, so no ticket holds.
             Command::Work { ticket, .. } => {
                 self.jobs.get(&(tenant, ticket.job_id)).ok_or("JOB_NOT_FOUND")?;
@@ -1146,7 +1246,71 @@ impl Model {
 
     fn show_job(&self, tenant: TenantId, id: JobId) -> String {
         let (kind, state, run_at) = &self.jobs[&(tenant, id)];
-        format!("{id} {kind} {state} due {}", run_at.0)
+        let progress = self.extensions.get(&(tenant, id)).map(|(_, progress)| extension_shown(progress));
+        format!("{id} {kind} {state} due {}{}", run_at.0, progress.unwrap_or_default())
+    }
+
+    /// Row by row as single commands; a row's id is the one that the domain has told.
+    fn work_chunk(&mut self, envelope: &Envelope, id: BulkId, number: i64, work: &ChunkWork, new: &New) -> Decided {
+        let (tenant, at) = (envelope.tenant, envelope.at);
+        let bulk = self.bulks.get(&(tenant, id)).ok_or("BULK_NOT_FOUND")?;
+        if bulk.status != BulkStatus::Running || bulk.next_chunk != number {
+            return Err("BULK_MOVED");
+        }
+        let told = self.chunks.get(&(tenant, id, number)).map_or("[]", String::as_str);
+        let mut told: Vec<String> = serde_json::from_str(told).expect("a list of texts");
+        told.reverse();
+        let mut outcomes = Vec::new();
+        let (mut accepted, mut refused) = (0, 0);
+        let mut add = |outcome: Result<String, &str>| {
+            *(if outcome.is_ok() { &mut accepted } else { &mut refused }) += 1;
+            outcomes.push(outcome.unwrap_or_else(str::to_owned));
+        };
+        match work {
+            ChunkWork::Issue { template_id, recipients } => {
+                for one in recipients {
+                    let told = told.pop().unwrap_or_default();
+                    let claimed = self.claim(tenant, *template_id, &one.member_id, one.member_level.as_ref(), at);
+                    let coupon = told.parse::<CouponId>().unwrap_or(CouponId(id.0));
+                    if let Ok(row) = &claimed {
+                        self.coupons
+                            .insert((tenant, coupon), CouponRow { source: CouponSource::Distribution, ..row.clone() });
+                    }
+                    add(claimed.map(|_| coupon.to_string()));
+                }
+            }
+            ChunkWork::Grant(grants) => {
+                for row in grants {
+                    let told = told.pop().unwrap_or_default();
+                    let transaction = told.parse::<TransactionId>().unwrap_or(TransactionId(id.0));
+                    let new = New { transaction, lot: LotId(transaction.0), ..new.clone() };
+                    let granted = self.book(tenant, &row.member_id).grant(&row.movement, row.expires_at, at, &new);
+                    add(granted.map(|_| transaction.to_string()));
+                }
+            }
+        }
+        let outcomes = serde_json::to_string(&outcomes).expect("a list of texts");
+        self.chunks.insert((tenant, id, number), outcomes);
+        let bulk = self.bulks.get_mut(&(tenant, id)).expect("it is there");
+        bulk.next_chunk += 1;
+        bulk.accepted += accepted;
+        bulk.refused += refused;
+        bulk.updated_at = envelope.now;
+        if bulk.next_chunk == bulk.chunks {
+            (bulk.status, bulk.finished_at) = (BulkStatus::Done, Some(envelope.now));
+        }
+        Ok(format!("{bulk:?}"))
+    }
+
+    /// Whether there was something to cancel.
+    fn cancel_bulk(&mut self, tenant: TenantId, id: BulkId, now: Timestamp) -> bool {
+        match self.bulks.get_mut(&(tenant, id)) {
+            Some(bulk) if bulk.status == BulkStatus::Running => {
+                (bulk.status, bulk.updated_at, bulk.finished_at) = (BulkStatus::Cancelled, now, Some(now));
+                true
+            }
+            _ => false,
+        }
     }
 
     fn find_order(
@@ -1188,7 +1352,13 @@ impl Model {
         if asked.expires_at <= at {
             return Err("DEADLINE_PASSED");
         }
-        let rules = self.rules_at(tenant, at);
+        if asked.quoted.is_some_and(|quoted| quoted.expires_at <= at) {
+            return Err("ORDER_QUOTE_EXPIRED");
+        }
+        let rules = match asked.quoted {
+            Some(quoted) => self.rules_of(tenant, quoted.rules_version),
+            None => self.rules_at(tenant, at),
+        };
         let mut coupons = Vec::new();
         for (place, id) in asked.coupon_ids.iter().enumerate() {
             if asked.coupon_ids[..place].contains(id) {

@@ -99,6 +99,14 @@ scenarios! {
             show coupon d                                   => EXPIRED
     "
 
+    a_quote_keeps_its_rules_while_it_holds: "
+        @0  rules 0 earn 2/100                  => version=1
+            reserve o1 m1 100x1 quote 0/5       => rules=0
+            reserve o2 m1 100x1                 => rules=1
+        @5  reserve o3 m1 100x1 quote 0/5       => ORDER_QUOTE_EXPIRED
+            reserve o1 m1 100x1 quote 0/5       => EXPIRED rules=0
+    "
+
     the_same_reservation_is_one_order: "
         @0  grant m1 1000                                       => ok
             o = reserve b1 m1 100x2 points 100 until 5          => RESERVED
@@ -354,6 +362,7 @@ impl Shop {
             member_attributes: Default::default(),
         };
         let reservation = Reservation {
+            quoted: None,
             order_id: "o".parse().expect("an order"),
             member_id: self.member.clone(),
             basket,

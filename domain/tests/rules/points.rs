@@ -556,6 +556,7 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::RulesVersionStale { current: 1 },
         Rejection::OrderNotFound,
         Rejection::OrderExists { status: OrderStatus::Reserved },
+        Rejection::QuoteExpired { expired_at: at },
         Rejection::OrderClosed { status: OrderStatus::Paid },
         Rejection::OrderExpired { expired_at: at, reason: "" },
         Rejection::OrderNotPaid { status: OrderStatus::Cancelled },
@@ -605,6 +606,7 @@ fn every_rejection_appears_in_a_scenario() {
             // It has the code of its reason.
             Rejection::InOrder { .. } => {}
             Rejection::OrderNotFound | Rejection::OrderExists { .. } | Rejection::OrderClosed { .. } => {}
+            Rejection::QuoteExpired { .. } => {}
             Rejection::OrderExpired { .. } | Rejection::OrderNotPaid { .. } | Rejection::OrderItemUnknown { .. } => {}
             Rejection::RefundExists | Rejection::RefundExceeds { .. } | Rejection::NothingToRefund => {}
             Rejection::RefundExceedsFreight { .. } | Rejection::ManagedByOrder { .. } => {}

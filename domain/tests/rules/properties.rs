@@ -23,6 +23,11 @@ fn run(seed: u64, count: usize, backdated: bool) -> (Vec<Envelope>, Vec<Answer>,
     for step in 0..count {
         let envelope = generator.next();
         let answer = harness.execute(std::slice::from_ref(&envelope)).remove(0);
+        if let Command::WorkChunk { bulk_id, number, .. } = envelope.command
+            && let Some(chunk) = harness.rows.chunks.get(&(envelope.tenant, bulk_id, number))
+        {
+            model.learn_chunk(envelope.tenant, bulk_id, number, &chunk.outcomes);
+        }
         let expected = model.apply(&envelope, &answer);
         assert_eq!(ModelAnswer::of(&answer), expected, "seed {seed}, step {step}: {envelope:?}");
         if step % 100 == 99 {

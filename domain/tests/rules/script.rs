@@ -27,7 +27,7 @@ use scrip_domain::coupon::{
 };
 use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
-use scrip_domain::order::{Order, RefundRequest, Reservation};
+use scrip_domain::order::{Order, Quoted, RefundRequest, Reservation};
 use scrip_domain::points::{Allocation, PointsValidity, TransactionType};
 use scrip_domain::pricing::{Basket, Rules};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
@@ -523,7 +523,17 @@ impl Script {
             let known = self.names.get(*name).and_then(|named| named.coupon);
             known.unwrap_or_else(|| id(CouponId::PREFIX))
         };
+        // `quote 2/9`: as quoted now, by version 2 of the rules, until 9.
+        let quoted = |text: &str| {
+            let (version, until) = text.split_once('/').ok_or("no version and end of the quote")?;
+            Ok::<_, String>(Quoted {
+                rules_version: parse_number(version)?,
+                at: self.now,
+                expires_at: parse_time(until)?,
+            })
+        };
         Ok(Reservation {
+            quoted: option(words, "quote").map(quoted).transpose()?,
             order_id: words[1].parse().map_err(|_| "an order is missing")?,
             member_id: member(words[2]),
             basket: Basket {

@@ -238,7 +238,9 @@ impl Engine {
                 ChunkWork::Issue { template_id, .. } => template_id.hash(&mut hasher),
                 ChunkWork::Grant(_) => bulk_id.hash(&mut hasher),
             },
-            Command::RetryJob(job_id) | Command::CancelJob(job_id) => job_id.hash(&mut hasher),
+            Command::RetryJob(job_id) | Command::CancelJob(job_id) | Command::ExtendPage { job_id, .. } => {
+                job_id.hash(&mut hasher);
+            }
             // Work is not nested.
             Command::Work { ticket, .. } => ticket.job_id.hash(&mut hasher),
             // Nothing is there yet to be contended; the seed spreads them.

@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use jiff::tz::TimeZone;
-use quick_cache::sync::Cache;
 use scrip_domain::coupon::MAX_AMOUNT;
 use scrip_domain::pricing::{Attributes, Line, MAX_COUPONS, MAX_LINES, MAX_POINTS_RATIO, MAX_QUANTITY};
 use scrip_domain::time::LocalTime;
@@ -16,9 +14,8 @@ use super::AppState;
 use super::extract::Object;
 use super::fields::FieldErrors;
 use super::orders::RefundLineRequest;
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use crate::calendar;
-use crate::store::Store;
 
 const MAX_CATEGORIES: usize = 50;
 const MAX_ATTRIBUTES: usize = 50;
@@ -143,30 +140,9 @@ pub fn check_attributes(errors: &mut FieldErrors, field: &'static str, attribute
     }
 }
 
-/// The time zones of tenants, which never change.
-pub struct Zones(Cache<TenantId, TimeZone>);
-
-const MAX_ZONES: usize = 10_000;
-
-impl Zones {
-    pub(super) fn new() -> Self {
-        Zones(Cache::new(MAX_ZONES))
-    }
-
-    async fn of(&self, store: &Store, tenant: TenantId) -> Result<TimeZone, Problem> {
-        if let Some(zone) = self.0.get(&tenant) {
-            return Ok(zone);
-        }
-        let settings = store.find_tenant(tenant).await?.ok_or(Problem::new(Code::TenantNotFound))?;
-        let zone = TimeZone::get(&settings.time_zone).map_err(Problem::internal)?;
-        self.0.insert(tenant, zone.clone());
-        Ok(zone)
-    }
-}
-
 impl AppState {
     /// An instant on the clock of the tenant's place.
     pub async fn local_time(&self, tenant: TenantId, at: Timestamp) -> Result<LocalTime, Problem> {
-        Ok(calendar::local_time(&self.zones.of(&self.store, tenant).await?, at))
+        Ok(calendar::local_time(&self.store.zone(tenant).await?, at))
     }
 }

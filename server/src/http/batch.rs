@@ -12,11 +12,12 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use jiff::tz::TimeZone;
+use scrip_domain::coupon::CodeAtHand;
 use scrip_domain::order::RefundRequest as Refunding;
 use scrip_domain::pricing::Attributes;
 use scrip_domain::{
     Answer, Command, CouponId, Envelope, HoldId, Idempotency, MemberId, OrderId, RefundId, Rejection, TemplateId,
-    Timestamp, TransactionId,
+    TenantId, Timestamp, TransactionId,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -25,6 +26,7 @@ use super::AppState;
 use super::answer;
 use super::auth::{Caller, Service};
 use super::baskets::{self, LineRequest};
+use super::codes::{AskedCode, find_codes};
 use super::coupons::check_discount;
 use super::edge::REQUEST_ID;
 use super::extract::{Checked, Object, content_type, malformed, parse, read_body};
@@ -45,10 +47,12 @@ const NDJSON: &str = "application/x-ndjson";
 const LINES_AT_A_TIME: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 #[schema(as = BatchOp)]
 enum Op {
     Claim,
+    ClaimCode,
+    Transfer,
     Lock,
     Use,
     Unlock,
@@ -69,7 +73,15 @@ impl Op {
     /// The status of its single endpoint's answer.
     fn accepted(self) -> u16 {
         match self {
-            Op::Claim | Op::Grant | Op::Debit | Op::Hold | Op::Reverse | Op::Reserve | Op::Refund => 201,
+            Op::Claim
+            | Op::ClaimCode
+            | Op::Transfer
+            | Op::Grant
+            | Op::Debit
+            | Op::Hold
+            | Op::Reverse
+            | Op::Reserve
+            | Op::Refund => 201,
             Op::Lock | Op::Use | Op::Unlock | Op::Return | Op::Capture | Op::Release | Op::Pay | Op::Cancel => 200,
         }
     }
@@ -78,6 +90,8 @@ impl Op {
     fn fields(self) -> &'static [&'static str] {
         match self {
             Op::Claim => &["template_id", "member_id", "member_level"],
+            Op::ClaimCode => &["code", "member_id", "member_level"],
+            Op::Transfer => &["coupon_id", "to_member_id", "reason"],
             Op::Lock => &["coupon_id", "order_id", "expires_at"],
             Op::Use => &["coupon_id", "order_id", "discount_amount"],
             Op::Unlock | Op::Return => &["coupon_id", "order_id"],
@@ -96,6 +110,7 @@ impl Op {
                 "coupon_ids",
                 "points",
                 "expires_at",
+                "quote_token",
                 "attributes",
                 "member_attributes",
             ],
@@ -118,6 +133,10 @@ pub struct Line {
     #[schema(value_type = Option<schema::MemberId>)]
     member_id: Option<MemberId>,
     member_level: Option<String>,
+    code: Option<String>,
+    quote_token: Option<String>,
+    #[schema(value_type = Option<schema::MemberId>)]
+    to_member_id: Option<MemberId>,
     #[schema(value_type = Option<schema::CouponId>)]
     coupon_id: Option<CouponId>,
     #[schema(value_type = Option<schema::OrderId>)]
@@ -155,6 +174,8 @@ pub struct Line {
 /// A command that may still lack what is to be looked up.
 enum Draft {
     Ready(Command),
+    ClaimCode { code: String, member_id: MemberId, member_level: Option<String> },
+    Transfer { coupon_id: CouponId, to_member_id: MemberId, reason: Option<String> },
     Return { coupon_id: CouponId, order_id: OrderId },
     Capture { hold_id: HoldId, points: Option<i64> },
     Release { hold_id: HoldId },
@@ -191,6 +212,18 @@ impl Checked for Line {
                 errors.optional_text("member_level", self.member_level.as_deref(), 1..=64);
                 let (template_id, member_id, member_level) = (template_id?, member_id?, self.member_level);
                 Draft::Ready(Command::Claim { template_id, member_id, member_level })
+            }
+            Op::ClaimCode => {
+                let code = errors.required("code", self.code);
+                let member_id = errors.required("member_id", self.member_id);
+                errors.optional_text("member_level", self.member_level.as_deref(), 1..=64);
+                Draft::ClaimCode { code: code?, member_id: member_id?, member_level: self.member_level }
+            }
+            Op::Transfer => {
+                let coupon_id = errors.required("coupon_id", self.coupon_id);
+                let to_member_id = errors.required("to_member_id", self.to_member_id);
+                errors.optional_text("reason", self.reason.as_deref(), 1..=500);
+                Draft::Transfer { coupon_id: coupon_id?, to_member_id: to_member_id?, reason: self.reason }
             }
             Op::Lock | Op::Use | Op::Unlock | Op::Return => {
                 let coupon_id = errors.required("coupon_id", self.coupon_id);
@@ -242,6 +275,7 @@ impl Checked for Line {
                     freight: self.freight,
                     coupon_ids: self.coupon_ids,
                     points: self.points,
+                    quote_token: self.quote_token,
                     expires_at: self.expires_at,
                     attributes: self.attributes,
                     member_attributes: self.member_attributes,
@@ -279,6 +313,9 @@ impl Line {
             ("template_id", self.template_id.is_some()),
             ("member_id", self.member_id.is_some()),
             ("member_level", self.member_level.is_some()),
+            ("code", self.code.is_some()),
+            ("quote_token", self.quote_token.is_some()),
+            ("to_member_id", self.to_member_id.is_some()),
             ("coupon_id", self.coupon_id.is_some()),
             ("order_id", self.order_id.is_some()),
             ("discount_amount", self.discount_amount.is_some()),
@@ -320,6 +357,8 @@ struct Owners {
     of_holds: HashMap<HoldId, MemberId>,
     of_transactions: HashMap<TransactionId, MemberId>,
     of_orders: HashMap<OrderId, MemberId>,
+    /// What the codes of lines stand for, or why a line is refused, by the line's number.
+    codes: HashMap<usize, Result<CodeAtHand, Problem>>,
     /// Where the tenant is, when there are orders among the lines.
     zone: Option<TimeZone>,
 }
@@ -330,9 +369,17 @@ impl Owners {
         let (mut coupons, mut holds, mut transactions) = (Vec::new(), Vec::new(), Vec::new());
         // An order may be reserved by one line and paid by the next.
         let (mut orders, mut reserved) = (Vec::new(), HashMap::new());
+        let (mut numbers, mut codes) = (Vec::new(), Vec::new());
         for line in lines {
             match &line.ordered {
-                Ok(Ordered { draft: Draft::Return { coupon_id, .. }, .. }) => coupons.push(*coupon_id),
+                Ok(Ordered { draft: Draft::Return { coupon_id, .. } | Draft::Transfer { coupon_id, .. }, .. }) => {
+                    coupons.push(*coupon_id);
+                }
+                Ok(Ordered { draft: Draft::ClaimCode { code, member_id, .. }, idempotency_key, .. }) => {
+                    let key = idempotency_key.as_deref().map(|key| idempotency::of_line(key, line.text).key);
+                    numbers.push(line.number);
+                    codes.push(AskedCode { text: code, member_id, key });
+                }
                 Ok(Ordered { draft: Draft::Capture { hold_id, .. } | Draft::Release { hold_id }, .. }) => {
                     holds.push(*hold_id);
                 }
@@ -355,8 +402,10 @@ impl Owners {
         // What is in the store already counts more than what these lines would make of it.
         let mut of_orders = reserved;
         of_orders.extend(app.store.members_of_orders(tenant, &orders).await?);
+        let codes = find_codes(app, caller, &codes).await?;
         Ok(Owners {
             of_orders,
+            codes: numbers.into_iter().zip(codes).collect(),
             zone,
             templates: app.store.templates_of_coupons(tenant, &coupons).await?,
             of_holds: app.store.members_of_holds(tenant, &holds).await?,
@@ -364,12 +413,28 @@ impl Owners {
         })
     }
 
-    fn complete(&self, draft: Draft, at: Timestamp) -> Result<Command, Rejection> {
+    fn complete(
+        &mut self,
+        app: &AppState,
+        tenant: TenantId,
+        number: usize,
+        draft: Draft,
+        at: Timestamp,
+    ) -> Result<Command, Problem> {
         let of_order = |id: &OrderId| self.of_orders.get(id).cloned().ok_or(Rejection::OrderNotFound);
         let zone = || self.zone.as_ref().ok_or(Rejection::TenantNotFound);
         let of_hold = |id: &HoldId| self.of_holds.get(id).cloned().ok_or(Rejection::HoldNotFound);
         Ok(match draft {
             Draft::Ready(command) => command,
+            Draft::ClaimCode { member_id, member_level, .. } => {
+                let found = self.codes.remove(&number).unwrap_or(Err(Rejection::CodeNotAccepted.into()))?;
+                let CodeAtHand { digest, batch_id, template_id } = found;
+                Command::ClaimCode { digest, batch_id, template_id, member_id, member_level }
+            }
+            Draft::Transfer { coupon_id, to_member_id, reason } => {
+                let template_id = *self.templates.get(&coupon_id).ok_or(Rejection::CouponNotFound)?;
+                Command::TransferCoupon { coupon_id, template_id, to_member_id, reason }
+            }
             Draft::Return { coupon_id, order_id } => {
                 let template_id = *self.templates.get(&coupon_id).ok_or(Rejection::CouponNotFound)?;
                 Command::ReturnCoupon { coupon_id, template_id, order_id }
@@ -383,7 +448,11 @@ impl Owners {
                 let member_id = member_id.ok_or(Rejection::TransactionNotFound)?;
                 Command::Reverse { member_id, transaction_id, points, remark }
             }
-            Draft::Reserve(wish) => wish.command(calendar::local_time(zone()?, at)),
+            Draft::Reserve(wish) => {
+                let quoted = wish.quoted(&app.quote_key, tenant)?;
+                let at = quoted.map_or(at, |quoted| quoted.at);
+                wish.command(calendar::local_time(zone()?, at), quoted)
+            }
             Draft::Pay { order_id } => {
                 let calendar = Arc::new(calendar::calendar(zone()?, at));
                 Command::PayOrder { member_id: of_order(&order_id)?, order_id, calendar }
@@ -422,14 +491,15 @@ pub async fn create_batch(
     let lines = read_lines(&bytes, now).await?;
     // The first line was counted with the request.
     app.quotas.admit(caller.tenant(), Counted::Lines(lines.len().saturating_sub(1)), &parts)?;
-    let owners = Owners::of(&app, &caller, &lines).await?;
+    let mut owners = Owners::of(&app, &caller, &lines).await?;
 
     let mut envelopes = Vec::with_capacity(lines.len());
     let mut pending = Vec::with_capacity(lines.len());
     for line in lines {
         let (number, text) = (line.number, line.text);
-        let envelope =
-            line.ordered.and_then(|ordered| Ok((ordered.op, envelope(ordered, text, &owners, &caller, now)?)));
+        let envelope = line
+            .ordered
+            .and_then(|ordered| Ok((ordered.op, envelope(&app, number, ordered, text, &mut owners, &caller, now)?)));
         pending.push(match envelope {
             Ok((op, envelope)) => {
                 envelopes.push(envelope);
@@ -472,15 +542,17 @@ async fn read_lines(bytes: &[u8], now: Timestamp) -> Result<Vec<Asked<'_>>, Prob
 }
 
 fn envelope(
+    app: &AppState,
+    number: usize,
     ordered: Ordered,
     text: &[u8],
-    owners: &Owners,
+    owners: &mut Owners,
     caller: &Caller,
     now: Timestamp,
 ) -> Result<Envelope, Problem> {
     let idempotency: Option<Idempotency> =
         ordered.idempotency_key.as_deref().map(|key| idempotency::of_line(key, text));
-    let command = owners.complete(ordered.draft, ordered.effective_at.unwrap_or(now))?;
+    let command = owners.complete(app, caller.tenant(), number, ordered.draft, ordered.effective_at.unwrap_or(now))?;
     caller.envelope(command, ordered.effective_at, idempotency, now)
 }
 
@@ -571,6 +643,8 @@ mod tests {
             format!(
                 r#"{{"op":"claim","template_id":"tpl_{IDS}","member_id":"m-1","member_level":null,"idempotency_key":"k1","effective_at":null}}"#
             ),
+            r#"{"op":"claim_code","code":"SUMMER-26","member_id":"m-1","member_level":"GOLD"}"#.into(),
+            format!(r#"{{"op":"transfer","coupon_id":"cpn_{IDS}","to_member_id":"m-2","reason":"a gift"}}"#),
             format!(r#"{{"op":"lock","coupon_id":"cpn_{IDS}","order_id":"o-1"}}"#),
             format!(r#"{{"op":"use","coupon_id":"cpn_{IDS}","order_id":"o-1","discount_amount":5}}"#),
             format!(r#"{{"op":"unlock","coupon_id":"cpn_{IDS}","order_id":"o-1"}}"#),
@@ -590,6 +664,8 @@ mod tests {
     #[test]
     fn a_bad_line_names_all_its_fields() {
         assert_eq!(bad_fields(r#"{"op":"claim"}"#), ["template_id", "member_id"]);
+        assert_eq!(bad_fields(r#"{"op":"claim_code","template_id":null}"#), ["code", "member_id"]);
+        assert_eq!(bad_fields(r#"{"op":"transfer","reason":""}"#), ["coupon_id", "to_member_id", "reason"]);
         assert_eq!(bad_fields("{}"), ["op"]);
         assert_eq!(bad_fields(r#"{"op":"mint"}"#), ["op"]);
         assert_eq!(bad_fields(r#"{"op":"hold","member_id":"m","points":1,"type":"EARN_ORDER"}"#), ["type"]);

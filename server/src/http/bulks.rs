@@ -521,6 +521,9 @@ async fn results(app: &AppState, caller: &Caller, kind: BulkKind, id: BulkId, ur
     let page = parameters.page::<AfterRow>();
     parameters.finish()?;
     let bulk = find(app, caller, kind, id).await?;
+    if bulk.results_dropped_at.is_some() {
+        return Err(Problem::new(Code::BulkResultsDropped));
+    }
     if format == Some("csv") {
         return Ok(file_of_results(app.store.clone(), caller.tenant(), bulk, outcome));
     }

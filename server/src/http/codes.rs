@@ -1,17 +1,21 @@
 //! Coupon codes: made, imported, switched and written out by operators; claimed with by members.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use bytes::Bytes;
-use scrip_domain::coupon::{Code as CouponCode, CodeBatch, CodeDigest, CodeKind, CodeStatus, MAX_CODES, NewCodeBatch};
+use scrip_domain::coupon::{
+    Code as CouponCode, CodeAtHand, CodeBatch, CodeDigest, CodeKind, CodeStatus, MAX_CODES, NewCodeBatch,
+};
 use scrip_domain::{Answer, CodeBatchId, Command, MemberId, Outcome, Rejection, TemplateId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::AppState;
 use super::answer;
@@ -33,6 +37,8 @@ pub const CSV: &str = "text/csv";
 const EXPORT_PAGE: i64 = 10_000;
 /// Pages that wait for a slow client, at most.
 const PAGES_AHEAD: usize = 2;
+/// Codes of a batch of commands looked up at a time.
+const CODES_AT_A_TIME: usize = 1_000;
 /// Bad lines that a report lists; those beyond are counted.
 const LISTED: usize = 100;
 
@@ -611,11 +617,93 @@ pub async fn create_code_claim(
 }
 
 fn guess(app: &AppState, caller: &Caller, member: &MemberId) -> Result<codes::guard::Attempt, Problem> {
-    app.codes.guard.take(caller.tenant(), caller.id(), member).map_err(|wait| {
-        app.metrics.code_claims.with_label_values(&["stopped"]).inc();
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        Problem::new(Code::GuessesExceeded).with("seconds", seconds)
-    })
+    app.codes.guard.take(caller.tenant(), caller.id(), member).map_err(|wait| stopped(app, wait))
+}
+
+fn stopped(app: &AppState, wait: Duration) -> Problem {
+    app.metrics.code_claims.with_label_values(&["stopped"]).inc();
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Problem::new(Code::GuessesExceeded).with("seconds", seconds)
+}
+
+/// A claim by code, of many.
+pub struct AskedCode<'a> {
+    pub text: &'a str,
+    pub member_id: &'a MemberId,
+    /// The digest of its idempotency key.
+    pub key: Option<[u8; 16]>,
+}
+
+/// What codes stand for, or why their claims are refused, in their order: a few look-ups for many of them. Each claim takes from
+/// the allowances against guessing, as a single one does, and gives back when its code is good.
+pub async fn find_codes(
+    app: &AppState,
+    caller: &Caller,
+    asked: &[AskedCode<'_>],
+) -> Result<Vec<Result<CodeAtHand, Problem>>, Problem> {
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Ok(keys) = keys_of(app).await else {
+        return Ok(asked.iter().map(|_| Err(Problem::new(Code::CodesUnavailable))).collect());
+    };
+    let tenant = caller.tenant();
+    let mut found: Vec<Result<CodeAtHand, Problem>> = Vec::with_capacity(asked.len());
+    let mut waiting = Vec::new();
+    for (place, one) in asked.iter().enumerate() {
+        let mut attempt = app.codes.guard.take(tenant, caller.id(), one.member_id);
+        // Good codes that wait for their look-up must not stop others.
+        if waiting.len() == CODES_AT_A_TIME || (attempt.is_err() && !waiting.is_empty()) {
+            look_up_all(app, tenant, asked, std::mem::take(&mut waiting), &mut found).await?;
+            attempt = attempt.or_else(|_| app.codes.guard.take(tenant, caller.id(), one.member_id));
+        }
+        match attempt {
+            Ok(attempt) => {
+                let digests = codes::digests(&keys, tenant, one.text);
+                waiting.push((place, attempt, digests.unwrap_or_else(|| keys.iter().map(|_| [0; 16]).collect())));
+                found.push(Err(Rejection::CodeNotAccepted.into()));
+            }
+            Err(wait) => found.push(Err(stopped(app, wait))),
+        }
+    }
+    look_up_all(app, tenant, asked, waiting, &mut found).await?;
+    Ok(found)
+}
+
+type Waiting = Vec<(usize, codes::guard::Attempt, Vec<CodeDigest>)>;
+
+async fn look_up_all(
+    app: &AppState,
+    tenant: TenantId,
+    asked: &[AskedCode<'_>],
+    waiting: Waiting,
+    found: &mut [Result<CodeAtHand, Problem>],
+) -> Result<(), Problem> {
+    let digests: Vec<CodeDigest> = waiting.iter().flat_map(|(_, _, digests)| digests.iter().copied()).collect();
+    let usable = app.store.find_usable_codes(tenant, &digests).await?;
+    let keys: Vec<[u8; 16]> = waiting.iter().filter_map(|(place, ..)| asked[*place].key).collect();
+    let answered = app.store.answered_keys(tenant, &keys).await?;
+    for (place, attempt, digests) in waiting {
+        let code = digests.iter().find_map(|digest| usable.get(digest));
+        // Answered before, it is answered so again, whatever has become of the code: the engine has the record.
+        let replay = asked[place].key.is_some_and(|key| answered.contains(&key));
+        let result = match code {
+            Some(code) => *code,
+            None if replay => {
+                CodeAtHand { digest: [0; 16], batch_id: CodeBatchId(Uuid::nil()), template_id: TemplateId(Uuid::nil()) }
+            }
+            None => {
+                app.metrics.code_claims.with_label_values(&["not_accepted"]).inc();
+                continue;
+            }
+        };
+        attempt.give_back();
+        if code.is_some() {
+            app.metrics.code_claims.with_label_values(&["accepted"]).inc();
+        }
+        found[place] = Ok(result);
+    }
+    Ok(())
 }
 
 /// A line of a file that was not taken over, and why.

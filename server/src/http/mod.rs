@@ -28,6 +28,7 @@ mod percent;
 mod points;
 mod problem;
 pub mod quota;
+mod quote_token;
 mod quotes;
 mod reports;
 mod rules;
@@ -252,8 +253,8 @@ pub struct Shared {
     sender: Sender,
     limits: HttpLimits,
     platform_digest: [u8; 32],
+    quote_key: quote_token::QuoteKey,
     keys: auth::KeyCache,
-    zones: baskets::Zones,
     codes: Arc<Codes>,
     quotas: quota::Quotas,
     draining: AtomicBool,
@@ -278,7 +279,7 @@ impl AppState {
         codes: Arc<Codes>,
     ) -> Self {
         let (keys, draining) = (auth::KeyCache::new(), AtomicBool::new(false));
-        let (zones, quotas) = (baskets::Zones::new(), quota::Quotas::new(limits.quota.clone()));
+        let quotas = quota::Quotas::new(limits.quota.clone());
         AppState(Arc::new(Shared {
             store,
             engine,
@@ -286,9 +287,9 @@ impl AppState {
             sender,
             limits,
             platform_digest,
+            quote_key: quote_token::QuoteKey::new(&platform_digest),
             keys,
             codes,
-            zones,
             quotas,
             draining,
         }))

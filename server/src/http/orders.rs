@@ -6,13 +6,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use scrip_domain::coupon::{Compensation, CompensationReason, CompensationStatus, CouponStatus, MAX_AMOUNT};
-use scrip_domain::order::{Order, OrderStatus, Refund, RefundRequest as Refunding, Reservation};
+use scrip_domain::order::{Order, OrderStatus, Quoted, Refund, RefundRequest as Refunding, Reservation};
 use scrip_domain::points::MAX_POINTS;
 use scrip_domain::pricing::{Attributes, Basket, Line, MAX_LINES, MAX_QUANTITY};
 use scrip_domain::time::{LocalTime, MICROS_PER_DAY};
 use scrip_domain::{
-    Command, CompensationId, CouponId, HoldId, KeyId, MemberId, OrderId, OrderUid, RefundId, TemplateId, Timestamp,
-    TransactionId,
+    Command, CompensationId, CouponId, HoldId, KeyId, MemberId, OrderId, OrderUid, RefundId, TemplateId, TenantId,
+    Timestamp, TransactionId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,6 +25,7 @@ use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Object, Paramete
 use super::fields::FieldErrors;
 use super::points::check_remark;
 use super::problem::{Code, Problem};
+use super::quote_token::{self, QuoteKey};
 use super::quotes::{AmountsView, ShareView};
 use super::schema::{self, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
@@ -60,6 +61,9 @@ pub struct ReservationRequest {
     /// To pay with; the rules may allow fewer. Default: 0.
     #[schema(minimum = 0, maximum = 1_000_000_000_000_000i64)]
     pub points: Option<i64>,
+    /// Of a quote for the same member, goods, coupons and points: the order gets its price while it holds. Default: priced anew.
+    #[schema(max_length = 100)]
+    pub quote_token: Option<String>,
     /// Until when everything is kept for the order, 30 days ahead at most. Default: 30 minutes.
     pub expires_at: Option<Time>,
     /// What conditions of coupons ask of the order.
@@ -84,6 +88,7 @@ pub struct Wish {
     expires_at: Timestamp,
     attributes: Attributes,
     member_attributes: Attributes,
+    quote_token: Option<String>,
     effective_at: Option<Timestamp>,
 }
 
@@ -107,6 +112,10 @@ impl Checked for ReservationRequest {
         if expires_at > last {
             errors.add("expires_at", "lies too far ahead", format!("Send a time up to {}.", Time(last)));
         }
+        errors.optional_text("quote_token", self.quote_token.as_deref(), 1..=100);
+        if self.quote_token.is_some() && effective_at.is_some() {
+            errors.add("quote_token", "goes not with `effective_at`", "Leave one of them out.");
+        }
         let attributes = self.attributes.unwrap_or_default();
         baskets::check_attributes(errors, "attributes", &attributes);
         let member_attributes = self.member_attributes.unwrap_or_default();
@@ -122,14 +131,39 @@ impl Checked for ReservationRequest {
             expires_at,
             attributes,
             member_attributes,
+            quote_token: self.quote_token,
             effective_at,
         })
     }
 }
 
 impl Wish {
-    /// The command, once the clock of the tenant's place is known.
-    pub fn command(self, local_time: LocalTime) -> Command {
+    /// What the token promises, if there is one, and the basket but for the clock.
+    ///
+    /// # Errors
+    /// When the token is not one for this.
+    pub fn quoted(&self, key: &QuoteKey, tenant: TenantId) -> Result<Option<Quoted>, Problem> {
+        let Some(token) = &self.quote_token else { return Ok(None) };
+        let basket = self.basket(LocalTime { day: 0, minute: 0 });
+        let asked = quote_token::asked(&self.member_id, &basket, self.coupon_ids.iter().copied(), self.points);
+        let remedy = "Send the token of a quote for the same member, goods, coupons and points, or leave it out.";
+        let quoted = key.read(tenant, token, asked);
+        quoted.map(Some).ok_or_else(|| Problem::field("quote_token", "is not for this order", remedy))
+    }
+
+    fn basket(&self, local_time: LocalTime) -> Basket {
+        Basket {
+            lines: self.lines.clone(),
+            freight: self.freight,
+            member_level: self.member_level.clone(),
+            local_time,
+            attributes: self.attributes.clone(),
+            member_attributes: self.member_attributes.clone(),
+        }
+    }
+
+    /// The command, once the clock of the tenant's place is known, as it was when the order was quoted.
+    pub fn command(self, local_time: LocalTime, quoted: Option<Quoted>) -> Command {
         Command::ReserveOrder(Box::new(Reservation {
             order_id: self.order_id,
             member_id: self.member_id,
@@ -144,6 +178,7 @@ impl Wish {
             coupon_ids: self.coupon_ids,
             points: self.points,
             expires_at: self.expires_at,
+            quoted,
         }))
     }
 }
@@ -292,8 +327,10 @@ pub async fn reserve_order(
     input: Input<ReservationRequest>,
 ) -> Result<Response, Problem> {
     let effective_at = input.value.effective_at;
+    let quoted = input.value.quoted(&app.quote_key, caller.tenant())?;
     let at = caller.at(effective_at, input.now)?;
-    let command = input.value.command(app.local_time(caller.tenant(), at).await?);
+    let at = quoted.map_or(at, |quoted| quoted.at);
+    let command = input.value.command(app.local_time(caller.tenant(), at).await?, quoted);
     answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
 }
 

@@ -188,6 +188,10 @@ codes! {
     "Bulk moved on", "These rows were worked off already, or the bulk was cancelled.";
     "批量任务已推进", "这些行已处理，或批量任务已取消。";
 
+    BulkResultsDropped = "BULK_RESULTS_DROPPED", GONE;
+    "Results deleted", "The results were deleted after their time (the setting jobs.bulk_days); the counts are kept.";
+    "结果已删除", "结果已过保留期（设置项 jobs.bulk_days）并被删除，计数仍保留。";
+
     WindowsAnnounced = "COUPON_WINDOWS_ANNOUNCED", CONFLICT;
     "Windows announced", "The issue windows up to that time were announced already.";
     "发放窗口已通知", "该时间之前的发放窗口已通知。";
@@ -361,6 +365,10 @@ codes! {
     OrderExists = "ORDER_EXISTS", CONFLICT;
     "Order exists", "Another order has this `order_id`; it is {status}. Send an `order_id` of its own.";
     "订单已存在", "该 `order_id` 已被另一订单使用，其状态为 {status}。请使用新的 `order_id`。";
+
+    OrderQuoteExpired = "ORDER_QUOTE_EXPIRED", UNPROCESSABLE_ENTITY;
+    "Quote expired", "The quote held until {expired_at}. Ask for another one.";
+    "报价已过期", "该报价有效至 {expired_at}，请重新获取报价。";
 
     OrderClosed = "ORDER_CLOSED", CONFLICT;
     "Order closed", "The order is {status}. A cancelled one is reserved anew under another `order_id`, a paid one is refunded.";
@@ -766,6 +774,7 @@ impl From<Rejection> for Problem {
             }
             Rejection::OrderNotFound => of(Code::OrderNotFound),
             Rejection::OrderExists { status } => of(Code::OrderExists).with("status", status.as_str()),
+            Rejection::QuoteExpired { expired_at } => of(Code::OrderQuoteExpired).with("expired_at", Time(expired_at)),
             Rejection::OrderClosed { status } => of(Code::OrderClosed).with("status", status.as_str()),
             Rejection::OrderExpired { expired_at, reason } => {
                 of(Code::OrderExpired).with("expired_at", Time(expired_at)).with("reason", reason)
@@ -905,6 +914,7 @@ mod tests {
             OrderNotFound,
             OrderExists { status: OrderStatus::Paid },
             OrderClosed { status: OrderStatus::Cancelled },
+            QuoteExpired { expired_at: at },
             OrderExpired { expired_at: at, reason: "COUPON_USED" },
             OrderNotPaid { status: OrderStatus::Reserved },
             OrderItemUnknown { item_id: "i".into() },
@@ -940,7 +950,7 @@ mod tests {
                 InOrder { .. } | OrderNotFound | OrderExists { .. } | OrderClosed { .. } | OrderExpired { .. } => {}
                 OrderNotPaid { .. } | OrderItemUnknown { .. } | RefundExists | RefundExceeds { .. } => {}
                 RefundExceedsFreight { .. } | NothingToRefund | ManagedByOrder { .. } | CompensationNotFound => {}
-                CompensationClosed { .. } => {}
+                CompensationClosed { .. } | QuoteExpired { .. } => {}
                 ReversalExceeds { .. } | RulesVersionStale { .. } | RulesTooManyVersions { .. } => {}
                 CouponOutsideHours | CouponConditionUnmet | CouponConditionFailed { .. } => {}
                 CouponOutOfScope | CouponProductMissing | CouponWithoutEffect => {}

@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use scrip_domain::coupon::{self, Coupon, CouponStatus, Definition, MAX_AMOUNT};
+use scrip_domain::order::Quoted;
 use scrip_domain::points::{MAX_POINTS, RedeemLimit};
 use scrip_domain::pricing::{self, Attributes, Basket, Candidate, CouponQuote, Line, LineQuote, Offer, Quote, Rules};
 use scrip_domain::{CouponId, MemberId, OrderId, Rejection, TemplateId, TenantId, Timestamp};
@@ -25,6 +26,7 @@ use super::baskets::{self, LineRequest};
 use super::extract::{Checked, Input, Object};
 use super::fields::FieldErrors;
 use super::problem::{Language, Problem};
+use super::quote_token;
 use super::schema::{self, Problems};
 use super::time::Time;
 
@@ -174,7 +176,17 @@ pub async fn create_quote(
     for (place, id) in wish.coupon_ids.iter().enumerate().filter(|(_, id)| !names.contains_key(id)) {
         coupons.insert(place.min(coupons.len()), CouponQuoteView::unknown(*id, language));
     }
+    let (mut token, mut expires_at) = (None, None);
+    if wish.as_of.is_none() {
+        let until = Timestamp(at.0 + quote_token::VALID_MINUTES * 60_000_000);
+        let applied = quote.coupons.iter().filter(|coupon| coupon.refusal.is_none()).map(|coupon| coupon.coupon_id);
+        let asked = quote_token::asked(&wish.member_id, &basket, applied, wish.points);
+        let quoted = Quoted { rules_version: rules.version, at, expires_at: until };
+        (token, expires_at) = (Some(app.quote_key.sign(tenant, quoted, asked)), Some(Time(until)));
+    }
     answer::ok(&QuoteView {
+        quote_token: token,
+        expires_at,
         amounts: AmountsView::from(&quote),
         coupons,
         lines: quote.lines.iter().map(LineQuoteView::from).collect(),
@@ -290,6 +302,12 @@ pub struct QuoteView<'a> {
     /// Of the tenant's rules; 0 are the defaults.
     rules_version: i64,
     as_of: Time,
+    /// Brought with the order that it is a quote for, keeps this price until `expires_at`. Null for another time than now.
+    #[schema(required)]
+    quote_token: Option<String>,
+    /// Until when the token holds.
+    #[schema(required)]
+    expires_at: Option<Time>,
 }
 
 /// How the coupons were chosen.

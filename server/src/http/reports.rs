@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use scrip_domain::{MemberId, TemplateId, TenantId, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -111,11 +110,6 @@ impl Cursor for BoardCursor {
     }
 }
 
-async fn zone_of(app: &AppState, tenant: TenantId) -> Result<TimeZone, Problem> {
-    let settings = app.store.find_tenant(tenant).await?.ok_or(Problem::new(Code::TenantNotFound))?;
-    TimeZone::get(&settings.time_zone).map_err(Problem::internal)
-}
-
 async fn rank_of(app: &AppState, tenant: TenantId, board: &str, score: i64) -> Result<i64, Problem> {
     let (bucket, end) = projection::bucket(score);
     Ok(1 + app.store.members_above(tenant, board, score, bucket, end).await?)
@@ -150,7 +144,7 @@ pub async fn get_leaderboard(
 ) -> Result<Response, Problem> {
     let tenant = caller.tenant();
     let mut parameters = Parameters::of(&uri)?;
-    let today = projection::local_date(&zone_of(&app, tenant).await?, clock::now());
+    let today = projection::local_date(&app.store.zone(tenant).await?, clock::now());
     let board = Board::take(&mut parameters, today);
     let page = parameters.page::<BoardCursor>();
     parameters.finish()?;
@@ -193,7 +187,7 @@ pub async fn get_rank(
 ) -> Result<Response, Problem> {
     let tenant = caller.tenant();
     let mut parameters = Parameters::of(&uri)?;
-    let today = projection::local_date(&zone_of(&app, tenant).await?, clock::now());
+    let today = projection::local_date(&app.store.zone(tenant).await?, clock::now());
     let board = Board::take(&mut parameters, today);
     let around = parameters.take("around", "an integer from 0 to 50", |text| {
         text.parse().ok().filter(|around| (0..=MAX_AROUND).contains(around))
@@ -274,7 +268,7 @@ pub async fn get_points_report(
     let to = take_date(&mut parameters, "to");
     let from = take_date(&mut parameters, "from");
     parameters.finish()?;
-    let today = projection::local_date(&zone_of(&app, tenant).await?, clock::now());
+    let today = projection::local_date(&app.store.zone(tenant).await?, clock::now());
     let to = to.unwrap_or(today);
     let from = from.unwrap_or_else(|| days_before(to, DEFAULT_DAYS - 1));
     if from > to || days_before(to, MAX_DAYS) >= from {
@@ -418,7 +412,7 @@ impl Totals {
 
 async fn steps(app: &AppState, tenant: TenantId, subject: &str) -> Result<Steps, Problem> {
     let totals = Totals(app.store.statistic_totals(tenant, subject).await?);
-    let today = projection::local_date(&zone_of(app, tenant).await?, clock::now());
+    let today = projection::local_date(&app.store.zone(tenant).await?, clock::now());
     let from = days_before(today, TREND_DAYS - 1);
     let days = app.store.statistics(tenant, subject, &from.to_string(), &today.to_string()).await?;
     let trend = from.series(jiff::Span::new().days(1)).take(TREND_DAYS as usize).map(|date| {
@@ -468,7 +462,7 @@ pub struct LiabilityReport {
     responses((status = 200, description = "The report", body = LiabilityReport), Problems))]
 pub async fn get_liability(State(app): State<AppState>, Operator(caller): Operator) -> Result<Response, Problem> {
     let tenant = caller.tenant();
-    let zone = zone_of(&app, tenant).await?;
+    let zone = app.store.zone(tenant).await?;
     let now = clock::now();
     let liability = Liability::read(&app.store, tenant, &zone, now).await?;
     answer::ok(&report(liability, now))

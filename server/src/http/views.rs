@@ -1071,6 +1071,9 @@ pub struct BulkView {
     updated_at: Time,
     #[schema(required)]
     finished_at: Option<Time>,
+    /// When its results went, after their time.
+    #[schema(required)]
+    results_dropped_at: Option<Time>,
 }
 
 impl From<&Bulk> for BulkView {
@@ -1089,6 +1092,7 @@ impl From<&Bulk> for BulkView {
             created_at: Time(bulk.created_at),
             updated_at: Time(bulk.updated_at),
             finished_at: time(bulk.finished_at),
+            results_dropped_at: time(bulk.results_dropped_at),
         }
     }
 }

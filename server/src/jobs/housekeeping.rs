@@ -24,6 +24,8 @@ const TENANT_PAGE: i64 = 200;
 /// Old rows deleted at a time, and how often in one pass: more in a minute than a tenant makes.
 const PURGE_PAGE: i64 = 2_000;
 const PURGES_PER_PASS: usize = 1_000;
+/// Chunks of a bulk deleted at a time: a few megabytes.
+const CHUNK_PAGE: i64 = 20;
 /// How long the rows of a file are kept whose request broke off; longer than any file is on its way.
 const STRAY_RETENTION: Duration = Duration::from_secs(86_400);
 
@@ -36,6 +38,8 @@ pub struct HousekeepingOptions {
     /// How long jobs are kept that ended well or were cancelled.
     pub done_retention: Duration,
     pub dead_retention: Duration,
+    /// How long the rows and results of distributions and imports are kept once they have ended.
+    pub bulk_retention: Duration,
     /// How long the log of deliveries to webhooks is kept.
     pub delivery_retention: Duration,
 }
@@ -171,9 +175,28 @@ pub async fn purge_all(run: &Run, options: &HousekeepingOptions) -> Result<Done,
         jobs += purge(run, Old::Jobs(state), before(retention)).await?;
     }
     let strays = purge(run, Old::Strays, before(STRAY_RETENTION)).await?;
-    let deleted =
-        json!({ "idempotency_records": outcomes, "jobs": jobs, "deliveries": deliveries, "stray_files": strays });
+    let chunks = drop_results(run, before(options.bulk_retention)).await?;
+    let deleted = json!({
+        "idempotency_records": outcomes,
+        "jobs": jobs,
+        "deliveries": deliveries,
+        "stray_files": strays,
+        "bulk_chunks": chunks,
+    });
     Ok(Done::With(Some(deleted.to_string())))
+}
+
+/// Deletes the rows and results of bulks that ended before; how many chunks there were.
+async fn drop_results(run: &Run, before: Timestamp) -> Result<u64, JobError> {
+    let mut dropped = 0;
+    for _ in 0..PURGES_PER_PASS {
+        run.check_stopping()?;
+        match run.store.drop_results(before, clock::now(), CHUNK_PAGE).await? {
+            0 => break,
+            chunks => dropped += chunks,
+        }
+    }
+    Ok(dropped)
 }
 
 /// What may be past its time.

@@ -159,8 +159,13 @@ impl Run {
     /// [`JobError::Lost`] when somebody else has the job by now.
     pub async fn record_progress(&self, progress: &str) -> Result<(), JobError> {
         let kept = self.store.record_progress(&self.claimed, progress, clock::now()).await?;
-        self.has_progressed.store(true, Ordering::Relaxed);
+        self.has_progressed();
         if kept { Ok(()) } else { Err(JobError::Lost) }
+    }
+
+    /// Says that the job has moved on, by a step that noted its progress itself: attempts count anew from here.
+    pub fn has_progressed(&self) {
+        self.has_progressed.store(true, Ordering::Relaxed);
     }
 
     /// Has a command decided that is all the job does: the job ends with it, in the same transaction.

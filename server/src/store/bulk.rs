@@ -58,6 +58,11 @@ fn chunks_sql(outcome: Option<RowOutcome>) -> String {
 const STRAYS: &str = "SELECT c.tenant_id, c.bulk_id FROM bulk_chunk c WHERE c.number = 0 AND c.bulk_id < $1 \
      AND NOT EXISTS (SELECT 1 FROM bulk b WHERE b.tenant_id = c.tenant_id AND b.id = c.bulk_id) LIMIT $2";
 
+/// A bulk that ended long ago and has chunks; a bulk's first chunk goes last.
+const ENDED: &str = "SELECT c.tenant_id, c.bulk_id FROM bulk_chunk c \
+     JOIN bulk b ON b.tenant_id = c.tenant_id AND b.id = c.bulk_id \
+     WHERE c.number = 0 AND c.bulk_id < $1 AND b.finished_at < $2 ORDER BY c.bulk_id LIMIT 1";
+
 pub(super) fn hot_queries() -> Vec<(String, String)> {
     let mut all = vec![
         ("find_bulk".to_owned(), find_sql()),
@@ -66,6 +71,16 @@ pub(super) fn hot_queries() -> Vec<(String, String)> {
     ];
     all.extend(RowOutcome::ALL.map(|outcome| (format!("chunks {outcome:?}"), chunks_sql(Some(outcome)))));
     all
+}
+
+fn owned_bulk(row: &Row) -> Found<(TenantId, BulkId)> {
+    Ok((row.tenant(0)?, BulkId(row.uuid(1)?)))
+}
+
+/// No bulk made from then on has a lesser id.
+fn first_id_at(at: Timestamp) -> Uuid {
+    let unix_ms = (at.0 / 1000).max(0) as u64;
+    uuid::Builder::from_unix_timestamp_millis(unix_ms, &[0; 10]).into_uuid()
 }
 
 impl Store {
@@ -96,14 +111,25 @@ impl Store {
 
     /// Forgets what was staged before `before` and never became a bulk, of at most `limit` files; of how many.
     pub async fn drop_strays(&self, before: Timestamp, limit: i64) -> Found<u64> {
-        let unix_ms = (before.0 / 1000).max(0) as u64;
-        let oldest = uuid::Builder::from_unix_timestamp_millis(unix_ms, &[0; 10]).into_uuid();
-        let decode = |row: &Row| Ok((row.tenant(0)?, BulkId(row.uuid(1)?)));
-        let strays = self.query(STRAYS, &[oldest.into(), limit.into()], decode).await?;
+        let strays = self.query(STRAYS, &[first_id_at(before).into(), limit.into()], owned_bulk).await?;
         for (tenant, id) in &strays {
             self.drop_staged(*tenant, *id).await?;
         }
         Ok(strays.len() as u64)
+    }
+
+    /// Deletes the rows and results of one bulk that ended before `before`, at most `limit` chunks of it; how many. The first time
+    /// it is noted with the bulk.
+    pub async fn drop_results(&self, before: Timestamp, now: Timestamp, limit: i64) -> Found<u64> {
+        let found = self.first(ENDED, &[first_id_at(before).into(), before.into()], owned_bulk).await?;
+        let Some((tenant, id)) = found else { return Ok(0) };
+        let sql =
+            "UPDATE bulk SET results_dropped_at = $1 WHERE tenant_id = $2 AND id = $3 AND results_dropped_at IS NULL";
+        self.execute(sql, &[now.into(), tenant.into(), id.0.into()]).await?;
+        let sql = "DELETE FROM bulk_chunk WHERE tenant_id = $1 AND bulk_id = $2 AND number IN (SELECT number \
+                   FROM bulk_chunk WHERE tenant_id = $3 AND bulk_id = $4 ORDER BY number DESC LIMIT $5)";
+        let parameters = [tenant.into(), id.0.into(), tenant.into(), id.0.into(), limit.into()];
+        self.execute(sql, &parameters).await
     }
 
     pub async fn find_bulk(&self, tenant: TenantId, id: BulkId) -> Found<Option<Bulk>> {

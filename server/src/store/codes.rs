@@ -1,8 +1,8 @@
 //! Reads of coupon codes, and the register of the keys they were made with.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use scrip_domain::coupon::{Code, CodeBatch, CodeDigest};
+use scrip_domain::coupon::{Code, CodeAtHand, CodeBatch, CodeDigest};
 use scrip_domain::{CodeBatchId, TemplateId, TenantId, Timestamp};
 use uuid::Uuid;
 
@@ -15,6 +15,9 @@ const OPEN_BATCHES: &str = "SELECT tenant_id, id FROM mkt_coupon_code_batch \
      WHERE completed_at IS NULL AND kind = 'UNIQUE' AND status <> 'REVOKED' ORDER BY tenant_id, id LIMIT $1";
 const NUMBERS: &str = "SELECT number FROM mkt_coupon_code WHERE tenant_id = $1 AND batch_id = $2 AND number > $3 \
      ORDER BY number LIMIT $4";
+const USABLE: &str = "SELECT c.digest, c.batch_id, b.template_id FROM mkt_coupon_code c JOIN mkt_coupon_code_batch b \
+     ON b.tenant_id = c.tenant_id AND b.id = c.batch_id WHERE c.tenant_id = $1 AND c.digest = $2 \
+     AND c.status = 'ACTIVE' AND (c.max_uses IS NULL OR c.use_count < c.max_uses) AND b.status = 'ACTIVE'";
 const KNOWN: &str = "SELECT digest FROM mkt_coupon_code WHERE tenant_id = $1 AND digest = $2";
 
 fn find_batch_sql() -> String {
@@ -49,6 +52,7 @@ pub(super) fn hot_queries() -> Vec<(&'static str, String)> {
         ("open_code_batches", OPEN_BATCHES.to_owned()),
         ("code_numbers", NUMBERS.to_owned()),
         ("known_codes", KNOWN.to_owned()),
+        ("usable_codes", USABLE.to_owned()),
         ("find_code_batch", find_batch_sql()),
         ("list_code_batches", list_batches_sql(false)),
         ("list_code_batches of a template", list_batches_sql(true)),
@@ -109,6 +113,34 @@ impl Store {
             found = self.first(&sql, &[tenant.into(), Param::Bytes(digest)], decode).await?.or(found);
         }
         Ok(found)
+    }
+
+    /// What those of these codes stand for that can be claimed with.
+    pub async fn find_usable_codes(
+        &self,
+        tenant: TenantId,
+        digests: &[CodeDigest],
+    ) -> Found<HashMap<CodeDigest, CodeAtHand>> {
+        let decode = |row: &Row| {
+            let digest = row.bytes(0)?;
+            let (batch_id, template_id) = (CodeBatchId(row.uuid(1)?), TemplateId(row.uuid(2)?));
+            Ok((digest, CodeAtHand { digest, batch_id, template_id }))
+        };
+        match self {
+            Store::Sqlite(store) => {
+                let mut found = HashMap::new();
+                for digest in digests {
+                    found.extend(store.query(USABLE, &[tenant.into(), Param::Bytes(digest)], decode)?);
+                }
+                Ok(found)
+            }
+            Store::Postgres(store) => {
+                let usable = USABLE.replace("$2", "k.digest");
+                let sql = format!("SELECT r.* FROM unnest($2::bytea[]) AS k(digest) CROSS JOIN LATERAL ({usable}) r");
+                let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.as_slice()).collect();
+                Ok(store.query_digests(&sql, tenant, &digests, decode).await?.into_iter().collect())
+            }
+        }
     }
 
     /// The numbers of a batch's codes after one of them, in order.

@@ -361,7 +361,7 @@ pub fn rules(row: &Row, known: &Definitions) -> Decoded<(Timestamp, Arc<Rules>)>
 }
 
 pub const BULK: &str = "tenant_id, id, kind, template_id, row_count, chunks, skipped, actor_id, created_at, status, next_chunk, \
-                        accepted, refused, updated_at, finished_at";
+                        accepted, refused, updated_at, finished_at, results_dropped_at";
 
 pub fn bulk(row: &Row) -> Decoded<Bulk> {
     Ok(Bulk {
@@ -379,6 +379,7 @@ pub fn bulk(row: &Row) -> Decoded<Bulk> {
         refused: row.int(12)?,
         updated_at: row.time(13)?,
         finished_at: row.opt_time(14)?,
+        results_dropped_at: row.opt_time(15)?,
     })
 }
 

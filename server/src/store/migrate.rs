@@ -52,6 +52,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0007_relay.sqlite.sql"),
         postgres: include_str!("migrations/0007_relay.postgres.sql"),
     },
+    Migration {
+        number: 8,
+        name: "bulk_results",
+        sqlite: include_str!("migrations/0008_bulk_results.sqlite.sql"),
+        postgres: include_str!("migrations/0008_bulk_results.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

@@ -1,6 +1,6 @@
 //! Reads: named columns, keyset pages, one statement each. The SQL text and the decoder serve both stores.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -672,6 +672,27 @@ impl Store {
         let sql = "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = $1 AND key = $2";
         let decode = |row: &Row| Ok(IdempotencyRecord { fingerprint: row.bytes(0)?, outcome: row.text(1)? });
         self.first(sql, &[tenant.into(), Param::Bytes(&key)], decode).await
+    }
+
+    /// Those of the keys under which an answer is recorded.
+    pub async fn answered_keys(&self, tenant: TenantId, keys: &[[u8; 16]]) -> Found<HashSet<[u8; 16]>> {
+        let sql = "SELECT key FROM idempotency WHERE tenant_id = $1 AND key = $2";
+        match self {
+            Store::Sqlite(store) => {
+                let mut found = HashSet::new();
+                for key in keys {
+                    found.extend(store.query(sql, &[tenant.into(), Param::Bytes(key)], |row| row.bytes(0))?);
+                }
+                Ok(found)
+            }
+            Store::Postgres(_) if keys.is_empty() => Ok(HashSet::new()),
+            Store::Postgres(store) => {
+                let sql = "SELECT r.key FROM unnest($2::bytea[]) AS k(key) CROSS JOIN LATERAL \
+                           (SELECT i.key FROM idempotency i WHERE i.tenant_id = $1 AND i.key = k.key) r";
+                let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_slice()).collect();
+                Ok(store.query_digests(sql, tenant, &keys, |row| row.bytes(0)).await?.into_iter().collect())
+            }
+        }
     }
 
     /// Deletes idempotency records made before `before`, at most `limit`; how many there were.

@@ -770,6 +770,7 @@ static BULK: Table = table(
         ("refused", Int),
         ("updated_at", Int),
         ("finished_at", Int),
+        ("results_dropped_at", Int),
     ],
 );
 
@@ -790,6 +791,7 @@ fn bulk(tenant: TenantId, row: &Bulk) -> Vec<Param<'_>> {
         row.refused.into(),
         row.updated_at.into(),
         row.finished_at.into(),
+        row.results_dropped_at.into(),
     ]
 }
 

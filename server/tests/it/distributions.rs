@@ -58,6 +58,7 @@ impl Shop {
             idempotency_retention: day,
             delivery_retention: day,
             done_retention: day,
+            bulk_retention: day,
             dead_retention: day,
         };
         let (store, engine) = (self.store().clone(), self.engine.clone());
@@ -227,6 +228,33 @@ async fn a_file_that_cannot_be_used_leaves_nothing() {
     for (id, chunks) in [(kept, 1), (stray, 0)] {
         let found = shop.store().chunks(shop.tenant, id, 0, None, 10).await.expect("chunks");
         assert_eq!(found.len(), chunks);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_and_results_go_after_their_time_and_the_counts_stay() {
+    for kind in KINDS {
+        let shop = Shop::new(kind).await;
+        let template = template(&shop.engine, shop.tenant, definition(), None).await;
+        let file = (0..5_000).fold("member_id\n".to_owned(), |text, n| text + &format!("m-{n}\n"));
+        let bulk = shop.stage_for(BulkKind::Distribution, Some(template), Format::Csv, &file, 65_536).await;
+        let bulk = bulk.expect("a bulk");
+        let soon = scrip_domain::Timestamp(clock::now().0 + 600_000_000);
+        let drop = async |before, chunks| shop.store().drop_results(before, soon, chunks).await.expect("a purge");
+        assert_eq!(drop(soon, 10).await, 0, "{kind:?}: it has not ended");
+        assert_eq!(shop.runner().run_due(clock::now(), 10).await.expect("it runs"), 1, "{kind:?}");
+        let done = shop.bulk(bulk.id).await;
+        assert_eq!((done.status, done.chunks, done.results_dropped_at), (BulkStatus::Done, 3, None), "{kind:?}");
+        assert_eq!(drop(done.created_at, 10).await, 0, "{kind:?}: its time has not come");
+        // A purge that is cut off between two pages goes on with the next one, and every state between is sound.
+        for (chunks, left) in [(2, 1), (1, 0), (0, 0)] {
+            assert_eq!(drop(soon, 2).await, chunks, "{kind:?}");
+            let chunks = shop.store().chunks(shop.tenant, bulk.id, 0, None, 10).await.expect("chunks");
+            assert_eq!(chunks.len(), left, "{kind:?}");
+            shop.assert_sound().await;
+        }
+        let kept = shop.bulk(bulk.id).await;
+        assert_eq!((kept.accepted, kept.rows, kept.results_dropped_at), (5_000, 5_000, Some(soon)), "{kind:?}");
     }
 }
 

@@ -39,6 +39,7 @@ fn passes() -> HousekeepingOptions {
         interval: Duration::from_secs(60),
         idempotency_retention: day,
         done_retention: day,
+        bulk_retention: day,
         dead_retention: day * 2,
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! `SCRIP_MODEL_COMMANDS` sets how many commands run on each store (50,000 by default).
 
-use scrip_domain::{Envelope, TenantId};
+use std::collections::BTreeSet;
+
+use scrip_domain::bulk::ChunkWork;
+use scrip_domain::{BulkId, Command, Envelope, TenantId};
 use scrip_server::store::{Row, Store, StoreError, decode};
+use serde_json::json;
 
 use crate::generate::{Generator, Random};
 use crate::harness::{Fixture, Kind};
@@ -30,14 +34,21 @@ async fn agrees(kind: Kind) {
         let mut generator = Generator::new(seed);
         let mut sizes = Random::new(seed ^ 0xBA7C);
         let mut model = Model::default();
-        let mut tenants = Vec::new();
+        let (mut tenants, mut staged) = (Vec::new(), BTreeSet::new());
         let mut done = 0;
         while done < COMMANDS_PER_SEED {
             // The first commands make tenants and templates, which later ones of the same batch could not know of.
             let size = if done < 20 { 1 } else { sizes.between(1, 64) as usize };
             let batch: Vec<Envelope> = (0..size).map(|_| generator.next()).collect();
+            stage(&fixture.store, &generator, &batch, &mut staged).await;
             let answers = writer.run(&batch).await.unwrap_or_else(|error| panic!("{kind:?}, seed {seed}: {error}"));
             for (envelope, answer) in batch.iter().zip(&answers) {
+                if let Command::WorkChunk { bulk_id, number, .. } = envelope.command {
+                    let chunks = fixture.store.chunks(envelope.tenant, bulk_id, number, None, 1).await.expect("chunks");
+                    if let Some(outcomes) = chunks.first().and_then(|chunk| chunk.outcomes.as_ref()) {
+                        model.learn_chunk(envelope.tenant, bulk_id, number, outcomes);
+                    }
+                }
                 let expected = model.apply(envelope, answer);
                 assert_eq!(ModelAnswer::of(answer), expected, "{kind:?}, seed {seed}: {envelope:?}");
                 generator.learn(envelope, answer);
@@ -54,6 +65,30 @@ async fn agrees(kind: Kind) {
     let report = scrip_server::verify::verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
     let violations: Vec<_> = report.checks.iter().filter(|check| !check.violations.is_empty()).collect();
     assert!(report.is_clean(), "{kind:?}: {violations:#?}");
+}
+
+/// Keeps the rows of the bulks that a batch begins, as a request does before.
+pub async fn stage(store: &Store, generator: &Generator, batch: &[Envelope], staged: &mut BTreeSet<BulkId>) {
+    for envelope in batch {
+        let Command::CreateBulk { bulk_id, .. } = envelope.command else { continue };
+        if !staged.insert(bulk_id) {
+            continue;
+        }
+        let mut first_row = 1;
+        for (number, work) in (0..).zip(generator.staged(bulk_id)) {
+            let rows: Vec<serde_json::Value> = match work {
+                ChunkWork::Issue { recipients, .. } => {
+                    recipients.iter().map(|row| json!({ "m": row.member_id, "l": row.member_level })).collect()
+                }
+                ChunkWork::Grant(grants) => {
+                    grants.iter().map(|row| json!({ "m": row.member_id, "p": row.movement.points })).collect()
+                }
+            };
+            let text = serde_json::to_string(&rows).expect("rows");
+            store.stage_chunk(envelope.tenant, bulk_id, number, first_row, &text, 0).await.expect("staged");
+            first_row += rows.len() as i64;
+        }
+    }
 }
 
 /// Every row of the tenants, as the model shows its own.
@@ -123,6 +158,15 @@ async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, Store
         let sql = format!("SELECT {} FROM job WHERE tenant_id = $1", decode::JOB);
         for job in store.stream(&sql, &own, decode::job).await? {
             all.job(tenant, &job);
+        }
+        let sql = format!("SELECT {} FROM bulk WHERE tenant_id = $1", decode::BULK);
+        for bulk in store.stream(&sql, &own, decode::bulk).await? {
+            all.bulk(tenant, &bulk);
+        }
+        let sql = "SELECT bulk_id, number, outcomes FROM bulk_chunk WHERE tenant_id = $1 AND outcomes IS NOT NULL";
+        let chunk = |row: &Row| Ok((BulkId(row.uuid(0)?), row.int(1)?, row.text(2)?));
+        for (id, number, outcomes) in store.stream(sql, &own, chunk).await? {
+            all.chunk(tenant, id, number, &outcomes);
         }
         let sql = "SELECT transaction_id, reversed FROM mkt_points_reversal WHERE tenant_id = $1";
         let reversal = |row: &Row| Ok((scrip_domain::TransactionId(row.uuid(0)?), row.int(1)?));

@@ -58,7 +58,7 @@ const FILL: [&str; 28] = [
     "INSERT INTO webhook_parked SELECT {t}, {id}, {n}, 0, 's', 0, {n} {from}",
     "INSERT INTO webhook_delivery SELECT {t}, {id}, {id}, 'EVENT', {id}, 'coupon.claimed', 1, 0, 1, {n} < 0, NULL, NULL, '', 1, 0 {from}",
     "INSERT INTO template_window SELECT {id}, 0 {from}",
-    "INSERT INTO bulk SELECT {t}, {id}, 'POINTS_GRANTS', NULL, 1, 1, 0, NULL, 0, 'RUNNING', 0, 0, 0, 0, NULL {from}",
+    "INSERT INTO bulk SELECT {t}, {id}, 'POINTS_GRANTS', NULL, 1, 1, 0, NULL, 0, 'RUNNING', 0, 0, 0, 0, NULL, NULL {from}",
     "INSERT INTO bulk_chunk SELECT {t}, {id}, 0, 1, '[]', 0, NULL, 0, 0 {from}",
     "INSERT INTO event SELECT {t}, {n}, 0, {id}, 'coupon.claimed', {id}, NULL, '{}', NULL, 0, 0 {from}",
 ];

@@ -1,6 +1,6 @@
 //! Read models against the books they are folded from, after a random history, on both stores.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use scrip_domain::{Envelope, MemberId, TenantId};
@@ -10,14 +10,16 @@ use scrip_server::store::{Param, Store};
 
 use crate::generate::Generator;
 use crate::harness::{Fixture, KINDS, Kind};
+use crate::model::stage;
 
 const COMMANDS: usize = 3_000;
 
 async fn history(store: &Store, seed: u64, commands: usize) -> Vec<TenantId> {
     let mut writer = store.writer().await.expect("a writer");
-    let mut generator = Generator::new(seed);
+    let (mut generator, mut staged) = (Generator::new(seed), BTreeSet::new());
     for _ in 0..commands / 4 {
         let batch: Vec<Envelope> = (0..4).map(|_| generator.next()).collect();
+        stage(store, &generator, &batch, &mut staged).await;
         let answers = writer.run(&batch).await.expect("the batch is decided");
         for (envelope, answer) in batch.iter().zip(&answers) {
             generator.learn(envelope, answer);

@@ -41,6 +41,7 @@ fn passes(interval: Duration) -> HousekeepingOptions {
         idempotency_retention: day,
         delivery_retention: day,
         done_retention: day,
+        bulk_retention: day,
         dead_retention: day,
     }
 }

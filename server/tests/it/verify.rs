@@ -290,10 +290,11 @@ const LET_THROUGH: &str = "DO $$ DECLARE c record; BEGIN FOR c IN SELECT conreli
 async fn history(kind: Kind) -> Fixture {
     let fixture = Fixture::new(kind).await;
     let mut writer = fixture.store.writer().await.expect("a writer");
-    let mut generator = Generator::new(77);
+    let (mut generator, mut staged) = (Generator::new(77), std::collections::BTreeSet::new());
     let mut tenant = None;
     for _ in 0..COMMANDS / 8 {
         let batch: Vec<Envelope> = (0..8).map(|_| generator.next()).collect();
+        crate::model::stage(&fixture.store, &generator, &batch, &mut staged).await;
         let answers = writer.run(&batch).await.expect("the batch is decided");
         for (envelope, answer) in batch.iter().zip(&answers) {
             generator.learn(envelope, answer);
@@ -328,6 +329,11 @@ async fn finish(writer: &mut Writer, tenant: TenantId) {
     run(writer, tenant, Command::CreateApiKey { key, secret_digest: [7; 32] }).await;
     let create = Command::CreateTemplate { definition: Box::new(definition()), total_stock: Some(4) };
     let Outcome::Template(template) = run(writer, tenant, create).await else { unreachable!("a template is made") };
+    let capped = Definition { daily_cap: Some(3), budget: Some(20_000), ..definition() };
+    let create = Command::CreateTemplate { definition: Box::new(capped), total_stock: None };
+    let Outcome::Template(capped) = run(writer, tenant, create).await else { unreachable!("a template is made") };
+    let claim = Command::Claim { template_id: capped.id, member_id: member("m-4"), member_level: None };
+    run(writer, tenant, claim).await;
     let order: OrderId = "a-\"quoted\"-order".parse().expect("an order");
     let given = Command::Claim { template_id: template.id, member_id: member("m-4"), member_level: None };
     let Outcome::Coupon(coupon) = run(writer, tenant, given).await else { unreachable!("a coupon is claimed") };
@@ -440,6 +446,7 @@ async fn orders(writer: &mut Writer) {
             points_ratio: 100,
         };
         let reserve = Command::ReserveOrder(Box::new(Reservation {
+            quoted: None,
             order_id: order_id.clone(),
             member_id: member_id.clone(),
             basket: Basket {

@@ -30,7 +30,8 @@ fn bulks(dialect: Dialect) -> Group {
         check(
             "B1",
             "a bulk has all of its chunks, and those before its cursor are worked off",
-            "coalesce(c.n, 0) <> b.chunks OR c.newest <> b.chunks - 1 OR c.worked <> b.next_chunk",
+            "b.results_dropped_at IS NULL AND (coalesce(c.n, 0) <> b.chunks OR c.newest <> b.chunks - 1 \
+             OR c.worked <> b.next_chunk)",
             differs(
                 "its cursor",
                 "b.next_chunk || ' of ' || b.chunks",
@@ -40,8 +41,8 @@ fn bulks(dialect: Dialect) -> Group {
         check(
             "B2",
             "a bulk counts what its chunks count, and all of its rows when it is done",
-            "b.accepted <> coalesce(c.accepted, 0) OR b.refused <> coalesce(c.refused, 0) \
-             OR b.skipped <> coalesce(c.skipped, 0) OR b.accepted + b.refused + b.skipped > b.row_count \
+            "(b.results_dropped_at IS NULL AND (b.accepted <> coalesce(c.accepted, 0) \
+             OR b.refused <> coalesce(c.refused, 0) OR b.skipped <> coalesce(c.skipped, 0))) OR b.accepted + b.refused + b.skipped > b.row_count \
              OR (b.status = 'DONE' AND b.accepted + b.refused + b.skipped <> b.row_count)",
             differs(
                 "it",
@@ -69,6 +70,12 @@ fn bulks(dialect: Dialect) -> Group {
             "coalesce(t.created, 0) <> 1 OR coalesce(t.finished, 0) <> CASE b.status WHEN 'DONE' THEN 1 ELSE 0 END \
              OR coalesce(t.cancelled, 0) <> CASE b.status WHEN 'CANCELLED' THEN 1 ELSE 0 END",
             says("its events do not tell of it"),
+        ),
+        check(
+            "B10",
+            "only a bulk that has ended has lost its results, and only behind its end",
+            "b.results_dropped_at IS NOT NULL AND (b.finished_at IS NULL OR b.results_dropped_at < b.finished_at)",
+            "b.status || ', dropped at ' || b.results_dropped_at",
         ),
         check(
             "B7",

@@ -207,7 +207,7 @@ const CONSTRAINTS: [&str; 27] = [
      mkt_points_hold_released_check mkt_points_hold_status_check",
     "mkt_points_reversal_pkey ck_reversal_bound",
     "mkt_points_rule_pkey mkt_points_rule_version_check mkt_points_rule_tenant_id_fkey",
-    "bulk_pkey ck_bulk_template ck_bulk_rows ck_bulk_finished ck_bulk_done bulk_kind_check bulk_row_count_check \
+    "bulk_pkey ck_bulk_template ck_bulk_rows ck_bulk_finished ck_bulk_done ck_bulk_results bulk_kind_check bulk_row_count_check \
      bulk_chunks_check bulk_skipped_check bulk_status_check bulk_next_chunk_check bulk_accepted_check bulk_refused_check",
     "template_window_pkey",
     "bulk_chunk_pkey bulk_chunk_number_check bulk_chunk_first_row_check bulk_chunk_skipped_check \

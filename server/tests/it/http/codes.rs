@@ -209,6 +209,96 @@ async fn whatever_is_wrong_with_a_code_the_answer_is_the_same() {
     }
 }
 
+async fn batch(client: &mut Client, lines: &[Value]) -> Vec<Value> {
+    let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let answer = client.send("POST", "/v1/batch", &[("content-type", "application/x-ndjson")], body).await;
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_of_a_batch_claim_with_codes_and_transfer_what_was_claimed() {
+    for kind in KINDS {
+        let (_fixture, _keys, server) = begin(kind).await;
+        let shop = server.shop().await;
+        let mut operator = server.client(&shop.operator).await;
+        let template = new_template(&mut operator, json!({ "limit_per_member": 40 })).await;
+        let made = make_codes(&mut operator, &template, json!({ "count": 30 })).await;
+        completed(&mut operator, &made).await;
+        let codes = exported(&mut operator, &made).await;
+        let mut service = server.client(&shop.service).await;
+        let line = |code: &str, member: &str| json!({ "op": "claim_code", "code": code, "member_id": member });
+
+        // More codes for one member than may be missed: good ones cost nothing.
+        let lines: Vec<Value> = (0..25)
+            .map(|n| {
+                let mut line = line(&codes[n].to_lowercase(), "m-1");
+                line["idempotency_key"] = json!(format!("k-{n}"));
+                line
+            })
+            .collect();
+        let answers = batch(&mut service, &lines).await;
+        for answer in &answers {
+            assert_eq!(
+                (&answer["status"], &answer["body"]["source"]),
+                (&json!(201), &json!("CODE")),
+                "{kind:?}: {answer}"
+            );
+        }
+        // Used up by now, and yet the same answers.
+        let again = batch(&mut service, &lines).await;
+        for (first, again) in answers.iter().zip(&again) {
+            assert_eq!((&again["replayed"], &again["body"]), (&json!(true), &first["body"]), "{kind:?}");
+        }
+        let mut other = lines[0].clone();
+        other["member_id"] = json!("m-2");
+        let mixed = [
+            line(&codes[0], "m-3"),
+            line("no such code", "m-3"),
+            line("22222222222222", "m-3"),
+            other,
+            line(&codes[25], "m-3"),
+            json!({ "op": "transfer", "coupon_id": answers[0]["body"]["id"], "to_member_id": "m-4", "reason": "a gift" }),
+            json!({ "op": "transfer", "coupon_id": answers[0]["body"]["id"], "to_member_id": "m-5" }),
+            json!({ "op": "transfer", "coupon_id": "cpn_00000000000000000000000000000001", "to_member_id": "m-5" }),
+            json!({ "op": "transfer", "coupon_id": answers[1]["body"]["id"], "to_member_id": "m-1" }),
+        ];
+        let answers = batch(&mut service, &mixed).await;
+        let seen: Vec<(u64, &str)> = answers
+            .iter()
+            .map(|answer| (answer["status"].as_u64().unwrap(), answer["error"]["code"].as_str().unwrap_or("")))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (422, "COUPON_CODE_NOT_ACCEPTED"),
+                (422, "COUPON_CODE_NOT_ACCEPTED"),
+                (422, "COUPON_CODE_NOT_ACCEPTED"),
+                (422, "IDEMPOTENCY_KEY_REUSED"),
+                (201, ""),
+                (201, ""),
+                (409, "COUPON_REVOKED"),
+                (404, "COUPON_NOT_FOUND"),
+                (422, "COUPON_TRANSFER_TO_HOLDER"),
+            ],
+            "{kind:?}"
+        );
+        assert_eq!(
+            (&answers[5]["body"]["member_id"], &answers[5]["body"]["source"]),
+            (&json!("m-4"), &json!("TRANSFER"))
+        );
+        // A guesser gets no further with lines than with requests.
+        let guesses: Vec<Value> = (0..40).map(|n| line(&format!("SUMMER-{n:02}"), "m-9")).collect();
+        let answers = batch(&mut service, &guesses).await;
+        let stopped = answers.iter().filter(|answer| answer["status"] == 429).count();
+        assert_eq!(stopped, 30, "{kind:?}: {answers:?}");
+        let late = batch(&mut service, &[line(&codes[26], "m-9"), line(&codes[27], "m-10")]).await;
+        assert_eq!((&late[0]["status"], &late[1]["status"]), (&json!(429), &json!(201)), "{kind:?}");
+        server.assert_sound().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_brute_force_client_is_stopped_and_learns_nothing_any_more() {
     for kind in KINDS {

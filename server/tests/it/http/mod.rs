@@ -4,6 +4,7 @@ mod acceptance;
 mod bad_input;
 mod bulks;
 mod codes;
+mod complaints;
 mod events;
 mod mutations;
 mod operations;

@@ -96,8 +96,10 @@ async fn a_quote_tells_the_whole_price() {
                 "discount": 1_000, "code": null, "reason": null, "params": {}, "unlock_amount": null }],
             "lines": [{ "item_id": "shirt", "quantity": 2, "amount": 20_000, "coupon_discount": 1_000, "points_discount": 100,
                 "points_spent": 100, "pay_amount": 18_900, "points_to_earn": 190, "coupons": [{ "id": ten, "discount": 1_000 }] }],
-            "best": null, "rules_version": 0, "as_of": quote["as_of"],
+            "best": null, "rules_version": 0, "as_of": quote["as_of"], "quote_token": quote["quote_token"],
+            "expires_at": quote["expires_at"],
         });
+        assert!(quote["quote_token"].as_str().is_some_and(|token| token.len() == 76), "{kind:?}: {quote}");
         assert_eq!(quote, expected, "{kind:?}");
 
         let asked =
@@ -337,6 +339,71 @@ async fn the_best_coupons_are_found_and_the_others_explained() {
         let quote = till.quote(asked).await;
         assert_eq!(names(&quote["coupons"]), [pair("exclusive", 1_400)]);
         assert_eq!(quote["best"]["considered"], 2);
+        till.close().await;
+    }
+}
+
+/// peers 6.4: later redemption honours the quoted amount. Rules change between the quote and the order; with the quote's token the
+/// order costs what was quoted, for exactly what was quoted, and as long as it holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_with_a_quotes_token_costs_what_was_quoted() {
+    for kind in KINDS {
+        let mut till = Till::open(kind).await;
+        let percent = json!({ "type": "PERCENT_OFF", "percent_off": 50 });
+        let coupon = till.coupon(percent, json!({ "name": "half" })).await;
+        let mut asked = json!({ "member_id": "m-1", "lines": [line("a", 999, 1)], "coupon_ids": [coupon] });
+        let quote = till.operator.post("/v1/quotes", asked.clone()).await.json(200);
+        assert_eq!((&quote["pay_amount"], &quote["rules_version"]), (&json!(499), &json!(0)), "{kind:?}");
+        let rules = json!({ "orders": { "rounding": "DOWN", "max_total_percent": 10 } }).to_string();
+        let set = till.operator.send("PUT", "/v1/points-rules", &[JSON, ("if-match", "\"0\"")], rules).await;
+        set.json(200);
+        let anew = till.operator.post("/v1/quotes", asked.clone()).await.json(200);
+        assert_eq!((&anew["pay_amount"], &anew["rules_version"]), (&json!(900), &json!(1)), "{kind:?}");
+
+        asked["quote_token"] = quote["quote_token"].clone();
+        let order = |id: &str, change: Value| {
+            let mut order = asked.clone();
+            order["order_id"] = json!(id);
+            for (name, value) in change.as_object().expect("an object") {
+                order[name] = value.clone();
+            }
+            order
+        };
+        for change in [
+            json!({ "lines": [line("a", 998, 1)] }),
+            json!({ "freight": 1 }),
+            json!({ "coupon_ids": [] }),
+            json!({ "points": 1 }),
+            json!({ "member_id": "m-2" }),
+            json!({ "member_level": "GOLD" }),
+            json!({ "quote_token": "AAAA" }),
+            json!({ "effective_at": "2026-01-01T00:00:00Z" }),
+        ] {
+            let refused = till.operator.post("/v1/orders", order("o-0", change.clone())).await.json(400);
+            assert_eq!(refused["errors"][0]["field"], "quote_token", "{kind:?}: {change}: {refused}");
+        }
+        let reserved = till.operator.post("/v1/orders", order("o-1", json!({}))).await.json(201);
+        assert_eq!((&reserved["pay_amount"], &reserved["rules_version"]), (&json!(499), &json!(0)), "{kind:?}");
+        // Repeated, it is the same order; without the token, a new one has today's price.
+        let again = till.operator.post("/v1/orders", order("o-1", json!({}))).await.json(201);
+        assert_eq!(again["id"], reserved["id"], "{kind:?}");
+        till.operator.post("/v1/orders/o-1/cancel", json!({})).await.json(200);
+        let today = till.operator.post("/v1/orders", order("o-2", json!({ "quote_token": null }))).await.json(201);
+        assert_eq!(today["pay_amount"], 900, "{kind:?}");
+        till.operator.post("/v1/orders/o-2/cancel", json!({})).await.json(200);
+        // As a line of a batch.
+        let mut line = order("o-3", json!({}));
+        line["op"] = json!("reserve");
+        let mut other = order("o-4", json!({ "freight": 7 }));
+        other["op"] = json!("reserve");
+        let ndjson = [("content-type", "application/x-ndjson")];
+        let answer = till.operator.send("POST", "/v1/batch", &ndjson, format!("{line}\n{other}\n")).await;
+        let answers: Vec<Value> = String::from_utf8_lossy(&answer.body)
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON line"))
+            .collect();
+        assert_eq!((&answers[0]["status"], &answers[0]["body"]["pay_amount"]), (&json!(201), &json!(499)), "{kind:?}");
+        assert_eq!(answers[1]["error"]["errors"][0]["field"], "quote_token", "{kind:?}: {answers:?}");
         till.close().await;
     }
 }

@@ -143,6 +143,7 @@ async fn at_once_and_after_a_restart(fixture: &Fixture, server: Server, key: &st
     another.assert_sound().await;
 }
 
+/// peers 5.1: retries that a client may make without asking (voucherify-ruby#49).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_post_may_be_sent_again() {
     for kind in KINDS {
