@@ -18,7 +18,7 @@ use crate::decide::{Interrupt, Outcome};
 use crate::event::EventKind;
 use crate::id::{BulkId, Ids, JobId, KeyId, MemberId, TemplateId};
 use crate::job::{self, Job, JobKind};
-use crate::points;
+use crate::points::{self, Spendable};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -214,7 +214,8 @@ pub fn work_chunk(
                 points::require_lots(state, envelope, member_id, 0)?;
             }
             for GrantRow { member_id, movement, expires_at } in grants {
-                let granted = points::grant(state, envelope, ids, member_id, movement, *expires_at);
+                let spendable = Spendable { available_from: None, expires_at: *expires_at };
+                let granted = points::grant(state, envelope, ids, member_id, movement, spendable);
                 result.add(granted.map(|outcome| match outcome {
                     Outcome::Transaction(transaction) => transaction.id.to_string(),
                     _ => String::new(),

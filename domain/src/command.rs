@@ -8,15 +8,16 @@ use crate::coupon::{
 };
 use crate::decide::Sweep;
 use crate::id::{
-    BulkId, CodeBatchId, CompensationId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId, TemplateId,
-    TenantId, TransactionId, WebhookId,
+    BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId,
+    TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
 };
 use crate::job::{ExtensionPage, JobTicket};
 use crate::order::{RefundRequest, Reservation};
-use crate::points::TransactionType;
+use crate::points::{Spendable, TransactionType};
 use crate::pricing::Rules;
+use crate::task::{self, TaskPatch};
 use crate::tenant::{ApiKey, Tenant};
-use crate::time::{Calendar, Timestamp};
+use crate::time::{Calendar, Day, Timestamp};
 use crate::webhook::{NewWebhook, WebhookChange};
 use std::sync::Arc;
 
@@ -148,7 +149,7 @@ pub enum Command {
     Grant {
         member_id: MemberId,
         movement: Movement,
-        expires_at: Option<Timestamp>,
+        spendable: Spendable,
     },
     Debit {
         member_id: MemberId,
@@ -215,6 +216,50 @@ pub enum Command {
         webhook_id: WebhookId,
         change: Box<WebhookChange>,
     },
+    Transfer {
+        from: MemberId,
+        to: MemberId,
+        points: i64,
+        reference: Option<String>,
+        remark: Option<String>,
+    },
+    /// `transaction_id` is the sender's line, `counterpart_id` the receiver's; both members are looked up before.
+    ReverseTransfer {
+        from: MemberId,
+        to: MemberId,
+        transaction_id: TransactionId,
+        counterpart_id: TransactionId,
+        points: Option<i64>,
+        remark: Option<String>,
+    },
+    Merge {
+        from: MemberId,
+        into: MemberId,
+        remark: Option<String>,
+    },
+    /// `day` and `calendar` are those of the time it takes effect, where the tenant is.
+    CheckIn {
+        member_id: MemberId,
+        day: Day,
+        calendar: Arc<Calendar>,
+    },
+    CreateTask {
+        key: TaskKey,
+        definition: Box<task::Definition>,
+    },
+    UpdateTask {
+        key: TaskKey,
+        patch: Box<TaskPatch>,
+    },
+    DeleteTask(TaskKey),
+    /// One step of a task, reported once under `completion_id`. `day` and `calendar` as above.
+    CompleteTask {
+        member_id: MemberId,
+        key: TaskKey,
+        completion_id: CompletionId,
+        day: Day,
+        calendar: Arc<Calendar>,
+    },
     /// Records what a sweep has done under the key it was asked with.
     RecordSweep(Sweep),
 
@@ -222,7 +267,7 @@ pub enum Command {
     EnqueueGrant {
         member_id: MemberId,
         movement: Movement,
-        expires_at: Option<Timestamp>,
+        spendable: Spendable,
     },
     /// A job lets a template's open coupons end later: those that would end before `ends_before`, or all.
     EnqueueExtension {
@@ -314,6 +359,14 @@ impl Command {
             Command::ChangeWebhook { .. } => "change_webhook",
             Command::RecordSweep(_) => "expire",
             Command::EnqueueGrant { .. } => "enqueue_grant",
+            Command::Transfer { .. } => "transfer",
+            Command::ReverseTransfer { .. } => "reverse_transfer",
+            Command::Merge { .. } => "merge",
+            Command::CheckIn { .. } => "check_in",
+            Command::CreateTask { .. } => "create_points_task",
+            Command::UpdateTask { .. } => "update_points_task",
+            Command::DeleteTask(_) => "delete_points_task",
+            Command::CompleteTask { .. } => "complete_points_task",
             Command::CreateBulk { .. } => "create_bulk",
             Command::WorkChunk { .. } => "work_chunk",
             Command::CancelBulk(_) => "cancel_bulk",

@@ -7,15 +7,17 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bulk::{self, Bulk};
+use crate::check_in::{self, CheckIn};
 use crate::command::{Command, Envelope};
 use crate::coupon::{self, CodeBatch, Compensation, Coupon, CouponStatus, Template};
 use crate::id::{Ids, MemberId, TransactionId};
 use crate::job::{self, Job};
 use crate::order::{self, Order, Refund};
-use crate::points::{self, Hold, Transaction};
+use crate::points::{self, Hold, Transaction, Transfer};
 use crate::rejection::Rejection;
 use crate::rules::{self, RulesVersion};
 use crate::state::State;
+use crate::task::{self, Report, Task};
 use crate::tenant::{ApiKey, Tenant};
 use crate::time::Timestamp;
 use crate::webhook::{self, Webhook};
@@ -52,6 +54,20 @@ pub enum Outcome {
     Bulk(Box<Bulk>),
     /// How many bounds of issue windows were told.
     Announced(u64),
+    Transfer(Box<Transfer>),
+    CheckIn {
+        #[serde(rename = "c")]
+        check_in: Box<CheckIn>,
+        /// Whether the member had checked in that day before.
+        again: bool,
+    },
+    Task(Box<Task>),
+    Report {
+        #[serde(rename = "r")]
+        report: Box<Report>,
+        /// Whether it had been reported before.
+        again: bool,
+    },
 }
 
 /// How much of what time had decided was still to be written.
@@ -259,8 +275,8 @@ fn apply_command(
                 ..Settled::default()
             }))
         }
-        Command::Grant { member_id, movement, expires_at } => {
-            points::grant(state, envelope, ids, member_id, movement, *expires_at)
+        Command::Grant { member_id, movement, spendable } => {
+            points::grant(state, envelope, ids, member_id, movement, *spendable)
         }
         Command::Debit { member_id, movement } => points::debit(state, envelope, ids, member_id, movement),
         Command::Hold { member_id, movement, expires_at } => {
@@ -296,9 +312,26 @@ fn apply_command(
         Command::ChangeWebhook { webhook_id, change } => {
             Ok(webhook::change(state, envelope, ids, *webhook_id, change)?)
         }
+        Command::Transfer { from, to, points, reference, remark } => {
+            points::transfer(state, envelope, ids, from, to, *points, reference.as_deref(), remark.as_deref())
+        }
+        Command::ReverseTransfer { from, to, transaction_id, counterpart_id, points, remark } => {
+            let (id, counterpart) = (*transaction_id, *counterpart_id);
+            points::reverse_transfer(state, envelope, ids, from, to, id, counterpart, *points, remark.as_deref())
+        }
+        Command::Merge { from, into, remark } => points::merge(state, envelope, ids, from, into, remark.as_deref()),
+        Command::CheckIn { member_id, day, calendar } => {
+            check_in::check_in(state, envelope, ids, member_id, *day, calendar)
+        }
+        Command::CreateTask { key, definition } => Ok(task::create(state, envelope, ids, key, definition)?),
+        Command::UpdateTask { key, patch } => Ok(task::update(state, envelope, ids, key, patch)?),
+        Command::DeleteTask(key) => Ok(task::delete(state, envelope, ids, key)?),
+        Command::CompleteTask { member_id, key, completion_id, day, calendar } => {
+            task::report(state, envelope, ids, member_id, key, completion_id, *day, calendar)
+        }
         Command::RecordSweep(sweep) => Ok(Outcome::Swept(*sweep)),
-        Command::EnqueueGrant { member_id, movement, expires_at } => {
-            Ok(job::enqueue_grant(state, envelope, ids, member_id, movement, *expires_at)?)
+        Command::EnqueueGrant { member_id, movement, spendable } => {
+            Ok(job::enqueue_grant(state, envelope, ids, member_id, movement, *spendable)?)
         }
         Command::EnqueueExtension { template_id, valid_until, ends_before } => {
             Ok(job::enqueue_extension(state, envelope, ids, *template_id, *valid_until, *ends_before)?)

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use crate::id::{
-    BulkId, CodeBatchId, CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TemplateId, TenantId, TransactionId,
-    WebhookId,
+    BulkId, CodeBatchId, CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TaskId, TemplateId, TenantId,
+    TransactionId, WebhookId,
 };
 use crate::time::Timestamp;
 
@@ -82,6 +82,14 @@ event_kinds! {
     WebhookDisabled = "webhook.disabled", WebhookId;
     WebhookSecretRotated = "webhook.secret_rotated", WebhookId;
     WebhookDeleted = "webhook.deleted", WebhookId;
+    PointsTransferred = "points.transferred", TransactionId;
+    AccountMerged = "points.account_merged", TransactionId;
+    CheckedIn = "points.checked_in", TransactionId;
+    TaskCreated = "points_task.created", TaskId;
+    TaskUpdated = "points_task.updated", TaskId;
+    TaskDeleted = "points_task.deleted", TaskId;
+    TaskProgressed = "points_task.progressed", TaskId;
+    TaskCompleted = "points_task.completed", TaskId;
 }
 
 impl EventKind {

@@ -91,8 +91,9 @@ id_type!(EventId, "evt_", "an event");
 id_type!(JobId, "job_", "a job");
 id_type!(WebhookId, "whk_", "a webhook");
 id_type!(BulkId, "blk_", "a bulk: many rows worked off in the background");
+id_type!(TaskId, "task_", "a points task");
 
-/// The longest member or order id, in bytes.
+/// The longest id of a caller, in bytes.
 pub const MAX_CALLER_ID_BYTES: usize = 64;
 
 /// True for what a caller may use as an id of its own: 1 to 64 printable ASCII characters without spaces.
@@ -149,6 +150,8 @@ macro_rules! caller_id_type {
 caller_id_type!(MemberId, "a member");
 caller_id_type!(OrderId, "an order");
 caller_id_type!(RefundId, "a refund of an order");
+caller_id_type!(TaskKey, "a points task");
+caller_id_type!(CompletionId, "one report of a points task");
 
 /// What the ids of one command are made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,6 +22,7 @@ use crate::command::{Envelope, Movement};
 use crate::coupon;
 use crate::decide::Outcome;
 use crate::id::{BulkId, CouponId, Ids, JobId, KeyId, MemberId, TemplateId};
+use crate::points::Spendable;
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Timestamp;
@@ -213,7 +214,7 @@ pub struct PointsGrant {
     pub member_id: MemberId,
     #[serde(flatten)]
     pub movement: Movement,
-    pub expires_at: Option<Timestamp>,
+    pub spendable: Spendable,
     /// The time it takes effect; when it runs, by default.
     pub effective_at: Option<Timestamp>,
     /// Who asked.
@@ -227,15 +228,15 @@ pub fn enqueue_grant(
     ids: &mut Ids,
     member_id: &MemberId,
     movement: &Movement,
-    expires_at: Option<Timestamp>,
+    spendable: Spendable,
 ) -> Result<Outcome, Rejection> {
-    if expires_at.is_some_and(|end| end <= envelope.at) {
+    if spendable.expires_at.is_some_and(|end| end <= envelope.at) {
         return Err(Rejection::DeadlinePassed { field: "expires_at" });
     }
     let grant = PointsGrant {
         member_id: member_id.clone(),
         movement: movement.clone(),
-        expires_at,
+        spendable,
         effective_at: (envelope.at != envelope.now).then_some(envelope.at),
         actor: envelope.actor,
     };

@@ -6,8 +6,8 @@ use crate::bulk::ChunkWork;
 use crate::command::{Command, Envelope};
 use crate::coupon::CodeDigest;
 use crate::id::{
-    BulkId, CodeBatchId, CompensationId, CouponId, HoldId, JobId, KeyId, MemberId, OrderId, RefundId, TemplateId,
-    TenantId, TransactionId, WebhookId,
+    BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, HoldId, JobId, KeyId, MemberId, OrderId, RefundId,
+    TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
 };
 use crate::state::State;
 use crate::time::Timestamp;
@@ -43,11 +43,21 @@ pub struct Keys {
     /// To lock; the lock also guards the member's lots, holds and reversals.
     pub accounts: BTreeSet<(TenantId, MemberId)>,
     pub holds: BTreeSet<(TenantId, HoldId)>,
+    /// Accounts of which the open pending holds are wanted.
+    pub pending_holds: BTreeSet<(TenantId, MemberId)>,
     /// Transactions to be reversed.
     pub originals: BTreeSet<(TenantId, TransactionId)>,
     pub refunds: BTreeSet<(TenantId, OrderId, RefundId)>,
     /// To lock.
     pub compensations: BTreeSet<(TenantId, CompensationId)>,
+    /// Members of whom the latest check-in is wanted; guarded by the account's lock.
+    pub check_ins: BTreeSet<(TenantId, MemberId)>,
+    /// To lock: their definition changes.
+    pub tasks: BTreeSet<(TenantId, TaskKey)>,
+    /// To read only.
+    pub task_reads: BTreeSet<(TenantId, TaskKey)>,
+    /// How far a member is with a task, and an earlier report of this id; guarded by the account's lock.
+    pub task_reports: BTreeSet<(TenantId, MemberId, TaskKey, CompletionId)>,
     pub api_keys: BTreeSet<(TenantId, KeyId)>,
     /// Tenants whose rules are wanted, between the earliest and the latest time at which some command takes effect.
     pub rules: BTreeMap<TenantId, (Timestamp, Timestamp)>,
@@ -80,6 +90,8 @@ impl Keys {
     fn leave_out_locked(&mut self) {
         let locked = &self.templates;
         self.template_reads.retain(|key| !locked.contains(key));
+        let locked = &self.tasks;
+        self.task_reads.retain(|key| !locked.contains(key));
     }
 
     /// Adds what the orders of the batch have taken, once their rows are at hand.
@@ -254,9 +266,7 @@ impl Keys {
                 self.priced.extend(asked.coupon_ids.iter().map(|id| (tenant, *id)));
                 self.accounts.insert((tenant, asked.member_id.clone()));
                 self.rules_versions.extend(asked.quoted.map(|quoted| (tenant, quoted.rules_version)));
-                let (earliest, latest) = self.rules.entry(tenant).or_insert((at, at));
-                *earliest = (*earliest).min(at);
-                *latest = (*latest).max(at);
+                self.want_rules(tenant, at);
             }
             Command::PayOrder { member_id, order_id, .. }
             | Command::CancelOrder { member_id, order_id, .. }
@@ -281,7 +291,43 @@ impl Keys {
                 self.tenants.insert(tenant);
                 self.accounts.insert((tenant, member_id.clone()));
                 self.originals.insert((tenant, *transaction_id));
+                self.pending_holds.insert((tenant, member_id.clone()));
+            }
+            Command::Transfer { from, to, .. } => {
+                self.accounts.insert((tenant, from.clone()));
+                self.accounts.insert((tenant, to.clone()));
+            }
+            Command::ReverseTransfer { from, to, transaction_id, counterpart_id, .. } => {
+                self.accounts.insert((tenant, from.clone()));
+                self.accounts.insert((tenant, to.clone()));
+                self.originals.insert((tenant, *transaction_id));
+                self.originals.insert((tenant, *counterpart_id));
+            }
+            Command::Merge { from, into, .. } => {
+                self.accounts.insert((tenant, from.clone()));
+                self.accounts.insert((tenant, into.clone()));
+                self.pending_holds.insert((tenant, from.clone()));
+            }
+            Command::CheckIn { member_id, .. } => {
+                self.accounts.insert((tenant, member_id.clone()));
+                self.check_ins.insert((tenant, member_id.clone()));
+                self.want_rules(tenant, at);
+            }
+            Command::CreateTask { key, .. } | Command::UpdateTask { key, .. } | Command::DeleteTask(key) => {
+                self.tasks.insert((tenant, key.clone()));
+            }
+            Command::CompleteTask { member_id, key, completion_id, .. } => {
+                self.task_reads.insert((tenant, key.clone()));
+                self.accounts.insert((tenant, member_id.clone()));
+                self.task_reports.insert((tenant, member_id.clone(), key.clone(), completion_id.clone()));
+                self.want_rules(tenant, at);
             }
         }
+    }
+
+    fn want_rules(&mut self, tenant: TenantId, at: Timestamp) {
+        let (earliest, latest) = self.rules.entry(tenant).or_insert((at, at));
+        *earliest = at.min(*earliest);
+        *latest = at.max(*latest);
     }
 }

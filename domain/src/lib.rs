@@ -7,9 +7,11 @@
 //! What this crate guarantees: no IO, no clock, no randomness (time and id seeds are arguments), no floats, checked
 //! arithmetic. A refusal is a value, [`rejection::Rejection`], and is decided before anything is written for it.
 //!
-//! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`rules`], [`order`], [`state`], [`decide`].
+//! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`rules`], [`check_in`], [`task`],
+//! [`order`], [`state`], [`decide`].
 
 pub mod bulk;
+pub mod check_in;
 pub mod command;
 pub mod condition;
 pub mod coupon;
@@ -24,6 +26,7 @@ pub mod pricing;
 pub mod rejection;
 pub mod rules;
 pub mod state;
+pub mod task;
 pub mod tenant;
 pub mod time;
 pub mod webhook;
@@ -33,4 +36,4 @@ pub use decide::{Answer, Interrupt, Outcome, decide};
 pub use id::*;
 pub use rejection::Rejection;
 pub use state::State;
-pub use time::Timestamp;
+pub use time::{Day, Timestamp};

@@ -3,10 +3,10 @@
 //! Within a command the checks run in the order in which its function states them, and the first failure is the answer.
 
 use crate::coupon::{CompensationStatus, CouponStatus};
-use crate::id::{CouponId, OrderId};
+use crate::id::{CouponId, MemberId, OrderId};
 use crate::order::OrderStatus;
 use crate::points::HoldStatus;
-use crate::time::Timestamp;
+use crate::time::{Day, Timestamp};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
@@ -15,6 +15,7 @@ pub enum Rejection {
     CouponNotFound,
     HoldNotFound,
     TransactionNotFound,
+    TaskNotFound,
     TenantNotFound,
     KeyNotFound,
     JobNotFound,
@@ -99,6 +100,23 @@ pub enum Rejection {
     CaptureExceedsHold { held: i64 },
     NotReversible,
     ReversalExceeds { left: i64 },
+    HoldPending { available_from: Timestamp },
+    ExpiresBeforeAvailable,
+    AccountMerged { into: MemberId },
+    SameMember,
+    InDebt { debt: i64 },
+    HoldsOpen { points: i64 },
+
+    // Check-ins and tasks.
+    CheckInDisabled,
+    CheckInOutOfOrder { latest: Day },
+    TaskExists,
+    TaskVersionStale { current: i64 },
+    TaskDisabled,
+    TaskNotStarted { starts_at: Option<Timestamp> },
+    TaskEnded { ended_at: Option<Timestamp> },
+    TaskPeriodLimitReached { limit: i64 },
+    TaskLimitReached { limit: i64 },
 
     // Rules.
     RulesVersionStale { current: i64 },
@@ -196,6 +214,22 @@ impl Rejection {
             Rejection::ReversalExceeds { .. } => "POINTS_REVERSAL_EXCEEDS",
             Rejection::RulesVersionStale { .. } => "POINTS_RULES_VERSION_STALE",
             Rejection::RulesTooManyVersions { .. } => "POINTS_RULES_TOO_MANY_VERSIONS",
+            Rejection::TaskNotFound => "POINTS_TASK_NOT_FOUND",
+            Rejection::HoldPending { .. } => "POINTS_HOLD_PENDING",
+            Rejection::ExpiresBeforeAvailable => "POINTS_EXPIRES_BEFORE_AVAILABLE",
+            Rejection::AccountMerged { .. } => "POINTS_ACCOUNT_MERGED",
+            Rejection::SameMember => "POINTS_SAME_MEMBER",
+            Rejection::InDebt { .. } => "POINTS_IN_DEBT",
+            Rejection::HoldsOpen { .. } => "POINTS_HOLDS_OPEN",
+            Rejection::CheckInDisabled => "POINTS_CHECK_IN_DISABLED",
+            Rejection::CheckInOutOfOrder { .. } => "POINTS_CHECK_IN_OUT_OF_ORDER",
+            Rejection::TaskExists => "POINTS_TASK_EXISTS",
+            Rejection::TaskVersionStale { .. } => "POINTS_TASK_VERSION_STALE",
+            Rejection::TaskDisabled => "POINTS_TASK_DISABLED",
+            Rejection::TaskNotStarted { .. } => "POINTS_TASK_NOT_STARTED",
+            Rejection::TaskEnded { .. } => "POINTS_TASK_ENDED",
+            Rejection::TaskPeriodLimitReached { .. } => "POINTS_TASK_PERIOD_LIMIT_REACHED",
+            Rejection::TaskLimitReached { .. } => "POINTS_TASK_LIMIT_REACHED",
             Rejection::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
         }
     }

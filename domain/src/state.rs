@@ -9,12 +9,13 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::bulk::{Bulk, ChunkResult};
+use crate::check_in::CheckIn;
 use crate::command::{Envelope, Idempotency};
 use crate::coupon::{Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, DayCount, Definition, Template};
 use crate::event::{Event, EventKind};
 use crate::id::{
-    BulkId, CodeBatchId, CompensationId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId, OrderId,
-    RefundId, TemplateId, TenantId, TransactionId, WebhookId,
+    BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId,
+    OrderId, RefundId, TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
 };
 use crate::job::{Job, JobState};
 use crate::key::Keys;
@@ -23,6 +24,7 @@ use crate::points::{Account, Hold, Lot, Transaction};
 use crate::pricing::Rules;
 use crate::rejection::Rejection;
 use crate::rules::RulesVersion;
+use crate::task::{Progress, Report, Task};
 use crate::tenant::{ApiKey, Tenant};
 use crate::time::{LocalDay, Timestamp};
 use crate::webhook::Webhook;
@@ -193,6 +195,13 @@ pub struct State {
     bulks: Keyed<BulkId, Bulk>,
     windows: HashMap<TenantId, Row<Timestamp>>,
     chunks: Vec<(TenantId, ChunkResult)>,
+    /// The latest of each member.
+    check_ins: HashMap<(TenantId, MemberId), CheckIn>,
+    new_check_ins: Vec<(TenantId, CheckIn)>,
+    tasks: Keyed<TaskKey, Task>,
+    progress: Keyed<(MemberId, TaskKey), Progress>,
+    reports: HashMap<(TenantId, MemberId, TaskKey, CompletionId), Report>,
+    new_reports: Vec<(TenantId, Report)>,
     events: Vec<(TenantId, Event)>,
     rules: HashMap<TenantId, KnownRules>,
     new_rules: Vec<(TenantId, RulesVersion)>,
@@ -344,6 +353,24 @@ impl State {
     /// Says which version of the tenant's rules is the newest.
     pub fn set_newest_rules(&mut self, tenant: TenantId, version: i64) {
         self.rules.entry(tenant).or_default().newest = version;
+    }
+
+    pub fn load_check_in(&mut self, tenant: TenantId, check_in: CheckIn) {
+        self.check_ins.insert((tenant, check_in.member_id.clone()), check_in);
+    }
+
+    pub fn load_task(&mut self, tenant: TenantId, task: Task) {
+        self.tasks.insert((tenant, task.key.clone()), Row::loaded(task));
+    }
+
+    pub fn load_progress(&mut self, tenant: TenantId, progress: Progress) {
+        let key = (progress.member_id.clone(), progress.task_key.clone());
+        self.progress.insert((tenant, key), Row::loaded(progress));
+    }
+
+    pub fn load_report(&mut self, tenant: TenantId, report: Report) {
+        let key = (tenant, report.member_id.clone(), report.task_key.clone(), report.completion_id.clone());
+        self.reports.insert(key, report);
     }
 
     pub fn load_windows(&mut self, tenant: TenantId, announced_until: Timestamp) {
@@ -681,6 +708,54 @@ impl State {
         }
     }
 
+    pub(crate) fn latest_check_in(&self, tenant: TenantId, member: &MemberId) -> Option<&CheckIn> {
+        self.check_ins.get(&(tenant, member.clone()))
+    }
+
+    pub(crate) fn insert_check_in(&mut self, tenant: TenantId, check_in: CheckIn) {
+        self.check_ins.insert((tenant, check_in.member_id.clone()), check_in.clone());
+        self.new_check_ins.push((tenant, check_in));
+    }
+
+    /// A task, deleted ones included.
+    pub(crate) fn task(&self, tenant: TenantId, key: &TaskKey) -> Option<&Task> {
+        self.tasks.get(&(tenant, key.clone())).map(|row| &row.value)
+    }
+
+    pub(crate) fn save_task(&mut self, tenant: TenantId, task: Task) {
+        match self.tasks.get_mut(&(tenant, task.key.clone())) {
+            Some(row) => *row.changed() = task,
+            None => _ = self.tasks.insert((tenant, task.key.clone()), Row::inserted(task)),
+        }
+    }
+
+    pub(crate) fn progress(&self, tenant: TenantId, member: &MemberId, key: &TaskKey) -> Option<&Progress> {
+        self.progress.get(&(tenant, (member.clone(), key.clone()))).map(|row| &row.value)
+    }
+
+    pub(crate) fn save_progress(&mut self, tenant: TenantId, progress: Progress) {
+        let key = (tenant, (progress.member_id.clone(), progress.task_key.clone()));
+        match self.progress.get_mut(&key) {
+            Some(row) => *row.changed() = progress,
+            None => _ = self.progress.insert(key, Row::inserted(progress)),
+        }
+    }
+
+    pub(crate) fn reported(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        key: &TaskKey,
+        id: &CompletionId,
+    ) -> Option<&Report> {
+        self.reports.get(&(tenant, member.clone(), key.clone(), id.clone()))
+    }
+
+    pub(crate) fn insert_report(&mut self, tenant: TenantId, report: Report) {
+        self.load_report(tenant, report.clone());
+        self.new_reports.push((tenant, report));
+    }
+
     #[expect(clippy::too_many_arguments, reason = "an event has that many parts; a struct would only rename them")]
     pub(crate) fn record_event(
         &mut self,
@@ -780,6 +855,12 @@ pub struct Writes<'a> {
     pub chunk_updates: Vec<(TenantId, &'a ChunkResult)>,
     pub job_inserts: Vec<(TenantId, &'a Job)>,
     pub job_updates: Vec<(TenantId, &'a Job)>,
+    pub check_in_inserts: Vec<(TenantId, &'a CheckIn)>,
+    pub task_inserts: Vec<(TenantId, &'a Task)>,
+    pub task_updates: Vec<(TenantId, &'a Task)>,
+    pub progress_inserts: Vec<(TenantId, &'a Progress)>,
+    pub progress_updates: Vec<(TenantId, &'a Progress)>,
+    pub report_inserts: Vec<(TenantId, &'a Report)>,
     pub event_inserts: Vec<(TenantId, &'a Event)>,
     pub order_inserts: Vec<(TenantId, &'a Order)>,
     pub order_updates: Vec<(TenantId, &'a Order)>,
@@ -904,6 +985,22 @@ impl State {
                 Change::None | Change::Delete => {}
             }
         }
+        writes.check_in_inserts = self.new_check_ins.iter().map(|(tenant, row)| (*tenant, row)).collect();
+        for ((tenant, _), row) in &self.tasks {
+            match row.change {
+                Change::Insert => writes.task_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.task_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+        for ((tenant, _), row) in &self.progress {
+            match row.change {
+                Change::Insert => writes.progress_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.progress_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+        writes.report_inserts = self.new_reports.iter().map(|(tenant, row)| (*tenant, row)).collect();
         writes.event_inserts = self.events.iter().map(|(tenant, row)| (*tenant, row)).collect();
         writes.rules_inserts = self.new_rules.iter().map(|(tenant, row)| (*tenant, row)).collect();
         let recorded = self.new_idempotency.iter();
@@ -956,10 +1053,17 @@ impl<'a> Writes<'a> {
         self.account_inserts.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));
         self.account_updates.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));
         self.lot_inserts.sort_by_key(|(tenant, _, row)| (*tenant, row.id));
+        self.lot_updates.sort_by_key(|(tenant, _, row)| (*tenant, row.id));
+        self.hold_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.hold_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.reversed.sort_unstable();
         self.windows.sort_unstable();
         self.bulk_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.job_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.job_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.task_inserts.sort_by_key(|(tenant, row)| (*tenant, &row.key));
+        self.task_updates.sort_by_key(|(tenant, row)| (*tenant, &row.key));
+        self.progress_inserts.sort_by_key(|(tenant, row)| (*tenant, &row.member_id, &row.task_key));
+        self.progress_updates.sort_by_key(|(tenant, row)| (*tenant, &row.member_id, &row.task_key));
     }
 }

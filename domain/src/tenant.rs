@@ -57,6 +57,9 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
     pub created_at: Timestamp,
+    /// The most points one administrative grant or debit by this key may move; `None` is unlimited.
+    #[serde(default)]
+    pub adjustment_limit: Option<i64>,
 }
 
 impl ApiKey {

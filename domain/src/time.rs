@@ -29,6 +29,46 @@ impl Timestamp {
     }
 }
 
+/// A calendar day as days since 1970-01-01. Which instants it covers depends on a time zone, which only callers know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Day(pub i64);
+
+impl Day {
+    /// The Monday on or before.
+    pub fn week_start(self) -> Day {
+        // 1970-01-01 was a Thursday.
+        Day(self.0 - (self.0 + 3).rem_euclid(7))
+    }
+
+    /// The first of the month.
+    pub fn month_start(self) -> Day {
+        let (_, _, day) = self.civil();
+        Day(self.0 - day + 1)
+    }
+
+    /// Year, month and day (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    pub fn civil(self) -> (i64, i64, i64) {
+        let shifted = self.0 + 719_468;
+        let era = shifted.div_euclid(146_097);
+        let of_era = shifted.rem_euclid(146_097);
+        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+    }
+}
+
+/// `2026-03-01`
+impl std::fmt::Display for Day {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (year, month, day) = self.civil();
+        write!(f, "{year:04}-{month:02}-{day:02}")
+    }
+}
+
 /// `[starts_at, ends_at)`; a missing bound is open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
@@ -154,6 +194,22 @@ mod tests {
         assert!(!window.has_started(Timestamp(9)));
         assert!(window.has_started(Timestamp(10)) && !window.has_ended(Timestamp(19)));
         assert!(window.has_ended(Timestamp(20)));
+    }
+
+    #[test]
+    fn days_know_their_week_and_month() {
+        for (day, text, week, month) in [
+            (0, "1970-01-01", "1969-12-29", "1970-01-01"),
+            (-1, "1969-12-31", "1969-12-29", "1969-12-01"),
+            (11_016, "2000-02-29", "2000-02-28", "2000-02-01"),
+            (20_512, "2026-02-28", "2026-02-23", "2026-02-01"),
+            (20_513, "2026-03-01", "2026-02-23", "2026-03-01"),
+            (20_514, "2026-03-02", "2026-03-02", "2026-03-01"),
+        ] {
+            let day = Day(day);
+            let shown = [day, day.week_start(), day.month_start()].map(|day| day.to_string());
+            assert_eq!(shown, [text, week, month]);
+        }
     }
 
     #[test]

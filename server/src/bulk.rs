@@ -75,6 +75,19 @@ pub struct StagedRow {
     pub skip: Option<Skip>,
 }
 
+impl StagedRow {
+    fn within(self, adjustment_limit: Option<i64>) -> Result<StagedRow, String> {
+        match adjustment_limit {
+            Some(limit)
+                if self.kind.is_some_and(TransactionType::is_administrative) && self.points > adjustment_limit =>
+            {
+                Err(format!("points is more than the {limit} that the key may adjust at a time"))
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
 /// Why a row is not worked off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Skip {
@@ -194,6 +207,7 @@ pub struct Stager<'a> {
     /// Digests of the members seen, under keys of this process's own: nobody can choose two that collide.
     seen: HashSet<u128>,
     hashers: [RandomState; 2],
+    adjustment_limit: Option<i64>,
 }
 
 impl<'a> Stager<'a> {
@@ -208,7 +222,13 @@ impl<'a> Stager<'a> {
             staged: Staged { rows: 0, chunks: 0, skipped: 0 },
             seen: HashSet::new(),
             hashers: [RandomState::new(), RandomState::new()],
+            adjustment_limit: None,
         }
+    }
+
+    /// Skips administrative grants of more than so many points: as many as the key that asks may move at a time.
+    pub fn limited(self, adjustment_limit: Option<i64>) -> Self {
+        Stager { adjustment_limit, ..self }
     }
 
     /// Adds a member of a list.
@@ -225,6 +245,7 @@ impl<'a> Stager<'a> {
             return Err(StageError::TooManyRows);
         }
         self.staged.rows += 1;
+        let row = row.and_then(|row| row.within(self.adjustment_limit));
         let mut row = row.unwrap_or_else(|reason| StagedRow {
             member_id: text.chars().filter(|c| !c.is_control()).take(SHOWN).collect(),
             skip: Some(Skip::Invalid(reason)),

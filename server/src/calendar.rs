@@ -3,8 +3,8 @@
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, ToSpan};
-use scrip_domain::Timestamp;
 use scrip_domain::time::{Calendar, LocalTime};
+use scrip_domain::{Day, Timestamp};
 
 /// The calendar of a place at an instant. A day that begins with a gap of the clock begins behind it.
 pub fn calendar(zone: &TimeZone, at: Timestamp) -> Calendar {
@@ -30,6 +30,28 @@ pub fn local_time(zone: &TimeZone, at: Timestamp) -> LocalTime {
     let day = jiff::civil::date(1970, 1, 1).until(local.date()).map_or(i32::MAX, |span| span.get_days());
     let minute = i32::from(local.hour()) * 60 + i32::from(local.minute());
     LocalTime { day, minute: u16::try_from(minute).unwrap_or_default() }
+}
+
+/// The day that a place has at an instant.
+pub fn day(zone: &TimeZone, at: Timestamp) -> Day {
+    day_of(jiff::Timestamp::from_microsecond(at.0).unwrap_or_default().to_zoned(zone.clone()).date())
+}
+
+pub fn day_of(date: Date) -> Day {
+    let epoch = Date::constant(1970, 1, 1);
+    Day(epoch.until(date).map_or(0, |span| i64::from(span.get_days())))
+}
+
+/// When a day begins at a place: where clocks skip midnight, at the first instant after it.
+pub fn start_of_day(zone: &TimeZone, day: Day) -> Timestamp {
+    let span = jiff::Span::new().try_days(day.0).ok();
+    let date = span.and_then(|span| Date::constant(1970, 1, 1).checked_add(span).ok());
+    date.map_or(Timestamp::MAX, |date| start_of(zone, date).min(Timestamp::MAX))
+}
+
+/// The end of the day that comes so many days after that of `at`.
+pub fn end_of_day_after(zone: &TimeZone, at: Timestamp, days: u32) -> Timestamp {
+    start_of_day(zone, Day(day(zone, at).0 + i64::from(days) + 1))
 }
 
 #[cfg(test)]
@@ -77,5 +99,35 @@ mod tests {
         assert_eq!(local("America/New_York", "1970-01-01T00:00:00Z"), (-1, 19, 0, "WEDNESDAY"));
         let last = local_time(&TimeZone::UTC, Timestamp::MAX);
         assert!(last.day >= 2_932_895, "the last instant has a date: {last:?}");
+    }
+
+    #[test]
+    fn days_end_by_the_local_clock_whatever_it_does() {
+        let berlin = TimeZone::get("Europe/Berlin").expect("a zone");
+        // On 2026-03-29 the clock skips an hour, on 2026-10-25 it shows one twice.
+        for (granted, days, ends) in [
+            ("2026-03-28T12:00:00Z", 0, "2026-03-28T23:00:00Z"),
+            ("2026-03-28T12:00:00Z", 1, "2026-03-29T22:00:00Z"),
+            ("2026-03-28T23:30:00Z", 0, "2026-03-29T22:00:00Z"),
+            ("2026-10-24T12:00:00Z", 1, "2026-10-25T23:00:00Z"),
+            ("2028-02-28T12:00:00Z", 1, "2028-02-29T23:00:00Z"),
+            ("2025-11-25T07:00:00Z", 365, "2026-11-25T23:00:00Z"),
+        ] {
+            assert_eq!(end_of_day_after(&berlin, at(granted), days), at(ends), "{granted} and {days} days");
+        }
+        // In Beirut, clocks skip from 0:00 to 1:00.
+        let beirut = TimeZone::get("Asia/Beirut").expect("a zone");
+        assert_eq!(end_of_day_after(&beirut, at("2026-03-28T12:00:00Z"), 0), at("2026-03-28T22:00:00Z"));
+        assert_eq!(end_of_day_after(&berlin, Timestamp::MAX, 4_000_000), Timestamp::MAX);
+    }
+
+    #[test]
+    fn a_minute_before_and_after_midnight_are_two_days() {
+        let shanghai = TimeZone::get("Asia/Shanghai").expect("a zone");
+        let (before, after) = (at("2026-02-28T15:59:00Z"), at("2026-02-28T16:01:00Z"));
+        assert_eq!(day(&shanghai, before).to_string(), "2026-02-28");
+        assert_eq!(day(&shanghai, after).to_string(), "2026-03-01");
+        assert_eq!(day(&TimeZone::UTC, after).to_string(), "2026-02-28");
+        assert_eq!(start_of_day(&shanghai, day(&shanghai, after)), at("2026-02-28T16:00:00Z"));
     }
 }

@@ -7,7 +7,7 @@ use crate::coupon::{self, CouponStatus};
 use crate::decide::{Interrupt, Outcome, Settled};
 use crate::event::EventKind;
 use crate::id::{CouponId, HoldId, Ids, MemberId, OrderId};
-use crate::points::{self, HoldStatus, TransactionType};
+use crate::points::{self, HoldStatus, Spendable, TransactionType};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Calendar;
@@ -105,11 +105,10 @@ fn grant(
     };
     let rules = state.rules_of(envelope.tenant, order.rules_version);
     let expires_at = rules.points.validity.expires_at(envelope.at, calendar);
-    if let Outcome::Transaction(granted) = points::grant(state, envelope, ids, &order.member_id, &movement, expires_at)?
-    {
-        order.earn_id = Some(granted.id);
-        order.points_granted = points;
-    }
+    let spendable = Spendable { available_from: None, expires_at };
+    let granted = points::grant_points(state, envelope, ids, &order.member_id, &movement, spendable)?;
+    order.earn_id = Some(granted.id);
+    order.points_granted = points;
     Ok(())
 }
 

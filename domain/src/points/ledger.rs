@@ -1,5 +1,7 @@
 //! Grants, debits, holds and expiry. Each function settles the account first, checks, and only then moves points.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Account, Allocation, Hold, HoldStatus, Lot, MAX_TOTAL_POINTS, Transaction, TransactionType};
 use crate::command::{Envelope, Movement};
 use crate::decide::{Interrupt, Need, Outcome};
@@ -19,23 +21,55 @@ pub(super) struct Note<'a> {
     pub remark: Option<&'a str>,
     pub hold_id: Option<HoldId>,
     pub reverses_id: Option<TransactionId>,
+    pub counterpart_id: Option<TransactionId>,
     pub lot_id: Option<LotId>,
     pub allocations: Vec<Allocation>,
     pub expires_at: Option<Timestamp>,
 }
 
-/// Points come in: a new lot, from which debt is settled first.
+/// When granted points can be spent: from one instant to another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spendable {
+    /// `None`, or an instant that has come: at once.
+    pub available_from: Option<Timestamp>,
+    /// `None`: for ever.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Points come in: a new lot, from which debt is settled first, as soon as it is available.
 pub fn grant(
     state: &mut State,
     envelope: &Envelope,
     ids: &mut Ids,
     member_id: &MemberId,
     movement: &Movement,
-    expires_at: Option<Timestamp>,
+    spendable: Spendable,
 ) -> Decision<Outcome> {
+    let granted = grant_points(state, envelope, ids, member_id, movement, spendable)?;
+    Ok(Outcome::Transaction(Box::new(granted)))
+}
+
+/// The same, for a decision of which the grant is a part.
+pub(crate) fn grant_points(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    movement: &Movement,
+    spendable: Spendable,
+) -> Decision<Transaction> {
     settle(state, envelope, ids, member_id)?;
+    // What an order earns comes to the account it was made on, and goes on from there with the next merge.
+    if !envelope.is_of_order() {
+        refuse_merged(state, envelope, member_id)?;
+    }
+    let Spendable { available_from, expires_at } = spendable;
+    let available_from = available_from.filter(|at| *at > envelope.at);
     if expires_at.is_some_and(|end| end <= envelope.at) {
         return Err(Rejection::DeadlinePassed { field: "expires_at" }.into());
+    }
+    if available_from.is_some() && expires_at.is_some_and(|end| Some(end) <= available_from) {
+        return Err(Rejection::ExpiresBeforeAvailable.into());
     }
     let total = check_room(state, envelope.tenant, member_id, movement.points)?;
 
@@ -51,7 +85,7 @@ pub fn grant(
         expired: 0,
         revoked: 0,
         moved: 0,
-        available_from: envelope.at,
+        available_from: available_from.unwrap_or(envelope.at),
         expires_at: expires_at.unwrap_or(Timestamp::NEVER),
         transaction_id,
         created_at: envelope.at,
@@ -67,8 +101,12 @@ pub fn grant(
     };
     let granted = post(state, envelope, transaction_id, member_id, envelope.at, movement.kind, movement.points, note);
     record(state, envelope, ids, EventKind::PointsGranted, &granted);
-    settle_debt(state, envelope, ids, member_id, lot_id);
-    Ok(Outcome::Transaction(Box::new(granted)))
+    if available_from.is_some() {
+        set_aside(state, envelope, ids, HoldId(lot_id.0), lot_id, &granted);
+    } else {
+        settle_debt(state, envelope, ids, member_id, &[lot_id], envelope.at);
+    }
+    Ok(granted)
 }
 
 /// What the account will have earned in its life with `points` more, if it can take them.
@@ -77,24 +115,83 @@ pub(crate) fn check_room(state: &State, tenant: TenantId, member_id: &MemberId, 
     total.filter(|total| *total <= MAX_TOTAL_POINTS).ok_or(Rejection::PointsOverflow)
 }
 
-/// Later earnings settle a claw-back's debt first: the points leave the lot that just came in.
-fn settle_debt(state: &mut State, envelope: &Envelope, ids: &mut Ids, member_id: &MemberId, lot_id: LotId) {
+/// Keeps what is in a lot until the lot becomes available. `source` is the line the points come from, which lends its
+/// reference and remark.
+pub(super) fn set_aside(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    hold_id: HoldId,
+    lot_id: LotId,
+    source: &Transaction,
+) {
+    let member_id = &source.member_id;
     let own = state.account_mut(envelope.tenant, member_id);
-    let lot = own.lot(lot_id);
-    let settled = own.account.debt.min(lot.remaining);
+    let lot = own.lot_mut(lot_id);
+    let (points, available_from) = (lot.remaining, lot.available_from);
+    lot.remaining -= points;
+    lot.held += points;
+    own.account.available -= points;
+    own.account.frozen += points;
+    let hold = Hold {
+        id: hold_id,
+        member_id: member_id.clone(),
+        points,
+        captured: 0,
+        released: 0,
+        status: HoldStatus::Open,
+        reference: source.reference.clone(),
+        remark: source.remark.clone(),
+        expires_at: available_from,
+        by_order: false,
+        allocations: vec![Allocation { lot_id, points }],
+        created_at: envelope.at,
+        closed_at: None,
+        pending: true,
+    };
+    post_hold(state, envelope, ids, hold);
+}
+
+/// Settles a claw-back's debt from what has just come in.
+pub(super) fn settle_debt(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    lots: &[LotId],
+    at: Timestamp,
+) {
+    let own = state.account_mut(envelope.tenant, member_id);
+    let mut allocations = Vec::new();
+    let mut settled = 0;
+    for lot_id in lots {
+        let points = own.lot(*lot_id).remaining.min(own.account.debt - settled);
+        if points > 0 {
+            let lot = own.lot_mut(*lot_id);
+            lot.remaining -= points;
+            lot.revoked += points;
+            settled += points;
+            allocations.push(Allocation { lot_id: *lot_id, points });
+        }
+    }
     if settled == 0 {
         return;
     }
-    let lot = own.lot_mut(lot_id);
-    lot.remaining -= settled;
-    lot.revoked += settled;
     own.account.available -= settled;
     own.account.revoked += settled;
     own.account.debt -= settled;
-    let note = Note { allocations: vec![Allocation { lot_id, points: settled }], ..Note::default() };
+    let note = Note { allocations, ..Note::default() };
     let id = TransactionId(ids.draw());
-    let posted = post(state, envelope, id, member_id, envelope.at, TransactionType::Clawback, -settled, note);
+    let posted = post(state, envelope, id, member_id, at, TransactionType::Clawback, -settled, note);
     record(state, envelope, ids, EventKind::PointsDebtSettled, &posted);
+}
+
+/// What comes to a closed account must go to the one it was merged into.
+pub(crate) fn refuse_merged(state: &State, envelope: &Envelope, member_id: &MemberId) -> Result<(), Rejection> {
+    match &state.account(envelope.tenant, member_id).account.merged_into {
+        Some(into) => Err(Rejection::AccountMerged { into: into.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// Points go out: used by the member, or revoked by an operator (DEDUCT_ADMIN).
@@ -108,6 +205,7 @@ pub fn debit(
     let points = movement.points;
     require_lots(state, envelope, member_id, points)?;
     settle(state, envelope, ids, member_id)?;
+    refuse_merged(state, envelope, member_id)?;
     let allocations = allocate(state, envelope, member_id, points)?;
     let own = state.account_mut(envelope.tenant, member_id);
     let revoking = movement.kind == TransactionType::DeductAdmin;
@@ -142,6 +240,7 @@ pub fn hold(
     let points = movement.points;
     require_lots(state, envelope, member_id, points)?;
     settle(state, envelope, ids, member_id)?;
+    refuse_merged(state, envelope, member_id)?;
     if expires_at.is_some_and(|end| end <= envelope.at) {
         return Err(Rejection::DeadlinePassed { field: "expires_at" }.into());
     }
@@ -157,30 +256,38 @@ pub fn hold(
         remark: movement.remark.clone(),
         expires_at: expires_at.unwrap_or(Timestamp::NEVER),
         by_order: envelope.is_of_order(),
-        allocations: allocations.clone(),
+        allocations,
         created_at: envelope.at,
         closed_at: None,
+        pending: false,
     };
     let own = state.account_mut(envelope.tenant, member_id);
-    for part in &allocations {
+    for part in &hold.allocations {
         let lot = own.lot_mut(part.lot_id);
         lot.remaining -= part.points;
         lot.held += part.points;
     }
     own.account.available -= points;
     own.account.frozen += points;
-    own.insert_hold(hold.clone());
+    let posted = post_hold(state, envelope, ids, hold.clone());
+    Ok(held(state, envelope, hold, &posted))
+}
+
+/// Adds a new hold with its line. The account and the lots must already show its effect.
+fn post_hold(state: &mut State, envelope: &Envelope, ids: &mut Ids, hold: Hold) -> Transaction {
     let note = Note {
-        reference: movement.reference.as_deref(),
-        remark: movement.remark.as_deref(),
+        reference: hold.reference.as_deref(),
+        remark: hold.remark.as_deref(),
         hold_id: Some(hold.id),
-        allocations,
+        allocations: hold.allocations.clone(),
         ..Note::default()
     };
     let id = TransactionId(ids.draw());
-    let posted = post(state, envelope, id, member_id, envelope.at, TransactionType::Hold, -points, note);
+    let kind = TransactionType::Hold;
+    let posted = post(state, envelope, id, &hold.member_id, envelope.at, kind, -hold.points, note);
     record_hold(state, envelope, ids, EventKind::PointsHeld, &hold, envelope.at, 0);
-    Ok(held(state, envelope, hold, &posted))
+    state.account_mut(envelope.tenant, &hold.member_id.clone()).insert_hold(hold);
+    posted
 }
 
 /// Uses `points` of an open hold (all of it by default) and releases the rest.
@@ -249,8 +356,11 @@ pub fn settle(state: &mut State, envelope: &Envelope, ids: &mut Ids, member_id: 
     // In the order of time, so that the ledger reads as if each had been written when it was due.
     for hold in overdue {
         let deadline = hold.expires_at;
+        let became_available: Vec<LotId> =
+            hold.allocations.iter().filter(|_| hold.pending).map(|part| part.lot_id).collect();
         expire_lots(state, envelope, ids, member_id, deadline, Timestamp(i64::MIN));
         close(state, envelope, ids, member_id, hold, HoldStatus::Expired, deadline);
+        settle_debt(state, envelope, ids, member_id, &became_available, deadline);
     }
     expire_lots(state, envelope, ids, member_id, envelope.at, Timestamp(i64::MIN));
     Ok(())
@@ -320,11 +430,12 @@ fn open_hold(
     match state.account(envelope.tenant, member_id).hold(hold_id) {
         None => Err(Rejection::HoldNotFound.into()),
         Some(hold) if hold.status != HoldStatus::Open => Err(Rejection::HoldClosed { status: hold.status }.into()),
+        Some(hold) if hold.pending => Err(Rejection::HoldPending { available_from: hold.expires_at }.into()),
         Some(hold) => Ok(hold.clone()),
     }
 }
 
-fn close(
+pub(super) fn close(
     state: &mut State,
     envelope: &Envelope,
     ids: &mut Ids,
@@ -370,7 +481,12 @@ fn give_back(
 }
 
 /// Chooses the lots that pay `points`, soonest-expiring first, without changing them.
-fn allocate(state: &State, envelope: &Envelope, member_id: &MemberId, points: i64) -> Decision<Vec<Allocation>> {
+pub(super) fn allocate(
+    state: &State,
+    envelope: &Envelope,
+    member_id: &MemberId,
+    points: i64,
+) -> Decision<Vec<Allocation>> {
     let own = state.account(envelope.tenant, member_id);
     let mut open = points;
     let mut parts = Vec::new();
@@ -448,6 +564,7 @@ pub(super) fn post(
         remark: note.remark.map(str::to_owned),
         hold_id: note.hold_id,
         reverses_id: note.reverses_id,
+        counterpart_id: note.counterpart_id,
         lot_id: note.lot_id,
         allocations: note.allocations,
         by_order: envelope.is_of_order() && (kind.is_earn() || kind.is_debit()),

@@ -15,19 +15,28 @@
 //! posting second: the first command that touches the account, or the sweep, writes it ([`settle`]). So a balance written
 //! in a transaction is always the spendable one. Lots under a hold are protected until the hold ends.
 //!
+//! A grant that becomes available later ([`Lot::available_from`]) is set aside at once by a hold that ends by itself at that
+//! time: a *pending* hold. Until then its points are frozen, and no command can spend or release them; a claw-back takes
+//! them first. So no identity, no sweep and no index knows of a second kind of balance.
+//!
+//! Points move between members by [`transfer`] and [`merge`]: parts of lots leave one account (`moved`) and become lots of the
+//! other with the expiry they had. A line of type TRANSFER on each side names the other.
+//!
 //! Deliberately absent: a negative balance. What a claw-back cannot take becomes `debt`, which later grants settle first.
 
 mod ledger;
 mod reversal;
 mod rule;
+mod transfer;
 
-pub use ledger::{capture, debit, grant, hold, release, settle, spendable};
-pub(crate) use ledger::{check_room, require_lots};
+pub use ledger::{Spendable, capture, debit, grant, hold, release, settle, spendable};
+pub(crate) use ledger::{check_room, grant_points, refuse_merged, require_lots};
 pub use reversal::reverse;
 pub use rule::{
     Campaign, CheckIn, Earn, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, PointsRule, PointsValidity, Redeem, RedeemLimit,
     StreakBonus,
 };
+pub use transfer::{Transfer, merge, reverse_transfer, transfer};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +52,7 @@ pub const MAX_TOTAL_POINTS: i64 = 1 << 62;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     pub member_id: MemberId,
-    /// Lifetime earned; refunds never raise it.
+    /// Lifetime earned, with what other members gave and without what they got; refunds never raise it.
     pub total_points: i64,
     pub available: i64,
     pub frozen: i64,
@@ -56,6 +65,8 @@ pub struct Account {
     pub sequence: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// Closed: everything it had, or may still get back, belongs to this member.
+    pub merged_into: Option<MemberId>,
 }
 
 impl Account {
@@ -73,6 +84,7 @@ impl Account {
             sequence: 0,
             created_at: at,
             updated_at: at,
+            merged_into: None,
         }
     }
 }
@@ -88,7 +100,7 @@ pub struct Lot {
     pub used: i64,
     pub expired: i64,
     pub revoked: i64,
-    /// Restored after a refund into a grace lot, because this one had expired.
+    /// Went on in another lot: a refund's grace lot, because this one had expired, or a lot of another member.
     pub moved: i64,
     pub available_from: Timestamp,
     /// [`Timestamp::NEVER`] when it does not expire.
@@ -134,10 +146,11 @@ pub enum TransactionType {
     Refund,
     Clawback,
     DeductAdmin,
+    Transfer,
 }
 
 impl TransactionType {
-    pub const ALL: [TransactionType; 13] = [
+    pub const ALL: [TransactionType; 14] = [
         TransactionType::EarnOrder,
         TransactionType::EarnCheckin,
         TransactionType::EarnTask,
@@ -151,6 +164,7 @@ impl TransactionType {
         TransactionType::Refund,
         TransactionType::Clawback,
         TransactionType::DeductAdmin,
+        TransactionType::Transfer,
     ];
 
     /// The name as stored and as shown.
@@ -169,6 +183,7 @@ impl TransactionType {
             TransactionType::Refund => "REFUND",
             TransactionType::Clawback => "CLAWBACK",
             TransactionType::DeductAdmin => "DEDUCT_ADMIN",
+            TransactionType::Transfer => "TRANSFER",
         }
     }
 
@@ -226,10 +241,13 @@ pub struct Transaction {
     /// The transaction this one undoes, wholly or in part.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none", default)]
     pub reverses_id: Option<TransactionId>,
+    /// Of a transfer: the line on the other member's account.
+    #[serde(rename = "c", skip_serializing_if = "Option::is_none", default)]
+    pub counterpart_id: Option<TransactionId>,
     /// The lot a credit made.
     #[serde(rename = "o", skip_serializing_if = "Option::is_none", default)]
     pub lot_id: Option<LotId>,
-    /// Lot by lot, what a debit took or a refund gave back.
+    /// Lot by lot, what a debit or a transfer took, or a refund or a transfer gave.
     #[serde(rename = "l", skip_serializing_if = "Vec::is_empty", default)]
     pub allocations: Vec<Allocation>,
     /// Whether an order of ours made it, which alone may undo it.
@@ -245,9 +263,10 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// How many points can be undone in all: the size of a grant or a debit.
+    /// How many points can be undone in all: the size of a grant, a debit or a transfer.
     pub fn reversible_points(&self) -> i64 {
-        if self.kind.is_earn() || self.kind.is_debit() { self.points.abs() } else { 0 }
+        let can_be_undone = self.kind.is_earn() || self.kind.is_debit() || self.kind == TransactionType::Transfer;
+        if can_be_undone { self.points.abs() } else { 0 }
     }
 }
 
@@ -312,10 +331,18 @@ pub struct Hold {
     pub created_at: Timestamp,
     #[serde(rename = "z", skip_serializing_if = "Option::is_none", default)]
     pub closed_at: Option<Timestamp>,
+    /// Keeps a grant until its points become available; ends by its deadline or with the grant's reversal, by nothing else.
+    #[serde(rename = "w", skip_serializing_if = "std::ops::Not::not", default)]
+    pub pending: bool,
 }
 
 impl Hold {
     pub fn is_overdue(&self, at: Timestamp) -> bool {
         self.status == HoldStatus::Open && self.expires_at <= at
+    }
+
+    /// Keeps this lot's points until they become available.
+    pub fn keeps(&self, lot_id: LotId) -> bool {
+        self.pending && self.status == HoldStatus::Open && self.allocations.iter().any(|part| part.lot_id == lot_id)
     }
 }

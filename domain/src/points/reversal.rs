@@ -5,12 +5,12 @@
 //! A grant's reversal takes back what is left, from the grant's own lot first and then in spending order; what is missing
 //! becomes debt.
 
-use super::ledger::{Decision, Note, expire_lots, post, record, require_lots, settle, split};
-use super::{Allocation, Lot, TransactionType};
+use super::ledger::{Decision, Note, close, expire_lots, post, record, require_lots, set_aside, settle, split};
+use super::{Allocation, HoldStatus, Lot, TransactionType};
 use crate::command::Envelope;
 use crate::decide::Outcome;
 use crate::event::EventKind;
-use crate::id::{Ids, LotId, MemberId, TransactionId};
+use crate::id::{HoldId, Ids, LotId, MemberId, TransactionId};
 use crate::rejection::Rejection;
 use crate::state::State;
 
@@ -30,7 +30,8 @@ pub fn reverse(
     if original.member_id != *member_id {
         return Err(Rejection::TransactionNotFound.into());
     }
-    if original.reversible_points() == 0 {
+    // A transfer is undone on both sides at once: `reverse_transfer`.
+    if original.reversible_points() == 0 || original.kind == TransactionType::Transfer {
         return Err(Rejection::NotReversible.into());
     }
     if original.by_order && !envelope.is_of_order() {
@@ -47,6 +48,13 @@ pub fn reverse(
 
     if original.kind.is_earn() {
         let own_lot = original.lot_id;
+        // What the grant still keeps for later goes first; the rest of it is kept again.
+        let own = state.account(envelope.tenant, member_id);
+        let waiting = own.holds().find(|hold| own_lot.is_some_and(|lot_id| hold.keeps(lot_id))).cloned();
+        let is_waiting = waiting.is_some();
+        if let Some(hold) = waiting {
+            close(state, envelope, ids, member_id, hold, HoldStatus::Released, envelope.at);
+        }
         let (taken, shortfall) = take_back(state, envelope, member_id, own_lot, points);
         let own = state.account_mut(envelope.tenant, member_id);
         let taken_points = points - shortfall;
@@ -68,7 +76,13 @@ pub fn reverse(
         let posted_id = TransactionId(ids.draw());
         let kind = TransactionType::Clawback;
         let posted = post(state, envelope, posted_id, member_id, envelope.at, kind, -taken_points, note);
-        return Ok(finish(state, envelope, ids, &original.id, reversed + points, posted));
+        let outcome = finish(state, envelope, ids, &original.id, reversed + points, posted);
+        if let (true, Some(lot_id)) = (is_waiting, own_lot)
+            && state.account(envelope.tenant, member_id).lot(lot_id).remaining > 0
+        {
+            set_aside(state, envelope, ids, HoldId(posted_id.0), lot_id, &original);
+        }
+        return Ok(outcome);
     }
 
     let (parts, _) = split(&original.allocations, reversed, points);

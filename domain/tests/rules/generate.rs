@@ -16,13 +16,14 @@ use scrip_domain::coupon::{
 use scrip_domain::id::IdSeed;
 use scrip_domain::job::{ExtensionPage, ExtensionProgress, JobKind, JobTicket};
 use scrip_domain::order::{Quoted, RefundRequest, Reservation};
-use scrip_domain::points::{PointsValidity, TransactionType};
+use scrip_domain::points::{PointsValidity, Spendable, StreakBonus, TransactionType};
 use scrip_domain::pricing::{Basket, Line, Rules};
+use scrip_domain::task::{self, Period, TaskPatch};
 use scrip_domain::tenant::Tenant;
 use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, BulkId, CodeBatchId, CompensationId, CouponId, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId,
+    Answer, BulkId, CodeBatchId, CompensationId, CouponId, Day, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId,
     TenantId, Timestamp, TransactionId, WebhookId,
 };
 
@@ -93,6 +94,10 @@ struct Pools {
     orders: Vec<Reservation>,
     cases: Vec<CompensationId>,
     announced: Option<Timestamp>,
+    /// Sender's and receiver's line.
+    transfers: Vec<[(TransactionId, MemberId); 2]>,
+    /// How many guests were merged into members.
+    merged: u32,
     /// Requests sent with an idempotency key.
     keyed: Vec<Envelope>,
 }
@@ -247,6 +252,22 @@ impl Generator {
                 }
             }
             Outcome::Transaction(row) => pools.transactions.push((row.id, row.member_id.clone())),
+            Outcome::Transfer(both) => {
+                let sides = [&both.sent, &both.received].map(|line| (line.id, line.member_id.clone()));
+                if let Command::Merge { .. } = envelope.command {
+                    pools.merged += 1;
+                } else if pools.transfers.iter().all(|known| known[0] != sides[0]) {
+                    pools.transfers.push(sides.clone());
+                }
+                // Neither side can be reversed alone.
+                pools.transactions.extend(sides);
+            }
+            Outcome::CheckIn { check_in, again: false } => {
+                pools.transactions.push((check_in.transaction_id, check_in.member_id.clone()));
+            }
+            Outcome::Report { report, again: false } => {
+                pools.transactions.extend(report.transaction_id.map(|id| (id, report.member_id.clone())));
+            }
             Outcome::Hold { hold, transaction_id, .. } => {
                 pools.transactions.push((*transaction_id, hold.member_id.clone()));
                 if matches!(envelope.command, Command::Hold { .. }) {
@@ -284,8 +305,9 @@ impl Generator {
         let chosen = match self.random.between(0, 99) {
             0..2 => self.webhook_command(index),
             2..6 => self.bulk_command(index),
-            6..50 => self.coupon_command(index),
-            _ => self.points_command(index),
+            6..45 => self.coupon_command(index),
+            45..82 => self.points_command(index),
+            _ => self.member_command(index),
         };
         // Until there is something to act on, points come in.
         chosen.unwrap_or_else(|| self.grant())
@@ -329,7 +351,10 @@ impl Generator {
     }
 
     fn reserve(&mut self, index: usize) -> Command {
-        let member_id = self.member();
+        // Some by members who are merged into others sooner or later.
+        let guest = self.random.between(0, i64::from(self.pools[index].merged));
+        let member_id =
+            if self.random.percent(10) { format!("g-{guest}").parse().expect("a member") } else { self.member() };
         let own = self.pools[index].owned.iter().filter(|(_, owner)| *owner == member_id).map(|(id, _)| *id);
         let mut own: Vec<CouponId> = own.collect();
         let mut coupon_ids = Vec::new();
@@ -401,6 +426,9 @@ impl Generator {
         rules.points.redeem.ratio = *self.random.pick(&[1, 3, 10]).expect("some ratios");
         rules.points.redeem.base = 100;
         rules.points.redeem.max_percent = self.random.percent(50).then_some(60);
+        rules.points.check_in.enabled = self.random.percent(90);
+        rules.points.check_in.streak_bonuses =
+            vec![StreakBonus { days: 2, points: 3 }, StreakBonus { days: 4, points: self.random.between(1, 9) }];
         rules.points.validity = match self.random.between(0, 3) {
             0 => PointsValidity::Days { days: 2 },
             1 => PointsValidity::EndOfMonth { after_months: 1 },
@@ -712,8 +740,85 @@ impl Generator {
             }
             _ => {
                 let movement = self.movement(TransactionType::EarnTask, 100);
-                Command::EnqueueGrant { member_id: self.member(), movement, expires_at: self.deadline(72) }
+                let spendable = Spendable { available_from: None, expires_at: self.deadline(72) };
+                Command::EnqueueGrant { member_id: self.member(), movement, spendable }
             }
+        }
+    }
+
+    fn member_command(&mut self, index: usize) -> Option<Command> {
+        let choice = self.random.between(0, 99);
+        let merged = self.pools[index].merged;
+        // Guests come one after the other, and each is merged into a member sooner or later.
+        let guest: MemberId = format!("g-{merged}").parse().expect("a member");
+        let day = Day(self.now.0.div_euclid(24 * HOUR));
+        let member_id = if self.random.percent(15) { guest.clone() } else { self.member() };
+        Some(match choice {
+            0..18 => {
+                let (from, points) = (self.member(), self.random.between(1, 60));
+                let (reference, remark) = (Some("r-2".into()), Some("a \"gift\"".into()));
+                Command::Transfer { from, to: member_id, points, reference, remark }
+            }
+            18..28 => {
+                let [(transaction_id, from), (counterpart_id, mut to)] =
+                    self.random.pick_recent(&self.pools[index].transfers)?.clone();
+                if self.random.percent(3) {
+                    to = self.member();
+                }
+                let points = self.random.percent(60).then(|| self.random.between(1, 20));
+                Command::ReverseTransfer { from, to, transaction_id, counterpart_id, points, remark: None }
+            }
+            28..32 => Command::Merge { from: guest, into: self.member(), remark: None },
+            32..36 if merged > 0 => {
+                // One that is merged already: more may have come to it.
+                let number = self.random.between(0, i64::from(merged) - 1);
+                let from = format!("g-{number}").parse().expect("a member");
+                Command::Merge { from, into: self.member(), remark: Some("again".into()) }
+            }
+            36..40 => {
+                let movement = self.movement(TransactionType::EarnOrder, 50);
+                let spendable = Spendable { available_from: self.deadline(24), expires_at: self.deadline(72) };
+                Command::Grant { member_id: guest, movement, spendable }
+            }
+            40..70 => {
+                let day = if self.random.percent(5) { Day(day.0 - 1) } else { day };
+                Command::CheckIn { member_id, day, calendar: self.calendar() }
+            }
+            _ => {
+                let key = format!("t-{}", self.random.between(1, 4)).parse().expect("a task");
+                match choice {
+                    70..74 => Command::CreateTask { key, definition: Box::new(self.task()) },
+                    74..78 => {
+                        let (expected_version, enabled) = (self.random.between(1, 4), self.random.percent(70));
+                        let patch = TaskPatch { expected_version, enabled, definition: self.task() };
+                        Command::UpdateTask { key, patch: Box::new(patch) }
+                    }
+                    78 if self.random.percent(10) => Command::DeleteTask(key),
+                    _ => {
+                        let completion_id = format!("c-{}", self.random.between(1, 30)).parse().expect("an id");
+                        let calendar = self.calendar();
+                        Command::CompleteTask { member_id, key, completion_id, day, calendar }
+                    }
+                }
+            }
+        })
+    }
+
+    fn task(&mut self) -> task::Definition {
+        let now = self.now.0;
+        task::Definition {
+            name: format!("Task {}", self.random.between(1, 3)),
+            description: String::new(),
+            points: self.random.between(1, 30),
+            period: *self.random.pick(&Period::ALL).expect("some periods"),
+            limit_per_period: self.random.between(1, 3),
+            total_limit: self.random.percent(30).then(|| self.random.between(2, 8)),
+            target: self.random.between(1, 3),
+            event_type: None,
+            window: Window {
+                starts_at: self.random.percent(10).then(|| Timestamp(now + HOUR * self.random.between(-2, 12))),
+                ends_at: self.random.percent(10).then(|| Timestamp(now + HOUR * self.random.between(12, 96))),
+            },
         }
     }
 
@@ -726,7 +831,9 @@ impl Generator {
         use TransactionType::{EarnAdmin, EarnCheckin, EarnOrder, EarnTask};
         let kind = *self.random.pick(&[EarnOrder, EarnCheckin, EarnTask, EarnAdmin]).expect("some kinds");
         let movement = self.movement(kind, 100);
-        Command::Grant { member_id: self.member(), movement, expires_at: self.deadline(72) }
+        let available_from = if self.random.percent(15) { self.deadline(24) } else { None };
+        let spendable = Spendable { available_from, expires_at: self.deadline(72) };
+        Command::Grant { member_id: self.member(), movement, spendable }
     }
 
     fn movement(&mut self, kind: TransactionType, most: i64) -> Movement {

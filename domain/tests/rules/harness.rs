@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use scrip_domain::bulk::{Bulk, ChunkResult};
+use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{
     Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, CouponStatus, Definition, Template,
 };
@@ -17,12 +18,14 @@ use scrip_domain::order::{Order, OrderStatus, Refund};
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
+use scrip_domain::task::{Progress, Report, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::{LocalDay, MICROS_PER_DAY};
 use scrip_domain::webhook::Webhook;
 use scrip_domain::{
-    Answer, BulkId, CodeBatchId, CompensationId, CouponId, Envelope, EventId, HoldId, JobId, KeyId, LotId, MemberId,
-    OrderId, RefundId, State, TemplateId, TenantId, Timestamp, TransactionId, WebhookId, decide,
+    Answer, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, Day, Envelope, EventId, HoldId, JobId, KeyId,
+    LotId, MemberId, OrderId, RefundId, State, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    decide,
 };
 
 use crate::model::Snapshot;
@@ -53,6 +56,10 @@ pub struct Rows {
     pub windows: BTreeMap<TenantId, Timestamp>,
     pub bulks: BTreeMap<(TenantId, BulkId), Bulk>,
     pub chunks: BTreeMap<(TenantId, BulkId, i64), ChunkResult>,
+    pub check_ins: BTreeMap<(TenantId, MemberId, Day), CheckIn>,
+    pub tasks: BTreeMap<(TenantId, TaskKey), Task>,
+    pub progress: BTreeMap<(TenantId, MemberId, TaskKey), Progress>,
+    pub reports: BTreeMap<(TenantId, MemberId, TaskKey, CompletionId), Report>,
     pub events: Vec<(TenantId, Event)>,
     pub rules: BTreeMap<(TenantId, i64), RulesVersion>,
     pub orders: BTreeMap<(TenantId, OrderId), Order>,
@@ -100,7 +107,11 @@ impl Harness {
         let mut state = self.load(batch);
         let mut answers = Vec::with_capacity(batch.len());
         for envelope in batch {
-            let answer = decide(&mut state, envelope).unwrap_or_else(|need| {
+            let answer = loop {
+                let need = match decide(&mut state, envelope) {
+                    Ok(answer) => break answer,
+                    Err(need) => need,
+                };
                 let written = state.writes().event_inserts.len();
                 match need {
                     Need::Lots(member) => {
@@ -113,8 +124,7 @@ impl Harness {
                     Need::Day(at) => state.load_day(envelope.tenant, utc_day(at)),
                 }
                 assert_eq!(written, state.writes().event_inserts.len());
-                decide(&mut state, envelope).expect("what was needed is at hand")
-            });
+            };
             answers.push(answer);
         }
         let writes = state.writes();
@@ -213,6 +223,32 @@ impl Harness {
             let of_tenant = rows.holds.iter().filter(|((owner, _), _)| owner == tenant);
             for hold in of_tenant.filter_map(|(_, holds)| holds.get(id)) {
                 state.load_hold(*tenant, hold.clone());
+            }
+        }
+        for key in &keys.pending_holds {
+            let holds = rows.holds.get(key).into_iter().flat_map(BTreeMap::values);
+            for hold in holds.filter(|hold| hold.pending && hold.status == HoldStatus::Open) {
+                state.load_hold(key.0, hold.clone());
+            }
+        }
+        for (tenant, member) in &keys.check_ins {
+            let days = (*tenant, member.clone(), Day(i64::MIN))..=(*tenant, member.clone(), Day(i64::MAX));
+            if let Some((_, latest)) = rows.check_ins.range(days).next_back() {
+                state.load_check_in(*tenant, latest.clone());
+            }
+        }
+        for key in keys.tasks.iter().chain(&keys.task_reads) {
+            if let Some(task) = rows.tasks.get(key) {
+                state.load_task(key.0, task.clone());
+            }
+        }
+        for key in &keys.task_reports {
+            let (tenant, member, task, _) = key;
+            if let Some(progress) = rows.progress.get(&(*tenant, member.clone(), task.clone())) {
+                state.load_progress(*tenant, progress.clone());
+            }
+            if let Some(report) = rows.reports.get(key) {
+                state.load_report(*tenant, report.clone());
             }
         }
         for key in &keys.originals {
@@ -335,6 +371,10 @@ impl Harness {
         for ((tenant, _), job) in &self.rows.jobs {
             all.job(*tenant, job);
         }
+        self.rows.check_ins.iter().for_each(|((tenant, ..), row)| all.check_in(*tenant, row));
+        self.rows.tasks.iter().for_each(|((tenant, _), row)| all.task(*tenant, row));
+        self.rows.progress.iter().for_each(|((tenant, ..), row)| all.progress(*tenant, row));
+        self.rows.reports.iter().for_each(|((tenant, ..), row)| all.report(*tenant, row));
         all
     }
 
@@ -453,6 +493,26 @@ impl Harness {
         }
         for (tenant, row) in &writes.job_updates {
             update(&mut rows.jobs, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.check_in_inserts {
+            assert!(rows.transactions.contains_key(&(*tenant, row.transaction_id)));
+            insert(&mut rows.check_ins, (*tenant, row.member_id.clone(), row.day), (*row).clone());
+        }
+        for (tenant, row) in &writes.task_inserts {
+            insert(&mut rows.tasks, (*tenant, row.key.clone()), (*row).clone());
+        }
+        for (tenant, row) in &writes.task_updates {
+            update(&mut rows.tasks, (*tenant, row.key.clone()), (*row).clone());
+        }
+        for (tenant, row) in &writes.progress_inserts {
+            insert(&mut rows.progress, (*tenant, row.member_id.clone(), row.task_key.clone()), (*row).clone());
+        }
+        for (tenant, row) in &writes.progress_updates {
+            update(&mut rows.progress, (*tenant, row.member_id.clone(), row.task_key.clone()), (*row).clone());
+        }
+        for (tenant, row) in &writes.report_inserts {
+            let key = (*tenant, row.member_id.clone(), row.task_key.clone(), row.completion_id.clone());
+            insert(&mut rows.reports, key, (*row).clone());
         }
         rows.events.extend(writes.event_inserts.iter().map(|(tenant, row)| (*tenant, (*row).clone())));
         for (tenant, row) in &writes.order_inserts {
@@ -668,6 +728,12 @@ impl Harness {
             assert!(change == line.points || (line.hold_id.is_some() && change == 0), "{line:?}");
             balance = line.balance_after;
             let parts: i64 = line.allocations.iter().map(|part| part.points).sum();
+            if line.kind == TransactionType::Transfer {
+                earned += line.points;
+                let other = &self.rows.transactions[&(tenant, line.counterpart_id.expect("a transfer has two sides"))];
+                assert_eq!((other.points, other.counterpart_id), (-line.points, Some(line.id)), "{line:?}");
+                assert_ne!(other.member_id, line.member_id);
+            }
             if line.kind.is_earn() {
                 earned += line.points;
                 assert!(line.lot_id.is_some() && line.allocations.is_empty());
@@ -675,7 +741,8 @@ impl Harness {
                 assert_eq!(parts, line.points.abs(), "lot by lot, a line moves what it says: {line:?}");
             }
             if let Some(id) = line.reverses_id {
-                assert!(matches!(line.kind, TransactionType::Refund | TransactionType::Clawback));
+                use TransactionType::{Clawback, Refund, Transfer};
+                assert!(matches!(line.kind, Refund | Clawback | Transfer));
                 *undone.entry(id).or_default() += line.points.abs();
             }
         }
@@ -752,6 +819,12 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.chunk_updates.is_empty()
         && writes.job_inserts.is_empty()
         && writes.job_updates.is_empty()
+        && writes.check_in_inserts.is_empty()
+        && writes.task_inserts.is_empty()
+        && writes.task_updates.is_empty()
+        && writes.progress_inserts.is_empty()
+        && writes.progress_updates.is_empty()
+        && writes.report_inserts.is_empty()
         && writes.event_inserts.is_empty()
         && writes.idempotency_inserts.is_empty()
 }

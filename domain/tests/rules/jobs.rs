@@ -28,7 +28,7 @@ fn movement(points: i64) -> Movement {
 }
 
 fn enqueued(harness: &mut Harness) -> Job {
-    let command = Command::EnqueueGrant { member_id: alice(), movement: movement(5), expires_at: None };
+    let command = Command::EnqueueGrant { member_id: alice(), movement: movement(5), spendable: Default::default() };
     match ask(harness, 1, command) {
         Answer::Accepted { outcome: Outcome::Job(job), .. } => *job,
         other => panic!("{other:?}"),
@@ -51,7 +51,7 @@ fn work(ticket: JobTicket, points: i64) -> Command {
         member_id: alice(),
         movement: Movement { kind: TransactionType::UseOrder, ..movement(points) },
     };
-    let grant = Command::Grant { member_id: alice(), movement: movement(points), expires_at: None };
+    let grant = Command::Grant { member_id: alice(), movement: movement(points), spendable: Default::default() };
     Command::Work { ticket, command: Box::new(if points > 100 { command } else { grant }) }
 }
 
@@ -67,7 +67,8 @@ fn a_grant_that_was_asked_for_is_a_job_that_says_what_to_do() {
     let grant: PointsGrant = serde_json::from_str(&job.payload).expect("a payload");
     assert_eq!((grant.member_id, grant.movement), (alice(), movement(5)));
     assert!(harness.rows.events.is_empty(), "nothing was granted yet");
-    let late = Command::EnqueueGrant { member_id: alice(), movement: movement(5), expires_at: Some(NOW) };
+    let late = scrip_domain::points::Spendable { available_from: None, expires_at: Some(NOW) };
+    let late = Command::EnqueueGrant { member_id: alice(), movement: movement(5), spendable: late };
     assert_eq!(ask(&mut harness, 2, late), Answer::Refused(Rejection::DeadlinePassed { field: "expires_at" }));
 }
 

@@ -7,6 +7,7 @@ mod generate;
 mod harness;
 mod jobs;
 mod limits;
+mod members;
 mod model;
 mod orders;
 mod points;

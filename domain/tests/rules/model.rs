@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use scrip_domain::bulk::{Bulk, BulkKind, BulkStatus, ChunkWork};
+use scrip_domain::check_in::CheckIn;
 use scrip_domain::command::{Command, Envelope, Movement};
 use scrip_domain::coupon::{
     Code, CodeBatch, CodeDigest, CodeKind, CodeStatus, CodeUse, Compensation, CompensationReason, CompensationStatus,
@@ -18,13 +19,16 @@ use scrip_domain::coupon::{
 };
 use scrip_domain::job::{ExtensionProgress, Job, JobKind};
 use scrip_domain::order::{Order, OrderStatus, Refund, RefundRequest, Reservation};
-use scrip_domain::points::{Account, Allocation, Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::points::{
+    Account, Allocation, Hold, HoldStatus, Lot, PointsValidity, Spendable, Transaction, TransactionType,
+};
 use scrip_domain::pricing::{Basket, Offer, Quote, Rules, price};
+use scrip_domain::task::{self, Period, Progress, Report, Task};
 use scrip_domain::time::Calendar;
 use scrip_domain::webhook::{DisabledReason, Webhook, WebhookChange};
 use scrip_domain::{
-    Answer, BulkId, CodeBatchId, CompensationId, CouponId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, Outcome,
-    RefundId, Rejection, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    Answer, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, Day, HoldId, JobId, KeyId, LotId, MemberId,
+    OrderId, Outcome, RefundId, Rejection, TaskId, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 /// An answer as a caller sees it, in a form that can be compared and read.
@@ -78,6 +82,13 @@ fn shown(outcome: &Outcome) -> String {
         Outcome::Job(job) => shown_job(job),
         Outcome::Bulk(bulk) => format!("{bulk:?}"),
         Outcome::Announced(told) => format!("announced {told}"),
+        Outcome::Transfer(both) => {
+            let line = |line: &Transaction| format!("{} {:?}", line.id, LineRow::from(line));
+            format!("{} {}", line(&both.sent), line(&both.received))
+        }
+        Outcome::CheckIn { check_in, again } => format!("{:?} again {again}", CheckInRow::from(&**check_in)),
+        Outcome::Task(task) => format!("{} {:?}", task.id, TaskRow::from(&**task)),
+        Outcome::Report { report, again } => format!("{:?} again {again}", ReportRow::from(&**report)),
     }
 }
 
@@ -176,6 +187,26 @@ impl Snapshot {
         if reversed > 0 {
             self.0.insert(format!("{tenant} reversed {id}"), reversed.to_string());
         }
+    }
+
+    pub fn check_in(&mut self, tenant: TenantId, row: &CheckIn) {
+        let key = format!("{tenant} check-in {} {}", row.member_id, row.day);
+        self.0.insert(key, format!("{:?}", CheckInRow::from(row)));
+    }
+
+    pub fn task(&mut self, tenant: TenantId, row: &Task) {
+        self.0.insert(format!("{tenant} task {}", row.key), format!("{} {:?}", row.id, TaskRow::from(row)));
+    }
+
+    pub fn progress(&mut self, tenant: TenantId, row: &Progress) {
+        let key = format!("{tenant} progress {} {}", row.member_id, row.task_key);
+        let counts = [row.period_start.0, row.steps, row.completions, row.total_completions];
+        self.0.insert(key, format!("{counts:?}"));
+    }
+
+    pub fn report(&mut self, tenant: TenantId, row: &Report) {
+        let key = format!("{tenant} report {} {} {}", row.member_id, row.task_key, row.completion_id);
+        self.0.insert(key, format!("{:?}", ReportRow::from(row)));
     }
 
     fn line(&mut self, tenant: TenantId, member: &MemberId, row: &LineRow) {
@@ -320,6 +351,7 @@ struct AccountRow {
     revoked: i64,
     debt: i64,
     sequence: i64,
+    merged: Option<MemberId>,
 }
 
 impl From<&Account> for AccountRow {
@@ -333,6 +365,7 @@ impl From<&Account> for AccountRow {
             revoked: row.revoked,
             debt: row.debt,
             sequence: row.sequence,
+            merged: row.merged_into.clone(),
         }
     }
 }
@@ -386,6 +419,7 @@ struct HoldRow {
     order: Option<String>,
     parts: Vec<(LotId, i64)>,
     closed_at: Option<Timestamp>,
+    pending: bool,
 }
 
 impl From<&Hold> for HoldRow {
@@ -399,6 +433,7 @@ impl From<&Hold> for HoldRow {
             order: row.reference.clone().filter(|_| row.by_order),
             parts: pairs(&row.allocations),
             closed_at: row.closed_at,
+            pending: row.pending,
         }
     }
 }
@@ -417,6 +452,7 @@ struct LineRow {
     /// The order of ours that made it.
     order: Option<String>,
     at: Timestamp,
+    counterpart: Option<TransactionId>,
 }
 
 impl From<&Transaction> for LineRow {
@@ -432,7 +468,58 @@ impl From<&Transaction> for LineRow {
             parts: pairs(&row.allocations),
             order: row.reference.clone().filter(|_| row.by_order),
             at: row.occurred_at,
+            counterpart: row.counterpart_id,
         }
+    }
+}
+
+#[derive(Debug, Clone)]
+#[expect(dead_code, reason = "some columns are read through Debug only")]
+struct CheckInRow {
+    line: TransactionId,
+    day: Day,
+    streak: i64,
+    points: i64,
+    at: Timestamp,
+}
+
+impl From<&CheckIn> for CheckInRow {
+    fn from(row: &CheckIn) -> Self {
+        let CheckIn { transaction_id: line, day, streak, points, checked_in_at: at, .. } = *row;
+        CheckInRow { line, day, streak, points, at }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct TaskRow {
+    version: i64,
+    enabled: bool,
+    deleted: bool,
+    definition: Arc<task::Definition>,
+}
+
+impl From<&Task> for TaskRow {
+    fn from(row: &Task) -> Self {
+        let (version, enabled, definition) = (row.version, row.enabled, row.definition.clone());
+        TaskRow { version, enabled, deleted: row.deleted_at.is_some(), definition }
+    }
+}
+
+#[derive(Debug, Clone)]
+#[expect(dead_code, reason = "some columns are read through Debug only")]
+struct ReportRow {
+    line: Option<TransactionId>,
+    period: Day,
+    step: i64,
+    target: i64,
+    points: i64,
+    at: Timestamp,
+}
+
+impl From<&Report> for ReportRow {
+    fn from(row: &Report) -> Self {
+        let Report { transaction_id: line, period_start: period, step, target, points, reported_at: at, .. } = *row;
+        ReportRow { line, period, step, target, points, at }
     }
 }
 
@@ -558,6 +645,10 @@ struct New {
     spend: TransactionId,
     earn: TransactionId,
     cases: Vec<(CompensationId, CouponId)>,
+    task: TaskId,
+    /// The receiver's line and lots of a transfer.
+    received: TransactionId,
+    lots: Vec<LotId>,
 }
 
 impl New {
@@ -577,6 +668,9 @@ impl New {
             spend: nil(TransactionId::PREFIX),
             earn: nil(TransactionId::PREFIX),
             cases: Vec::new(),
+            task: nil(TaskId::PREFIX),
+            received: nil(TransactionId::PREFIX),
+            lots: Vec::new(),
         };
         if let Answer::Accepted { outcome, .. } = answer {
             match outcome {
@@ -605,6 +699,15 @@ impl New {
                     new.cases = cases.filter_map(|one| Some((one.compensation_id?, one.coupon_id))).collect();
                 }
                 Outcome::Settled(found) => new.earn = found.grant_id.unwrap_or(new.earn),
+                Outcome::Transfer(both) => {
+                    new.transaction = both.sent.id;
+                    new.received = both.received.id;
+                    new.lots = both.received.allocations.iter().map(|part| part.lot_id).collect();
+                }
+                Outcome::CheckIn { again: true, .. } | Outcome::Report { again: true, .. } => {}
+                Outcome::CheckIn { check_in, .. } => new.line(check_in.transaction_id),
+                Outcome::Report { report, .. } => report.transaction_id.into_iter().for_each(|id| new.line(id)),
+                Outcome::Task(task) => new.task = task.id,
                 Outcome::Bulk(_)
                 | Outcome::Announced(_)
                 | Outcome::Tenant(_)
@@ -616,6 +719,11 @@ impl New {
             }
         }
         new
+    }
+
+    /// A grant, whose lot has the id of its line.
+    fn line(&mut self, id: TransactionId) {
+        (self.transaction, self.lot) = (id, LotId(id.0));
     }
 }
 
@@ -654,6 +762,9 @@ pub struct Model {
     cases: BTreeMap<(TenantId, CouponId), CaseRow>,
     /// Which coupon a case is about.
     case_ids: BTreeMap<(TenantId, CompensationId), CouponId>,
+    check_ins: BTreeMap<(TenantId, MemberId), BTreeMap<Day, CheckInRow>>,
+    tasks: BTreeMap<(TenantId, TaskKey), (TaskId, TaskRow)>,
+    reports: BTreeMap<(TenantId, MemberId, TaskKey), Vec<(CompletionId, ReportRow)>>,
     replies: BTreeMap<(TenantId, [u8; 16]), ([u8; 16], String)>,
 }
 
@@ -671,7 +782,12 @@ impl Model {
                 ModelAnswer::Refused("IDEMPOTENCY_KEY_REUSED")
             };
         }
-        match self.decide(envelope, &New::of(answer)) {
+        // A replay's ids are those of another command; it is answered above.
+        let new = match answer {
+            Answer::Accepted { replayed: true, .. } => return ModelAnswer::Refused("no such reply"),
+            answer => New::of(answer),
+        };
+        match self.decide(envelope, &new) {
             Err(code) => ModelAnswer::Refused(code),
             Ok(text) => {
                 if let Some((key, fingerprint)) = reply {
@@ -719,6 +835,21 @@ impl Model {
         }
         for ((tenant, _), row) in &self.code_uses {
             all.code_use(*tenant, row);
+        }
+        for ((tenant, member), days) in &self.check_ins {
+            for (day, row) in days {
+                all.0.insert(format!("{tenant} check-in {member} {day}"), format!("{row:?}"));
+            }
+        }
+        for ((tenant, key), (id, row)) in &self.tasks {
+            all.0.insert(format!("{tenant} task {key}"), format!("{id} {row:?}"));
+        }
+        for ((tenant, member, key), reports) in &self.reports {
+            for (id, row) in reports {
+                all.0.insert(format!("{tenant} report {member} {key} {id}"), format!("{row:?}"));
+            }
+            let counts = counts(reports).expect("there are reports");
+            all.0.insert(format!("{tenant} progress {member} {key}"), format!("{counts:?}"));
         }
         for ((tenant, member), book) in self.books.iter().filter(|(_, book)| !book.lines.is_empty()) {
             all.0.insert(format!("{tenant} account {member}"), format!("{:?}", book.account()));
@@ -1034,12 +1165,13 @@ impl Model {
                 let released = was == CouponStatus::Locked && row.status != CouponStatus::Locked;
                 Ok(format!("settled {} {} 0 0 0 0", u32::from(expired), u32::from(released)))
             }
-            Command::Grant { member_id, movement, expires_at } => {
-                self.book(tenant, member_id).grant(movement, *expires_at, at, new)
+            Command::Grant { member_id, movement, spendable } => {
+                self.book(tenant, member_id).grant(movement, *spendable, at, new)
             }
             Command::Debit { member_id, movement } => {
                 let book = self.book(tenant, member_id);
                 book.settle(at);
+                book.is_open()?;
                 let parts = book.choose(movement.points, at)?;
                 let revoking = movement.kind == TransactionType::DeductAdmin;
                 book.change(movement.kind, -movement.points, parts.clone(), at, Some(new.transaction), |book| {
@@ -1128,9 +1260,49 @@ impl Model {
                 versions.push((from, Rules { version, ..(**rules).clone() }));
                 Ok(format!("rules {version} of {version}"))
             }
+            Command::Transfer { from, to, points, .. } => self.transfer(tenant, from, to, *points, at, new),
+            Command::ReverseTransfer { from, to, transaction_id, counterpart_id, points, .. } => {
+                self.reverse_transfer(tenant, from, to, *transaction_id, *counterpart_id, *points, at, new)
+            }
+            Command::Merge { from, into, .. } => self.merge(tenant, from, into, at, new),
+            Command::CheckIn { member_id, day, calendar } => {
+                let rules = self.rules_at(tenant, at);
+                self.check_in(tenant, member_id, *day, &rules, calendar, at, new)
+            }
+            Command::CreateTask { key, definition } => {
+                if self.tasks.contains_key(&(tenant, key.clone())) {
+                    return Err("POINTS_TASK_EXISTS");
+                }
+                let definition = Arc::new((**definition).clone());
+                let row = TaskRow { version: 1, enabled: true, deleted: false, definition };
+                let text = format!("{} {row:?}", new.task);
+                self.tasks.insert((tenant, key.clone()), (new.task, row));
+                Ok(text)
+            }
+            Command::UpdateTask { key, patch } => {
+                let (id, row) = self.task(tenant, key)?;
+                if row.version != patch.expected_version {
+                    return Err("POINTS_TASK_VERSION_STALE");
+                }
+                if row.enabled != patch.enabled || *row.definition != patch.definition {
+                    row.version += 1;
+                    row.enabled = patch.enabled;
+                    row.definition = Arc::new(patch.definition.clone());
+                }
+                Ok(format!("{id} {row:?}"))
+            }
+            Command::DeleteTask(key) => {
+                let (_, row) = self.task(tenant, key)?;
+                (row.version, row.enabled, row.deleted) = (row.version + 1, false, true);
+                Ok("deleted".into())
+            }
+            Command::CompleteTask { member_id, key, completion_id, day, calendar } => {
+                let life = life(&self.rules_at(tenant, at), calendar, at);
+                self.report(tenant, member_id, key, completion_id, *day, life, at, new)
+            }
             Command::RecordSweep(sweep) => Ok(format!("swept {sweep:?}")),
-            Command::EnqueueGrant { expires_at, .. } => {
-                if expires_at.is_some_and(|end| end <= at) {
+            Command::EnqueueGrant { spendable, .. } => {
+                if spendable.expires_at.is_some_and(|end| end <= at) {
                     return Err("DEADLINE_PASSED");
                 }
                 self.jobs.insert((tenant, new.job), ("POINTS_GRANT", "QUEUED", envelope.now));
@@ -1284,7 +1456,8 @@ impl Model {
                     let told = told.pop().unwrap_or_default();
                     let transaction = told.parse::<TransactionId>().unwrap_or(TransactionId(id.0));
                     let new = New { transaction, lot: LotId(transaction.0), ..new.clone() };
-                    let granted = self.book(tenant, &row.member_id).grant(&row.movement, row.expires_at, at, &new);
+                    let spendable = Spendable { available_from: None, expires_at: row.expires_at };
+                    let granted = self.book(tenant, &row.member_id).grant(&row.movement, spendable, at, &new);
                     add(granted.map(|_| transaction.to_string()));
                 }
             }
@@ -1538,7 +1711,8 @@ impl Model {
         let movement = Movement { points, kind: TransactionType::EarnOrder, reference: None, remark: None };
         let new = New { transaction: new.earn, lot: LotId(new.earn.0), ..new.clone() };
         let book = self.book(key.0, &row.member);
-        book.grant(&movement, expires_at, at, &new).expect("an order's points have room");
+        let spendable = Spendable { available_from: None, expires_at };
+        book.take_in(&movement, spendable, at, &new).expect("an order's points have room");
         book.name_line(new.earn, &row.order.to_string());
         let row = &mut self.orders.get_mut(key).expect("a known order").0;
         (row.earn, row.granted, row.due) = (Some(new.earn), points, None);
@@ -1659,6 +1833,293 @@ impl Model {
         self.orders.get_mut(key).expect("a known order").0 = row;
         let text = format!("{refund:?}");
         self.refunds.insert(refund_key, refund);
+        Ok(text)
+    }
+    fn task(&mut self, tenant: TenantId, key: &TaskKey) -> Result<&mut (TaskId, TaskRow), &'static str> {
+        self.tasks.get_mut(&(tenant, key.clone())).filter(|(_, row)| !row.deleted).ok_or("POINTS_TASK_NOT_FOUND")
+    }
+
+    fn settle_both(
+        &mut self,
+        tenant: TenantId,
+        from: &MemberId,
+        to: &MemberId,
+        at: Timestamp,
+    ) -> Result<(), &'static str> {
+        if from == to {
+            return Err("POINTS_SAME_MEMBER");
+        }
+        self.book(tenant, from).settle(at);
+        self.book(tenant, to).settle(at);
+        Ok(())
+    }
+
+    fn has_room(&mut self, tenant: TenantId, to: &MemberId, points: i64) -> Result<(), &'static str> {
+        let total = i128::from(self.book(tenant, to).account().total) + i128::from(points);
+        if total > 1 << 62 { Err("POINTS_OVERFLOW") } else { Ok(()) }
+    }
+
+    fn transfer(
+        &mut self,
+        tenant: TenantId,
+        from: &MemberId,
+        to: &MemberId,
+        points: i64,
+        at: Timestamp,
+        new: &New,
+    ) -> Decided {
+        self.settle_both(tenant, from, to, at)?;
+        self.book(tenant, from).is_open()?;
+        self.book(tenant, to).is_open()?;
+        if self.book(tenant, from).debt > 0 {
+            return Err("POINTS_IN_DEBT");
+        }
+        let parts = self.book(tenant, from).choose(points, at)?;
+        self.has_room(tenant, to, points)?;
+        let text = self.hand_over(tenant, from, to, parts, 0, at, new);
+        self.book(tenant, to).pay_debt(&new.lots, at);
+        Ok(text)
+    }
+
+    /// Parts of lots become lots of the other; debt goes along. What the two lines show.
+    #[expect(clippy::too_many_arguments)]
+    fn hand_over(
+        &mut self,
+        tenant: TenantId,
+        from: &MemberId,
+        to: &MemberId,
+        parts: Vec<(LotId, i64)>,
+        debt: i64,
+        at: Timestamp,
+        new: &New,
+    ) -> String {
+        use TransactionType::Transfer;
+        let points: i64 = parts.iter().map(|(_, part)| part).sum();
+        let giver = self.book(tenant, from);
+        let mut lots = Vec::new();
+        for ((id, part), made) in parts.iter().zip(&new.lots) {
+            let LotRow { from, until, .. } = *giver.lot(*id);
+            lots.push((*made, LotRow { from: from.max(at), ..LotRow::new(*part, at, until) }));
+        }
+        giver.change(Transfer, -points, parts.clone(), at, Some(new.transaction), |book| {
+            book.debt -= debt;
+            for (id, part) in parts {
+                let lot = book.lot(id);
+                lot.remaining -= part;
+                lot.moved += part;
+            }
+        });
+        giver.last().counterpart = Some(new.received);
+        let text = giver.show_line(new.transaction);
+        let taker = self.book(tenant, to);
+        let made = lots.iter().map(|(id, lot)| (*id, lot.points)).collect();
+        taker.change(Transfer, points, made, at, Some(new.received), |book| {
+            book.debt += debt;
+            book.lots.extend(lots);
+        });
+        taker.last().counterpart = Some(new.transaction);
+        format!("{text} {}", taker.show_line(new.received))
+    }
+
+    #[expect(clippy::too_many_arguments)]
+    fn reverse_transfer(
+        &mut self,
+        tenant: TenantId,
+        from: &MemberId,
+        to: &MemberId,
+        id: TransactionId,
+        counterpart: TransactionId,
+        points: Option<i64>,
+        at: Timestamp,
+        new: &New,
+    ) -> Decided {
+        use TransactionType::Transfer;
+        let find = |book: &mut Book, id| book.lines.iter().position(|line| line.id == Some(id));
+        let sent = find(self.book(tenant, from), id).ok_or("POINTS_TRANSACTION_NOT_FOUND")?;
+        let received = find(self.book(tenant, to), counterpart).ok_or("POINTS_TRANSACTION_NOT_FOUND")?;
+        let line = &self.book(tenant, from).lines[sent];
+        let (row, done, undoes) = (line.row.clone(), line.reversed, line.undoes);
+        if row.kind != Transfer || row.points >= 0 || undoes || row.counterpart != Some(counterpart) {
+            return Err("POINTS_NOT_REVERSIBLE");
+        }
+        self.settle_both(tenant, from, to, at)?;
+        self.book(tenant, from).is_open()?;
+        let taker = self.book(tenant, to);
+        let lots: Vec<LotId> = taker.lines[received].row.parts.iter().map(|(id, _)| *id).collect();
+        let unspent: i64 = lots.iter().map(|id| taker.lot(*id).remaining).sum();
+        let left = unspent.min(-row.points - done);
+        let points = points.unwrap_or(left);
+        if points < 1 || points > left {
+            return Err("POINTS_REVERSAL_EXCEEDS");
+        }
+        self.has_room(tenant, from, points)?;
+        let taker = self.book(tenant, to);
+        let (mut open, mut given, mut back) = (points, Vec::new(), Vec::new());
+        for (there, (here, _)) in lots.iter().zip(&row.parts) {
+            let part = open.min(taker.lot(*there).remaining);
+            open -= part;
+            if part > 0 {
+                given.push((*there, part));
+                back.push((*here, part));
+            }
+        }
+        taker.lines[received].reversed += points;
+        taker.change(Transfer, -points, given.clone(), at, Some(new.transaction), |book| {
+            for (id, part) in given {
+                let lot = book.lot(id);
+                lot.remaining -= part;
+                lot.moved += part;
+            }
+        });
+        taker.last().counterpart = Some(new.received);
+        taker.lines.last_mut().expect("just written").undoes = true;
+        let text = taker.show_line(new.transaction);
+        let giver = self.book(tenant, from);
+        giver.lines[sent].reversed += points;
+        giver.change(Transfer, points, back.clone(), at, Some(new.received), |book| {
+            for (id, part) in &back {
+                let lot = book.lot(*id);
+                lot.moved -= part;
+                lot.remaining += part;
+            }
+        });
+        giver.last().counterpart = Some(new.transaction);
+        let text = format!("{text} {}", giver.show_line(new.received));
+        let lots: Vec<LotId> = back.iter().map(|(id, _)| *id).collect();
+        giver.pay_debt(&lots, at);
+        Ok(text)
+    }
+
+    fn merge(&mut self, tenant: TenantId, from: &MemberId, into: &MemberId, at: Timestamp, new: &New) -> Decided {
+        self.settle_both(tenant, from, into, at)?;
+        self.book(tenant, into).is_open()?;
+        let giver = self.book(tenant, from);
+        if giver.merged.as_ref().is_some_and(|other| other != into) {
+            return Err("POINTS_ACCOUNT_MERGED");
+        }
+        let open = |hold: &HoldRow| hold.status == HoldStatus::Open;
+        if giver.holds.values().any(|hold| open(hold) && !hold.pending) {
+            return Err("POINTS_HOLDS_OPEN");
+        }
+        let kept: Vec<HoldId> = giver.holds.iter().filter(|(_, hold)| open(hold)).map(|(id, _)| *id).collect();
+        let account = giver.account();
+        self.has_room(tenant, into, account.available + account.frozen)?;
+        let giver = self.book(tenant, from);
+        for id in kept {
+            giver.give_back(id, HoldStatus::Released, at, None);
+        }
+        giver.sort();
+        let parts: Vec<(LotId, i64)> =
+            giver.lots.iter().filter(|(_, lot)| lot.remaining > 0).map(|(id, lot)| (*id, lot.remaining)).collect();
+        let debt = giver.debt;
+        giver.merged = Some(into.clone());
+        let text = self.hand_over(tenant, from, into, parts, debt, at, new);
+        let taker = self.book(tenant, into);
+        for id in &new.lots {
+            if taker.lot(*id).from > at {
+                taker.keep(*id, HoldId(id.0), at);
+            }
+        }
+        taker.sort();
+        let able = taker.lots.iter().filter(|(_, lot)| lot.from <= at && at < lot.until);
+        let able: Vec<LotId> = able.map(|(id, _)| *id).collect();
+        taker.pay_debt(&able, at);
+        Ok(text)
+    }
+
+    #[expect(clippy::too_many_arguments)]
+    fn check_in(
+        &mut self,
+        tenant: TenantId,
+        member: &MemberId,
+        day: Day,
+        rules: &Rules,
+        calendar: &Calendar,
+        at: Timestamp,
+        new: &New,
+    ) -> Decided {
+        let days = self.check_ins.get(&(tenant, member.clone()));
+        let latest = days.and_then(|days| days.last_key_value()).map(|(day, row)| (*day, row.clone()));
+        match latest {
+            Some((latest, row)) if latest == day => return Ok(format!("{row:?} again true")),
+            _ if !rules.points.enabled || !rules.points.check_in.enabled => return Err("POINTS_CHECK_IN_DISABLED"),
+            Some((latest, _)) if latest > day => return Err("POINTS_CHECK_IN_OUT_OF_ORDER"),
+            _ => {}
+        }
+        // Days in a row, counted back.
+        let known = |day: i64| days.is_some_and(|days| days.contains_key(&Day(day)));
+        let streak = 1 + (1..).take_while(|back| known(day.0 - back)).count() as i64;
+        let rule = &rules.points.check_in;
+        let bonus: i64 =
+            rule.streak_bonuses.iter().filter(|one| i64::from(one.days) == streak).map(|one| one.points).sum();
+        let points = rule.points + bonus;
+        let movement = Movement { points, kind: TransactionType::EarnCheckin, reference: None, remark: None };
+        self.book(tenant, member).grant(&movement, life(rules, calendar, at), at, new)?;
+        let row = CheckInRow { line: new.transaction, day, streak, points, at };
+        let text = format!("{row:?} again false");
+        self.check_ins.entry((tenant, member.clone())).or_default().insert(day, row);
+        Ok(text)
+    }
+
+    #[expect(clippy::too_many_arguments)]
+    fn report(
+        &mut self,
+        tenant: TenantId,
+        member: &MemberId,
+        key: &TaskKey,
+        completion_id: &CompletionId,
+        day: Day,
+        life: Spendable,
+        at: Timestamp,
+        new: &New,
+    ) -> Decided {
+        let reports = self.reports.get(&(tenant, member.clone(), key.clone())).cloned().unwrap_or_default();
+        if let Some((_, first)) = reports.iter().find(|(id, _)| id == completion_id) {
+            return Ok(format!("{first:?} again true"));
+        }
+        self.book(tenant, member).is_open()?;
+        let (_, task) = self.task(tenant, key)?.clone();
+        let definition = task.definition;
+        if !task.enabled {
+            return Err("POINTS_TASK_DISABLED");
+        }
+        if definition.window.starts_at.is_some_and(|start| at < start) {
+            return Err("POINTS_TASK_NOT_STARTED");
+        }
+        if definition.window.ends_at.is_some_and(|end| end <= at) {
+            return Err("POINTS_TASK_ENDED");
+        }
+        let started = reports.iter().map(|(_, row)| row.period).max();
+        let own = match definition.period {
+            Period::Once => Day(0),
+            Period::Day => day,
+            // 2026-01-05 was a Monday, and day 20458.
+            Period::Week => Day(20_458 + (day.0 - 20_458).div_euclid(7) * 7),
+            Period::Month => {
+                let (year, month, _) = day.civil();
+                (0..31).map(|back| Day(day.0 - back)).find(|day| day.civil() == (year, month, 1)).expect("a first")
+            }
+        };
+        let period = started.map_or(own, |started| started.max(own));
+        let [_, steps, completions, total] = counts(&reports).unwrap_or_default();
+        let (steps, completions) = if started == Some(period) { (steps, completions) } else { (0, 0) };
+        if definition.total_limit.is_some_and(|limit| total >= limit) {
+            return Err("POINTS_TASK_LIMIT_REACHED");
+        }
+        if completions >= definition.limit_per_period {
+            return Err("POINTS_TASK_PERIOD_LIMIT_REACHED");
+        }
+        let (step, target) = (steps + 1, definition.target);
+        let done = step >= target;
+        if done {
+            let (points, kind) = (definition.points, TransactionType::EarnTask);
+            let movement = Movement { points, kind, reference: None, remark: None };
+            self.book(tenant, member).grant(&movement, life, at, new)?;
+        }
+        let (line, points) = if done { (Some(new.transaction), definition.points) } else { (None, 0) };
+        let row = ReportRow { line, period, step, target, points, at };
+        let text = format!("{row:?} again false");
+        self.reports.entry((tenant, member.clone(), key.clone())).or_default().push((completion_id.clone(), row));
         Ok(text)
     }
 
@@ -1827,6 +2288,27 @@ fn code(digest: CodeDigest, batch_id: CodeBatchId, number: i64, max_uses: Option
     Code { digest, batch_id, number, status: CodeStatus::Active, max_uses, use_count: 0 }
 }
 
+/// How long what is earned at `at` can be spent.
+fn life(rules: &Rules, calendar: &Calendar, at: Timestamp) -> Spendable {
+    let expires_at = match rules.points.validity {
+        PointsValidity::Never => None,
+        PointsValidity::Days { days } => Some(after_days(at, days)),
+        PointsValidity::EndOfMonth { after_months } => calendar.month_ends.get(usize::from(after_months)).copied(),
+        PointsValidity::EndOfYear { after_years } => calendar.year_ends.get(usize::from(after_years)).copied(),
+    };
+    Spendable { available_from: None, expires_at }
+}
+
+/// Of reports in their order: the latest period, steps since the last completion in it, completions in it and in all.
+fn counts(reports: &[(CompletionId, ReportRow)]) -> Option<[i64; 4]> {
+    let period = reports.iter().map(|(_, row)| row.period).max()?;
+    let total = reports.iter().filter(|(_, row)| row.line.is_some()).count() as i64;
+    let own: Vec<&ReportRow> = reports.iter().map(|(_, row)| row).filter(|row| row.period == period).collect();
+    let completions = own.iter().filter(|row| row.line.is_some()).count() as i64;
+    let steps = own.iter().rev().take_while(|row| row.line.is_none()).count() as i64;
+    Some([period.0, steps, completions, total])
+}
+
 /// So many days later, but not after the year 9999.
 fn after_days(at: Timestamp, days: u32) -> Timestamp {
     let micros = i128::from(at.0) + i128::from(days) * 86_400_000_000;
@@ -1968,6 +2450,8 @@ struct Line {
     /// The lot that a grant made.
     lot: Option<LotId>,
     reversed: i64,
+    /// Whether it undoes a transfer.
+    undoes: bool,
     row: LineRow,
 }
 
@@ -1978,6 +2462,7 @@ struct Book {
     holds: BTreeMap<HoldId, HoldRow>,
     lines: Vec<Line>,
     debt: i64,
+    merged: Option<MemberId>,
 }
 
 impl Book {
@@ -1992,7 +2477,16 @@ impl Book {
             revoked: sum(|lot| lot.revoked),
             debt: self.debt,
             sequence: self.lines.len() as i64,
+            merged: self.merged.clone(),
         }
+    }
+
+    fn is_open(&self) -> Result<(), &'static str> {
+        if self.merged.is_some() { Err("POINTS_ACCOUNT_MERGED") } else { Ok(()) }
+    }
+
+    fn last(&mut self) -> &mut LineRow {
+        &mut self.lines.last_mut().expect("just written").row
     }
 
     fn lot(&mut self, id: LotId) -> &mut LotRow {
@@ -2018,8 +2512,9 @@ impl Book {
         change(self);
         let now = self.account();
         let (after, frozen, debt, sequence) = (now.available, now.frozen, now.debt, now.sequence + 1);
-        let row = LineRow { sequence, kind, points, before, after, frozen, debt, parts, order: None, at };
-        self.lines.push(Line { id, lot: None, reversed: 0, row });
+        let row =
+            LineRow { sequence, kind, points, before, after, frozen, debt, parts, order: None, at, counterpart: None };
+        self.lines.push(Line { id, lot: None, reversed: 0, undoes: false, row });
     }
 
     /// Notes which order of ours wrote a line.
@@ -2045,6 +2540,10 @@ impl Book {
             let Some((deadline, id)) = next else { break };
             self.expire(deadline, Timestamp(i64::MIN));
             self.give_back(id, HoldStatus::Expired, deadline, None);
+            if self.holds[&id].pending {
+                let lots: Vec<LotId> = self.holds[&id].parts.iter().map(|(lot, _)| *lot).collect();
+                self.pay_debt(&lots, deadline);
+            }
         }
         self.expire(at, Timestamp(i64::MIN));
     }
@@ -2097,33 +2596,90 @@ impl Book {
         if open > 0 { Err("POINTS_INSUFFICIENT") } else { Ok(parts) }
     }
 
-    fn grant(&mut self, movement: &Movement, expires_at: Option<Timestamp>, at: Timestamp, new: &New) -> Decided {
+    /// Debt is paid from these lots, one after the other.
+    fn pay_debt(&mut self, lots: &[LotId], at: Timestamp) {
+        let mut open = self.debt;
+        let mut parts = Vec::new();
+        for id in lots {
+            let part = open.min(self.lot(*id).remaining);
+            open -= part;
+            if part > 0 {
+                parts.push((*id, part));
+            }
+        }
+        let paid = self.debt - open;
+        if paid > 0 {
+            self.change(TransactionType::Clawback, -paid, parts.clone(), at, None, |book| {
+                book.debt -= paid;
+                for (id, part) in parts {
+                    let lot = book.lot(id);
+                    lot.remaining -= part;
+                    lot.revoked += part;
+                }
+            });
+        }
+    }
+
+    /// Holds what a lot has until it becomes available.
+    fn keep(&mut self, id: LotId, hold: HoldId, at: Timestamp) {
+        let LotRow { remaining: points, from: deadline, .. } = *self.lot(id);
+        let (status, parts, closed_at) = (HoldStatus::Open, vec![(id, points)], None);
+        let row = HoldRow {
+            points,
+            captured: 0,
+            released: 0,
+            status,
+            deadline,
+            order: None,
+            parts: parts.clone(),
+            closed_at,
+            pending: true,
+        };
+        self.holds.insert(hold, row);
+        self.change(TransactionType::Hold, -points, parts, at, None, |book| {
+            let lot = book.lot(id);
+            lot.remaining -= points;
+            lot.held += points;
+        });
+    }
+
+    fn grant(&mut self, movement: &Movement, spendable: Spendable, at: Timestamp, new: &New) -> Decided {
+        self.settle(at);
+        self.is_open()?;
+        self.take_in(movement, spendable, at, new)
+    }
+
+    /// A grant, closed or not: what an order earns comes to its member all the same.
+    fn take_in(&mut self, movement: &Movement, spendable: Spendable, at: Timestamp, new: &New) -> Decided {
+        let Spendable { available_from, expires_at } = spendable;
         self.settle(at);
         if expires_at.is_some_and(|end| end <= at) {
             return Err("DEADLINE_PASSED");
+        }
+        let from = available_from.unwrap_or(at).max(at);
+        if from > at && expires_at.is_some_and(|end| end <= from) {
+            return Err("POINTS_EXPIRES_BEFORE_AVAILABLE");
         }
         if i128::from(self.account().total) + i128::from(movement.points) > 1 << 62 {
             return Err("POINTS_OVERFLOW");
         }
         self.change(movement.kind, movement.points, Vec::new(), at, Some(new.transaction), |book| {
-            book.lots.push((new.lot, LotRow::new(movement.points, at, expires_at.unwrap_or(Timestamp(i64::MAX)))));
+            let lot = LotRow::new(movement.points, at, expires_at.unwrap_or(Timestamp(i64::MAX)));
+            book.lots.push((new.lot, LotRow { from, ..lot }));
         });
         self.lines.last_mut().expect("just written").lot = Some(new.lot);
         let text = self.show_line(new.transaction);
-        let settled = self.debt.min(movement.points);
-        if settled > 0 {
-            self.change(TransactionType::Clawback, -settled, vec![(new.lot, settled)], at, None, |book| {
-                book.debt -= settled;
-                let lot = book.lot(new.lot);
-                lot.remaining -= settled;
-                lot.revoked += settled;
-            });
+        if from > at {
+            self.keep(new.lot, HoldId(new.lot.0), at);
+        } else {
+            self.pay_debt(&[new.lot], at);
         }
         Ok(text)
     }
 
     fn hold(&mut self, movement: &Movement, deadline: Option<Timestamp>, at: Timestamp, new: &New) -> Decided {
         self.settle(at);
+        self.is_open()?;
         if deadline.is_some_and(|deadline| deadline <= at) {
             return Err("DEADLINE_PASSED");
         }
@@ -2137,6 +2693,7 @@ impl Book {
             order: None,
             parts: parts.clone(),
             closed_at: None,
+            pending: false,
         };
         self.holds.insert(new.hold, hold);
         self.change(TransactionType::Hold, -movement.points, parts.clone(), at, Some(new.transaction), |book| {
@@ -2157,6 +2714,7 @@ impl Book {
         self.settle(at);
         let hold = self.holds.get_mut(&id).expect("a known hold");
         match hold.status {
+            HoldStatus::Open if hold.pending => return Err("POINTS_HOLD_PENDING"),
             HoldStatus::Open => {}
             HoldStatus::Expired => return Err("POINTS_HOLD_EXPIRED"),
             HoldStatus::Captured | HoldStatus::Released => return Err("POINTS_HOLD_CLOSED"),
@@ -2200,7 +2758,20 @@ impl Book {
         self.settle(at);
         self.lines[index].reversed += points;
         if is_earn {
-            self.claw_back(lot.expect("a grant makes a lot"), points, at, new.transaction);
+            let lot = lot.expect("a grant makes a lot");
+            let keeps = |hold: &HoldRow| {
+                hold.pending && hold.status == HoldStatus::Open && hold.parts.iter().any(|(id, _)| *id == lot)
+            };
+            let kept = self.holds.iter().find(|(_, hold)| keeps(hold)).map(|(id, _)| *id);
+            if let Some(id) = kept {
+                self.give_back(id, HoldStatus::Released, at, None);
+            }
+            self.claw_back(lot, points, at, new.transaction);
+            let text = self.show_line(new.transaction);
+            if kept.is_some() && self.lot(lot).remaining > 0 {
+                self.keep(lot, HoldId(new.transaction.0), at);
+            }
+            return Ok(text);
         } else {
             let parts = range(&parts, done, done + points);
             self.refund(&parts, points, kind == DeductAdmin, grace, at, new);

@@ -6,7 +6,7 @@ use scrip_domain::command::{Command, Envelope, Movement};
 use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::id::IdSeed;
 use scrip_domain::order::{Order, Refund, RefundRequest, Reservation};
-use scrip_domain::points::TransactionType;
+use scrip_domain::points::{Spendable, TransactionType};
 use scrip_domain::pricing::{Basket, Line, Rules};
 use scrip_domain::tenant::Tenant;
 use scrip_domain::time::{Calendar, LocalTime};
@@ -328,7 +328,7 @@ impl Shop {
         shop.ask(Command::CreateTenant(row));
         shop.ask(Command::SetRules { expected_version: 0, rules: Box::new(rules), effective_from: None });
         let movement = Movement { points, kind: TransactionType::EarnAdmin, reference: None, remark: None };
-        shop.ask(Command::Grant { member_id: member, movement, expires_at: None });
+        shop.ask(Command::Grant { member_id: member, movement, spendable: Spendable::default() });
         shop
     }
 

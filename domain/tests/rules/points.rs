@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use scrip_domain::coupon::{CompensationStatus, CouponStatus};
 use scrip_domain::order::OrderStatus;
 use scrip_domain::points::HoldStatus;
-use scrip_domain::{Rejection, Timestamp};
+use scrip_domain::{Day, Rejection, Timestamp};
 
 use crate::coupons::scenarios;
 
@@ -568,6 +568,22 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::ManagedByOrder { order_id: String::new() },
         Rejection::CompensationNotFound,
         Rejection::CompensationClosed { status: CompensationStatus::Resolved },
+        Rejection::TaskNotFound,
+        Rejection::HoldPending { available_from: at },
+        Rejection::ExpiresBeforeAvailable,
+        Rejection::AccountMerged { into: "m".parse().expect("a member") },
+        Rejection::SameMember,
+        Rejection::InDebt { debt: 1 },
+        Rejection::HoldsOpen { points: 1 },
+        Rejection::CheckInDisabled,
+        Rejection::CheckInOutOfOrder { latest: Day(0) },
+        Rejection::TaskExists,
+        Rejection::TaskVersionStale { current: 1 },
+        Rejection::TaskDisabled,
+        Rejection::TaskNotStarted { starts_at: None },
+        Rejection::TaskEnded { ended_at: None },
+        Rejection::TaskPeriodLimitReached { limit: 1 },
+        Rejection::TaskLimitReached { limit: 1 },
         Rejection::IdempotencyKeyReused,
     ];
     for rejection in &all {
@@ -611,6 +627,12 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::RefundExists | Rejection::RefundExceeds { .. } | Rejection::NothingToRefund => {}
             Rejection::RefundExceedsFreight { .. } | Rejection::ManagedByOrder { .. } => {}
             Rejection::CompensationNotFound | Rejection::CompensationClosed { .. } => {}
+            Rejection::HoldPending { .. } | Rejection::ExpiresBeforeAvailable | Rejection::AccountMerged { .. } => {}
+            Rejection::SameMember | Rejection::InDebt { .. } | Rejection::HoldsOpen { .. } => {}
+            Rejection::CheckInDisabled | Rejection::CheckInOutOfOrder { .. } | Rejection::TaskNotFound => {}
+            Rejection::TaskExists | Rejection::TaskVersionStale { .. } | Rejection::TaskDisabled => {}
+            Rejection::TaskNotStarted { .. } | Rejection::TaskEnded { .. } => {}
+            Rejection::TaskPeriodLimitReached { .. } | Rejection::TaskLimitReached { .. } => {}
         }
     }
     let codes: BTreeSet<&str> = all.iter().map(Rejection::code).collect();
@@ -619,6 +641,7 @@ fn every_rejection_appears_in_a_scenario() {
         crate::codes::ALL,
         crate::coupons::ALL,
         crate::limits::ALL,
+        crate::members::ALL,
         crate::rules::ALL,
         crate::orders::ALL,
         crate::webhooks::ALL,

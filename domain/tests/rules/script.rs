@@ -28,13 +28,14 @@ use scrip_domain::coupon::{
 use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
 use scrip_domain::order::{Order, Quoted, RefundRequest, Reservation};
-use scrip_domain::points::{Allocation, PointsValidity, TransactionType};
+use scrip_domain::points::{Allocation, PointsValidity, Spendable, StreakBonus, TransactionType};
 use scrip_domain::pricing::{Basket, Rules};
+use scrip_domain::task::{self, Period, TaskPatch};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, CodeBatchId, CompensationId, CouponId, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId,
+    Answer, CodeBatchId, CompensationId, CouponId, Day, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId,
     TenantId, Timestamp, TransactionId, WebhookId,
 };
 
@@ -147,6 +148,8 @@ impl Script {
             Command::PayOrder { member_id, .. } | Command::RefundOrder { member_id, .. } => Some(member_id.clone()),
             Command::Reverse { member_id, .. } | Command::CaptureHold { member_id, .. } => Some(member_id.clone()),
             Command::ReleaseHold { member_id, .. } => Some(member_id.clone()),
+            Command::Transfer { from, .. } | Command::Merge { from, .. } => Some(from.clone()),
+            Command::CheckIn { member_id, .. } | Command::CompleteTask { member_id, .. } => Some(member_id.clone()),
             _ => None,
         };
         let answer = self.execute(envelope)?;
@@ -193,7 +196,9 @@ impl Script {
         let template_id = known.template.unwrap_or_else(|| id(TemplateId::PREFIX));
         let coupon_id = known.coupon.unwrap_or_else(|| id(CouponId::PREFIX));
         let batch_id = known.batch.unwrap_or_else(|| id(CodeBatchId::PREFIX));
-        let hold_id = known.hold.unwrap_or_else(|| id(HoldId::PREFIX));
+        // The hold that keeps a grant for later has the id of its lot.
+        let kept = known.lot.map(|lot| HoldId(lot.0));
+        let hold_id = known.hold.or(kept).unwrap_or_else(|| id(HoldId::PREFIX));
         let owner = known.member.clone().or_else(|| option(words, "of").and_then(|member| member.parse().ok()));
         let owner = owner.unwrap_or_else(|| member("m1"));
         let until = option(words, "until").map(parse_time).transpose()?;
@@ -225,6 +230,7 @@ impl Script {
                     member_id: None,
                     expires_at: until,
                     revoked_at: None,
+                    adjustment_limit: None,
                     created_at: self.now,
                 },
                 secret_digest: [0; 32],
@@ -352,8 +358,49 @@ impl Script {
             "settle" => Command::SettleCoupon(coupon_id),
             "grant" => {
                 let movement = movement(TransactionType::EarnOrder)?;
-                Command::Grant { member_id: member(name), movement, expires_at: until }
+                let available_from = option(words, "from").map(parse_time).transpose()?;
+                let spendable = Spendable { available_from, expires_at: until };
+                Command::Grant { member_id: member(name), movement, spendable }
             }
+            "give" => Command::Transfer {
+                from: member(name),
+                to: member(words[2]),
+                points: amount(3).ok_or("points are missing")?,
+                reference: option(words, "for").map(str::to_owned),
+                remark: None,
+            },
+            "take-back" => {
+                let transaction_id = known.transaction.unwrap_or_else(|| id(TransactionId::PREFIX));
+                let line = self.harness.rows.transactions.get(&(tenant, transaction_id));
+                let counterpart_id =
+                    line.and_then(|line| line.counterpart_id).unwrap_or_else(|| id(TransactionId::PREFIX));
+                let other = self.harness.rows.transactions.get(&(tenant, counterpart_id));
+                let to = other.map_or_else(|| member("m2"), |other| other.member_id.clone());
+                let points = amount(2);
+                Command::ReverseTransfer { from: owner, to, transaction_id, counterpart_id, points, remark: None }
+            }
+            "merge" => Command::Merge { from: member(name), into: member(words[2]), remark: None },
+            "check-in" => {
+                let (day, calendar) = (self.day(), calendar());
+                Command::CheckIn { member_id: member(name), day, calendar }
+            }
+            "task" => {
+                Command::CreateTask { key: name.parse().map_err(|_| "no key")?, definition: Box::new(task(words)?) }
+            }
+            "edit-task" => {
+                let expected_version = parse_number(option(words, "version").ok_or("a version is missing")?)?;
+                let enabled = !words.contains(&"off");
+                let patch = TaskPatch { expected_version, enabled, definition: task(words)? };
+                Command::UpdateTask { key: name.parse().map_err(|_| "no key")?, patch: Box::new(patch) }
+            }
+            "delete-task" => Command::DeleteTask(name.parse().map_err(|_| "no key")?),
+            "report" => Command::CompleteTask {
+                member_id: member(words[2]),
+                key: name.parse().map_err(|_| "no key")?,
+                completion_id: words[3].parse().map_err(|_| "no id")?,
+                day: self.day(),
+                calendar: calendar(),
+            },
             "debit" => Command::Debit { member_id: member(name), movement: movement(TransactionType::UseOrder)? },
             "hold" => {
                 let movement = movement(TransactionType::Hold)?;
@@ -490,6 +537,31 @@ impl Script {
             Outcome::Job(job) => {
                 facts.insert("state", job.state.as_str().to_owned());
             }
+            Outcome::Transfer(both) => {
+                facts.insert("sent", both.sent.points.to_string());
+                facts.insert("from", self.parts(&both.sent.allocations));
+                facts.insert("received", both.received.points.to_string());
+                facts.insert("lots", both.received.allocations.len().to_string());
+                facts.insert("left", both.sent.balance_after.to_string());
+                facts.insert("after", both.received.balance_after.to_string());
+                facts.insert("debt", both.received.debt_after.to_string());
+            }
+            Outcome::CheckIn { check_in, again } => {
+                facts.insert("day", check_in.day.to_string());
+                facts.insert("streak", check_in.streak.to_string());
+                facts.insert("points", check_in.points.to_string());
+                facts.insert("again", again.to_string());
+            }
+            Outcome::Task(task) => {
+                facts.insert("version", task.version.to_string());
+                facts.insert("enabled", task.enabled.to_string());
+            }
+            Outcome::Report { report, again } => {
+                facts.insert("step", format!("{}/{}", report.step, report.target));
+                facts.insert("points", report.points.to_string());
+                facts.insert("period", report.period_start.to_string());
+                facts.insert("again", again.to_string());
+            }
             Outcome::Announced(told) => {
                 facts.insert("told", told.to_string());
             }
@@ -498,6 +570,11 @@ impl Script {
             }
         }
         facts
+    }
+
+    /// The day of the script's clock, which starts on 1970-01-01.
+    fn day(&self) -> Day {
+        Day(self.now.0.div_euclid(24 * HOUR))
     }
 
     /// `reserve o1 m1 100x2 50x1r0 freight 500 with c1,c2 points 300 until 5`: lines of price, units and points ratio, whose
@@ -618,6 +695,7 @@ impl Script {
                 facts.insert("sequence", row.sequence.to_string());
                 facts.insert("created_at", show_time(row.created_at));
                 facts.insert("updated_at", show_time(row.updated_at));
+                facts.insert("merged_into", row.merged_into.as_ref().map_or("none".into(), ToString::to_string));
             }
             ("show", "lot") => {
                 let id = named.lot.ok_or("no such lot")?;
@@ -818,6 +896,12 @@ fn named(outcome: &Outcome) -> Named {
             let case = row.coupons.iter().find_map(|one| one.compensation_id);
             Named { transaction: row.return_transaction_id, case, ..Named::default() }
         }
+        Outcome::Transfer(both) => {
+            let lot = both.received.allocations.first().map(|part| part.lot_id);
+            Named { transaction: Some(both.sent.id), lot, ..Named::default() }
+        }
+        Outcome::CheckIn { check_in, .. } => Named { transaction: Some(check_in.transaction_id), ..Named::default() },
+        Outcome::Report { report, .. } => Named { transaction: report.transaction_id, ..Named::default() },
         Outcome::Compensation(_)
         | Outcome::Tenant(_)
         | Outcome::Rules(_)
@@ -826,6 +910,7 @@ fn named(outcome: &Outcome) -> Named {
         | Outcome::Swept(_)
         | Outcome::Job(_)
         | Outcome::Bulk(_)
+        | Outcome::Task(_)
         | Outcome::Announced(_) => Named::default(),
     }
 }
@@ -872,11 +957,37 @@ fn rules(words: &[&str]) -> Line<Rules> {
         None => PointsValidity::Never,
     };
     rules.orders.points_with_coupons = !words.contains(&"apart");
+    rules.points.check_in.enabled = !words.contains(&"no-check-ins");
+    if let Some(bonuses) = option(words, "bonus") {
+        let one = |text: &str| {
+            let (days, points) = text.split_once(':').ok_or("a bonus is days:points")?;
+            Ok::<_, String>(StreakBonus { days: parse_number(days)? as u32, points: parse_number(points)? })
+        };
+        rules.points.check_in.streak_bonuses = bonuses.split(',').map(one).collect::<Result<_, _>>()?;
+    }
+    if let Some(days) = option(words, "days") {
+        rules.points.validity = PointsValidity::Days { days: parse_number(days)? as u32 };
+    }
     Ok(rules)
 }
 
 fn types(words: &[&str]) -> Vec<String> {
     option(words, "types").map_or(Vec::new(), |all| all.split(',').map(str::to_owned).collect())
+}
+fn task(words: &[&str]) -> Line<task::Definition> {
+    let time = |name| option(words, name).map(parse_time).transpose();
+    let number = |name, default| option(words, name).map_or(Ok(default), parse_number);
+    Ok(task::Definition {
+        name: "Task".into(),
+        description: String::new(),
+        points: number("points", 5)?,
+        period: Period::parse(option(words, "per").unwrap_or("ONCE")).ok_or("no such period")?,
+        limit_per_period: number("limit", 1)?,
+        total_limit: option(words, "total").map(parse_number).transpose()?,
+        target: number("target", 1)?,
+        event_type: None,
+        window: Window { starts_at: time("opens")?, ends_at: time("closes")? },
+    })
 }
 
 /// The word after `name`.

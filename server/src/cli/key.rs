@@ -122,6 +122,7 @@ pub async fn create(
         member_id,
         expires_at: None,
         revoked_at: None,
+        adjustment_limit: None,
         created_at: clock::now(),
     };
     match submit(engine, tenant, Command::CreateApiKey { key, secret_digest }).await? {

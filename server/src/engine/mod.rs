@@ -285,7 +285,15 @@ impl Engine {
             | Command::CancelOrder { member_id, .. }
             | Command::RefundOrder { member_id, .. }
             | Command::SettleOrder { member_id, .. }
+            | Command::CheckIn { member_id, .. }
+            | Command::CompleteTask { member_id, .. }
+            | Command::Transfer { from: member_id, .. }
+            | Command::ReverseTransfer { from: member_id, .. }
+            | Command::Merge { from: member_id, .. }
             | Command::SettleAccount(member_id) => member_id.hash(&mut hasher),
+            Command::CreateTask { key, .. } | Command::UpdateTask { key, .. } | Command::DeleteTask(key) => {
+                key.hash(&mut hasher);
+            }
         }
         (hasher.finish() % count) as usize
     }

@@ -11,9 +11,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::members::{CheckInView, TransferView};
 use super::orders::{CompensationView, OrderView, RefundView};
 use super::problem::Problem;
 use super::rules::RulesView;
+use super::tasks::{ReportView, TaskView};
 use super::views::{BulkView, CodeBatchView, CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
 use super::webhooks::WebhookView;
 
@@ -79,6 +81,7 @@ pub async fn respond(
             };
             drop(headers.insert(header::LOCATION, place(format!("/v1/{resource}/{}", bulk.id))?));
         }
+        Outcome::Task(task) => drop(headers.insert(header::ETAG, etag(task.version))),
         _ => {}
     }
     mark_replayed(&mut response, replayed);
@@ -127,6 +130,10 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
         Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
         Outcome::Bulk(bulk) => serde_json::to_writer(out, &BulkView::from(&**bulk)),
         Outcome::Job(job) => serde_json::to_writer(out, &JobView::new(job)?),
+        Outcome::Transfer(transfer) => serde_json::to_writer(out, &TransferView::from(&**transfer)),
+        Outcome::CheckIn { check_in, .. } => serde_json::to_writer(out, &CheckInView::from(&**check_in)),
+        Outcome::Task(task) => serde_json::to_writer(out, &TaskView::from(&**task)),
+        Outcome::Report { report, .. } => serde_json::to_writer(out, &ReportView::from(&**report)),
         Outcome::Swept(sweep) => serde_json::to_writer(out, &SweepView::from(*sweep)),
         Outcome::ApiKey(_) | Outcome::Announced(_) | Outcome::Deleted | Outcome::Settled(_) => {
             return Err(Problem::internal("this outcome has no body"));

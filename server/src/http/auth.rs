@@ -152,6 +152,11 @@ impl Caller {
         self.key.id
     }
 
+    /// The most points one administrative adjustment may move.
+    pub fn adjustment_limit(&self) -> Option<i64> {
+        self.key.adjustment_limit
+    }
+
     fn lacks(&self, needed: &str) -> Problem {
         Problem::new(Code::ScopeRequired).with("needed", needed).with("scope", self.key.scope.as_str())
     }
@@ -181,7 +186,8 @@ impl Caller {
     /// Makes a command ready to submit.
     ///
     /// # Errors
-    /// 403 for what only operators may ask: another effective time, and administrative points types.
+    /// 403 for what only operators may ask: another effective time, and administrative points types; and for more
+    /// administrative points than the key may move at a time.
     pub fn envelope(
         &self,
         command: Command,
@@ -194,9 +200,13 @@ impl Caller {
         | Command::EnqueueGrant { movement, .. }
         | Command::Debit { movement, .. } = &command
             && movement.kind.is_administrative()
-            && self.key.scope != Scope::Operator
         {
-            return Err(self.lacks(&format!("an OPERATOR key for the type {}", movement.kind.as_str())));
+            if self.key.scope != Scope::Operator {
+                return Err(self.lacks(&format!("an OPERATOR key for the type {}", movement.kind.as_str())));
+            }
+            if let Some(limit) = self.key.adjustment_limit.filter(|limit| movement.points > *limit) {
+                return Err(Problem::new(Code::AdjustmentLimit).with("limit", limit));
+            }
         }
         let (tenant, actor, seed) = (self.tenant(), Some(self.id()), clock::seed(now));
         Ok(Envelope { tenant, actor, command, idempotency, at, now, seed })

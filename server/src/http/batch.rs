@@ -12,6 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use jiff::tz::TimeZone;
+use scrip_domain::command::Movement;
 use scrip_domain::coupon::CodeAtHand;
 use scrip_domain::order::RefundRequest as Refunding;
 use scrip_domain::pricing::Attributes;
@@ -33,7 +34,7 @@ use super::extract::{Checked, Object, content_type, malformed, parse, read_body}
 use super::fields::FieldErrors;
 use super::idempotency;
 use super::orders::{RefundRequest, ReservationRequest, Wish};
-use super::points::{Direction, Note, check_points, check_remark, movement, refuse_available_from};
+use super::points::{Direction, Life, Note, check_points, check_remark, movement};
 use super::problem::{Code, Language, Problem};
 use super::quota::Counted;
 use super::schema::{self, Problems};
@@ -95,7 +96,16 @@ impl Op {
             Op::Lock => &["coupon_id", "order_id", "expires_at"],
             Op::Use => &["coupon_id", "order_id", "discount_amount"],
             Op::Unlock | Op::Return => &["coupon_id", "order_id"],
-            Op::Grant => &["member_id", "points", "type", "reference", "remark", "available_from", "expires_at"],
+            Op::Grant => &[
+                "member_id",
+                "points",
+                "type",
+                "reference",
+                "remark",
+                "available_from",
+                "expires_at",
+                "expires_in_days",
+            ],
             Op::Debit => &["member_id", "points", "type", "reference", "remark"],
             Op::Hold => &["member_id", "points", "reference", "remark", "expires_at"],
             Op::Capture => &["hold_id", "points"],
@@ -150,7 +160,6 @@ pub struct Line {
     r#type: Option<String>,
     reference: Option<String>,
     remark: Option<String>,
-    #[schema(ignore)]
     available_from: Option<Time>,
     expires_at: Option<Time>,
     #[schema(value_type = Option<Vec<LineRequest>>)]
@@ -167,6 +176,7 @@ pub struct Line {
     full: Option<bool>,
     return_coupons: Option<bool>,
     reason: Option<String>,
+    expires_in_days: Option<i64>,
     idempotency_key: Option<String>,
     effective_at: Option<Time>,
 }
@@ -176,6 +186,7 @@ enum Draft {
     Ready(Command),
     ClaimCode { code: String, member_id: MemberId, member_level: Option<String> },
     Transfer { coupon_id: CouponId, to_member_id: MemberId, reason: Option<String> },
+    Grant { member_id: MemberId, movement: Movement, life: Life },
     Return { coupon_id: CouponId, order_id: OrderId },
     Capture { hold_id: HoldId, points: Option<i64> },
     Release { hold_id: HoldId },
@@ -241,8 +252,8 @@ impl Checked for Line {
             Op::Grant => {
                 let member_id = errors.required("member_id", self.member_id);
                 let movement = movement(errors, Direction::Grant, self.points, note);
-                refuse_available_from(errors, self.available_from);
-                Draft::Ready(Command::Grant { member_id: member_id?, movement: movement?, expires_at })
+                let life = Life::check(errors, self.available_from, self.expires_at, self.expires_in_days);
+                Draft::Grant { member_id: member_id?, movement: movement?, life }
             }
             Op::Debit => {
                 let member_id = errors.required("member_id", self.member_id);
@@ -336,6 +347,7 @@ impl Line {
             ("full", self.full.is_some()),
             ("return_coupons", self.return_coupons.is_some()),
             ("reason", self.reason.is_some()),
+            ("expires_in_days", self.expires_in_days.is_some()),
         ];
         let own = op.fields();
         for (field, _) in given.iter().filter(|(field, given)| *given && !own.contains(field)) {
@@ -359,7 +371,7 @@ struct Owners {
     of_orders: HashMap<OrderId, MemberId>,
     /// What the codes of lines stand for, or why a line is refused, by the line's number.
     codes: HashMap<usize, Result<CodeAtHand, Problem>>,
-    /// Where the tenant is, when there are orders among the lines.
+    /// The tenant's, where a line needs it.
     zone: Option<TimeZone>,
 }
 
@@ -370,8 +382,10 @@ impl Owners {
         // An order may be reserved by one line and paid by the next.
         let (mut orders, mut reserved) = (Vec::new(), HashMap::new());
         let (mut numbers, mut codes) = (Vec::new(), Vec::new());
+        let mut needs_zone = false;
         for line in lines {
             match &line.ordered {
+                Ok(Ordered { draft: Draft::Grant { life, .. }, .. }) => needs_zone |= life.needs_zone(),
                 Ok(Ordered { draft: Draft::Return { coupon_id, .. } | Draft::Transfer { coupon_id, .. }, .. }) => {
                     coupons.push(*coupon_id);
                 }
@@ -395,10 +409,8 @@ impl Owners {
             }
         }
         let tenant = caller.tenant();
-        let zone = match (orders.is_empty(), reserved.is_empty()) {
-            (true, true) => None,
-            _ => Some(app.store.zone(tenant).await?),
-        };
+        needs_zone |= !(orders.is_empty() && reserved.is_empty());
+        let zone = if needs_zone { Some(app.store.zone(tenant).await?) } else { None };
         // What is in the store already counts more than what these lines would make of it.
         let mut of_orders = reserved;
         of_orders.extend(app.store.members_of_orders(tenant, &orders).await?);
@@ -434,6 +446,9 @@ impl Owners {
             Draft::Transfer { coupon_id, to_member_id, reason } => {
                 let template_id = *self.templates.get(&coupon_id).ok_or(Rejection::CouponNotFound)?;
                 Command::TransferCoupon { coupon_id, template_id, to_member_id, reason }
+            }
+            Draft::Grant { member_id, movement, life } => {
+                Command::Grant { member_id, movement, spendable: life.of(at, self.zone.as_ref()) }
             }
             Draft::Return { coupon_id, order_id } => {
                 let template_id = *self.templates.get(&coupon_id).ok_or(Rejection::CouponNotFound)?;

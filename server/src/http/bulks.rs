@@ -218,7 +218,8 @@ async fn upload(
     }
     let kind = if template_id.is_some() { BulkKind::Distribution } else { BulkKind::PointsGrants };
     let id = new_id(clock::now());
-    match stage(app, tenant, id, kind, body, format, fingerprint).await {
+    let stager = Stager::new(&app.store, tenant, id, kind).limited(caller.adjustment_limit());
+    match stage(app, stager, body, format, fingerprint).await {
         Ok((staged, idempotency)) => begin(app, caller, id, template_id, staged, idempotency).await,
         Err(problem) => {
             app.store.drop_staged(tenant, id).await?;
@@ -229,15 +230,13 @@ async fn upload(
 
 async fn stage(
     app: &AppState,
-    tenant: TenantId,
-    id: BulkId,
-    kind: BulkKind,
+    stager: Stager<'_>,
     body: Body,
     format: Format,
     mut fingerprint: Option<Fingerprint>,
 ) -> Result<(Staged, Option<Idempotency>), Problem> {
     let mut pieces = Pieces::new(app, body);
-    let mut reader = FileReader::new(Stager::new(&app.store, tenant, id, kind), format);
+    let mut reader = FileReader::new(stager, format);
     while let Some(piece) = pieces.next().await? {
         if let Some(fingerprint) = &mut fingerprint {
             fingerprint.update(&piece);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use scrip_domain::{
     BulkId, CodeBatchId, CompensationId, CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, OrderId, OrderUid,
-    RefundId, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    RefundId, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -297,6 +297,14 @@ path_ids! {
     BulkId = "bulk_id", BulkNotFound;
 }
 
+impl PathParameter for TaskKey {
+    const NAME: &'static str = "task_key";
+
+    fn unreadable() -> Problem {
+        Problem::new(Code::TaskNotFound)
+    }
+}
+
 impl PathParameter for MemberId {
     const NAME: &'static str = "member_id";
 
@@ -398,7 +406,9 @@ macro_rules! id_cursors {
     )*};
 }
 
-id_cursors! { TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId BulkId }
+id_cursors! {
+    TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId BulkId TaskKey
+}
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,7 @@ mod health;
 mod idempotency;
 mod imports;
 mod jobs;
+mod members;
 mod orders;
 mod percent;
 mod points;
@@ -34,6 +35,8 @@ mod reports;
 mod rules;
 mod schema;
 mod serve;
+mod statements;
+mod tasks;
 mod templates;
 mod tenants;
 mod time;
@@ -135,6 +138,19 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(rules::get_points_rules, rules::set_points_rules))
         .routes(routes!(rules::list_points_rules_versions))
         .routes(routes!(rules::simulate_points_rules))
+        .routes(routes!(members::create_transfer))
+        .routes(routes!(members::create_merge))
+        .routes(routes!(members::create_adjustment))
+        .routes(routes!(statements::get_statement))
+        .routes(routes!(statements::list_expiring))
+        .routes(routes!(statements::export_transactions))
+        .routes(routes!(statements::export_balances))
+        // Check-ins and tasks.
+        .routes(routes!(members::create_check_in, members::list_check_ins))
+        .routes(routes!(tasks::create_points_task, tasks::list_points_tasks))
+        .routes(routes!(tasks::get_points_task, tasks::update_points_task, tasks::delete_points_task))
+        .routes(routes!(tasks::create_completion))
+        .routes(routes!(tasks::list_member_tasks))
         // Reports.
         .routes(routes!(reports::get_leaderboard))
         .routes(routes!(reports::get_rank))

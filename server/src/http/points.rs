@@ -3,14 +3,13 @@
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
+use jiff::tz::TimeZone;
 use scrip_domain::command::Movement;
-use scrip_domain::points::{MAX_POINTS, TransactionType};
+use scrip_domain::points::{MAX_POINTS, Spendable, TransactionType};
 use scrip_domain::{Command, HoldId, LotId, MemberId, Timestamp, TransactionId};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::AppState;
-use super::answer;
 use super::auth::{AnyKey, Service};
 use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Parameters};
 use super::fields::FieldErrors;
@@ -20,10 +19,12 @@ use super::time::Time;
 use super::views::{
     BalanceView, HoldView, JobView, LotView, Page, PointsLotPage, PointsTransactionPage, TransactionView,
 };
-use crate::clock;
+use super::{AppState, answer};
+use crate::{calendar, clock};
 
 /// How far ahead a balance looks for points that expire.
 const EXPIRING_WITHIN_DAYS: u32 = 30;
+const MAX_LIFE_DAYS: i64 = 36_500;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,11 +39,13 @@ pub struct GrantRequest {
     reference: Option<String>,
     #[schema(max_length = 500)]
     remark: Option<String>,
-    /// Must be null: granted points can be spent at once.
-    #[schema(ignore)]
+    /// When they can be spent; until then they are frozen. Null, or a time that has come: at once.
     available_from: Option<Time>,
     /// Null: never.
     expires_at: Option<Time>,
+    /// In place of `expires_at`: at the end of the day, in the tenant's time zone, that comes so many days after they are available.
+    #[schema(minimum = 0, maximum = 36_500)]
+    expires_in_days: Option<i64>,
     /// `async` answers 202 with the job that will make the grant, soon and once. Default: sync.
     #[schema(value_type = Option<schema::GrantMode>)]
     mode: Option<GrantMode>,
@@ -59,26 +62,51 @@ pub enum GrantMode {
     Async,
 }
 
+/// When granted points can be spent, as far as the request tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    spendable: Spendable,
+    days: Option<u32>,
+}
+
+impl Life {
+    pub fn check(
+        errors: &mut FieldErrors,
+        available_from: Option<Time>,
+        expires_at: Option<Time>,
+        expires_in_days: Option<i64>,
+    ) -> Life {
+        let days = expires_in_days.and_then(|days| errors.within("expires_in_days", days, 0..=MAX_LIFE_DAYS));
+        if expires_in_days.is_some() && expires_at.is_some() {
+            errors.add("expires_in_days", "stands beside `expires_at`", "Send one of the two.");
+        }
+        let spendable =
+            Spendable { available_from: available_from.map(|at| at.0), expires_at: expires_at.map(|at| at.0) };
+        Life { spendable, days: days.and_then(|days| u32::try_from(days).ok()) }
+    }
+
+    /// Whether the tenant's time zone is needed to tell the end.
+    pub fn needs_zone(&self) -> bool {
+        self.days.is_some()
+    }
+
+    /// The whole of it, for points granted at `at`.
+    pub fn of(self, at: Timestamp, zone: Option<&TimeZone>) -> Spendable {
+        let (Some(days), Some(zone)) = (self.days, zone) else { return self.spendable };
+        let from = self.spendable.available_from.map_or(at, |from| from.max(at));
+        Spendable { expires_at: Some(calendar::end_of_day_after(zone, from, days)), ..self.spendable }
+    }
+}
+
 impl Checked for GrantRequest {
-    type Value = (Movement, Option<Timestamp>, GrantMode, Option<Timestamp>);
+    type Value = (Movement, Life, GrantMode, Option<Timestamp>);
 
     fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
         let note = Note { kind: self.r#type, reference: self.reference, remark: self.remark };
         let movement = movement(errors, Direction::Grant, self.points, note);
-        refuse_available_from(errors, self.available_from);
+        let life = Life::check(errors, self.available_from, self.expires_at, self.expires_in_days);
         let effective_at = errors.effective_at(self.effective_at, now);
-        Some((movement?, self.expires_at.map(|at| at.0), self.mode.unwrap_or_default(), effective_at))
-    }
-}
-
-/// Lots that become available later are part of the ledger's model, but no command makes one yet.
-pub fn refuse_available_from(errors: &mut FieldErrors, at: Option<Time>) {
-    if at.is_some() {
-        errors.add(
-            "available_from",
-            "is not supported",
-            "Leave it out, or grant the points when they become available.",
-        );
+        Some((movement?, life, self.mode.unwrap_or_default(), effective_at))
     }
 }
 
@@ -241,19 +269,31 @@ pub fn check_remark(errors: &mut FieldErrors, remark: Option<&str>) {
 
 /// Read a member's balance
 ///
-/// Zeros for a member never seen. What has expired by now counts as expired, written or not.
+/// Zeros for a member never seen. What has expired by now counts as expired, written or not. With `as_of`, the balance at that
+/// time, as the books tell it today.
 #[utoipa::path(get, path = "/v1/members/{member_id}/points", tag = "Points", security(("key" = ["MEMBER"])),
-    params(("member_id" = schema::MemberId, Path)),
+    params(("member_id" = schema::MemberId, Path),
+        ("as_of" = Option<Time>, Query, description = "Never in the future. Default: now.")),
     responses((status = 200, description = "The balance", body = BalanceView<'static>), Problems))]
 pub async fn get_points(
     State(app): State<AppState>,
     key: AnyKey,
     InPath(member_id): InPath<MemberId>,
+    uri: Uri,
 ) -> Result<Response, Problem> {
     let tenant = key.on_behalf_of(&member_id)?.tenant();
     let now = clock::now();
-    let balance = app.store.balance(tenant, &member_id, now, now.plus_days(EXPIRING_WITHIN_DAYS)).await?;
-    answer::ok(&BalanceView::new(&member_id, &balance, EXPIRING_WITHIN_DAYS, now))
+    let mut parameters = Parameters::of(&uri)?;
+    let as_of = parameters
+        .take("as_of", "a time up to now, like 2026-03-01T00:00:00Z", |text| Time::read(text).filter(|at| at.0 <= now));
+    parameters.finish()?;
+    let at = as_of.map_or(now, |at| at.0);
+    let horizon = at.plus_days(EXPIRING_WITHIN_DAYS);
+    let balance = match as_of {
+        None => app.store.balance(tenant, &member_id, at, horizon).await?,
+        Some(_) => app.store.past_balance(tenant, &member_id, at, horizon).await?,
+    };
+    answer::ok(&BalanceView::new(&member_id, &balance, EXPIRING_WITHIN_DAYS, at))
 }
 
 /// Grant points
@@ -270,10 +310,13 @@ pub async fn create_grant(
     InPath(member_id): InPath<MemberId>,
     input: Input<GrantRequest>,
 ) -> Result<Response, Problem> {
-    let (movement, expires_at, mode, effective_at) = input.value;
+    let (movement, life, mode, effective_at) = input.value;
+    let at = caller.at(effective_at, input.now)?;
+    let zone = if life.needs_zone() { Some(app.store.zone(caller.tenant()).await?) } else { None };
+    let spendable = life.of(at, zone.as_ref());
     let (command, accepted) = match mode {
-        GrantMode::Sync => (Command::Grant { member_id, movement, expires_at }, StatusCode::CREATED),
-        GrantMode::Async => (Command::EnqueueGrant { member_id, movement, expires_at }, StatusCode::ACCEPTED),
+        GrantMode::Sync => (Command::Grant { member_id, movement, spendable }, StatusCode::CREATED),
+        GrantMode::Async => (Command::EnqueueGrant { member_id, movement, spendable }, StatusCode::ACCEPTED),
     };
     answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, accepted).await
 }
@@ -375,11 +418,12 @@ pub async fn get_transaction(
 /// Reverse a grant or a debit, wholly or in part
 ///
 /// Reversing a debit restores the original lots with their expiry. Reversing a grant takes back what is left and records the
-/// rest as debt, which later grants settle first.
+/// rest as debt, which later grants settle first. Reversing a transfer moves back what the other member has not spent, and
+/// answers with both transactions.
 #[utoipa::path(post, path = "/v1/points-transactions/{transaction_id}/reversals", tag = "Points",
     security(("key" = ["SERVICE"])), params(("transaction_id" = schema::TransactionId, Path), IdempotencyKey),
     request_body = Option<ReversalRequest>,
-    responses((status = 201, description = "Reversed", body = TransactionView<'static>), Problems))]
+    responses((status = 201, description = "Reversed", body = Reversed), Problems))]
 pub async fn create_reversal(
     State(app): State<AppState>,
     Service(caller): Service,
@@ -387,10 +431,32 @@ pub async fn create_reversal(
     input: Input<ReversalRequest>,
 ) -> Result<Response, Problem> {
     let (points, remark, effective_at) = input.value;
-    let mut members = app.store.members_of_transactions(caller.tenant(), &[transaction_id]).await?;
-    let member_id = members.remove(&transaction_id).ok_or(Problem::new(Code::TransactionNotFound))?;
-    let command = Command::Reverse { member_id, transaction_id, points, remark };
+    let find = async |id| {
+        let found = app.store.find_transaction(caller.tenant(), id).await?;
+        found.ok_or(Problem::new(Code::TransactionNotFound))
+    };
+    let original = find(transaction_id).await?;
+    let command = match original.counterpart_id {
+        None => Command::Reverse { member_id: original.member_id, transaction_id, points, remark },
+        // Either line stands for the transfer.
+        Some(counterpart_id) => {
+            let other = find(counterpart_id).await?;
+            let (sent, received) = if original.points < 0 { (original, other) } else { (other, original) };
+            let (transaction_id, counterpart_id) = (sent.id, received.id);
+            let (from, to) = (sent.member_id, received.member_id);
+            Command::ReverseTransfer { from, to, transaction_id, counterpart_id, points, remark }
+        }
+    };
     answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
+}
+
+/// The answer to a reversal.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what is answered")]
+pub enum Reversed {
+    Transaction(Box<TransactionView<'static>>),
+    Transfer(Box<super::members::TransferView<'static>>),
 }
 
 /// Where a page of a ledger ends: before this sequence.

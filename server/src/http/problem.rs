@@ -478,6 +478,74 @@ codes! {
     "Hold expired", "The hold passed its deadline and its points were released. Hold them again.";
     "冻结已过期", "该积分冻结已过截止时间，积分已释放。请重新冻结。";
 
+    HoldPending = "POINTS_HOLD_PENDING", CONFLICT;
+    "Points not available yet", "The hold keeps granted points until {available_from} and ends then by itself; reverse the grant to take them back.";
+    "积分尚未生效", "该冻结为尚未生效的积分，将于 {available_from} 自动解除；如需收回，请撤销发放交易。";
+
+    ExpiresBeforeAvailable = "POINTS_EXPIRES_BEFORE_AVAILABLE", UNPROCESSABLE_ENTITY;
+    "Expires before it is available", "`expires_at` must lie after `available_from`.";
+    "生效前已过期", "`expires_at` 必须晚于 `available_from`。";
+
+    AccountMerged = "POINTS_ACCOUNT_MERGED", CONFLICT;
+    "Account merged", "The member's account was merged into that of {into}. Send the request for that member.";
+    "账户已合并", "该会员账户已合并至会员 {into}，请以该会员发送请求。";
+
+    SameMember = "POINTS_SAME_MEMBER", UNPROCESSABLE_ENTITY;
+    "Same member", "Points move between two members. Name another one.";
+    "会员相同", "积分只能在两个不同会员之间转移，请指定另一会员。";
+
+    InDebt = "POINTS_IN_DEBT", UNPROCESSABLE_ENTITY;
+    "Member in debt", "The member owes {debt} points, which later grants settle first; until then nothing can be given away.";
+    "会员有欠分", "该会员尚欠 {debt} 积分，后续发放将优先抵扣；结清之前不能转出。";
+
+    HoldsOpen = "POINTS_HOLDS_OPEN", CONFLICT;
+    "Holds open", "{points} points are held for orders under way. Capture or release those holds, then merge.";
+    "存在未结束的冻结", "有 {points} 积分正被进行中的订单冻结，请先使用或释放后再合并。";
+
+    AdjustmentLimit = "POINTS_ADJUSTMENT_LIMIT", FORBIDDEN;
+    "Adjustment limit", "This key may adjust at most {limit} points at a time. Use a key with a higher limit.";
+    "超出调整上限", "该密钥单次最多可调整 {limit} 积分，请使用上限更高的密钥。";
+
+    CheckInDisabled = "POINTS_CHECK_IN_DISABLED", UNPROCESSABLE_ENTITY;
+    "Check-ins are off", "The tenant's points rule has check-ins switched off.";
+    "签到未启用", "租户的积分规则未启用签到。";
+
+    CheckInOutOfOrder = "POINTS_CHECK_IN_OUT_OF_ORDER", CONFLICT;
+    "Check-in out of order", "The member has checked in on {latest} already; days come in their order.";
+    "签到日期倒序", "该会员已在 {latest} 签到，签到日期不能早于该日。";
+
+    TaskNotFound = "POINTS_TASK_NOT_FOUND", NOT_FOUND;
+    "Task not found", "There is no such points task.";
+    "任务不存在", "该积分任务不存在。";
+
+    TaskExists = "POINTS_TASK_EXISTS", CONFLICT;
+    "Task key taken", "A task has, or had, this key. Choose another one.";
+    "任务键已被占用", "该任务键已被使用（包括已删除的任务），请更换。";
+
+    TaskVersionStale = "POINTS_TASK_VERSION_STALE", PRECONDITION_FAILED;
+    "Task version stale", "The task was changed meanwhile; its version is {current}. Read it again.";
+    "任务版本过期", "任务已被修改，当前版本为 {current}，请重新读取。";
+
+    TaskDisabled = "POINTS_TASK_DISABLED", UNPROCESSABLE_ENTITY;
+    "Task disabled", "The task is switched off.";
+    "任务已停用", "该任务已停用。";
+
+    TaskNotStarted = "POINTS_TASK_NOT_STARTED", UNPROCESSABLE_ENTITY;
+    "Task not started", "The task starts at {starts_at}.";
+    "任务未开始", "该任务将于 {starts_at} 开始。";
+
+    TaskEnded = "POINTS_TASK_ENDED", UNPROCESSABLE_ENTITY;
+    "Task ended", "The task ended at {ended_at}.";
+    "任务已结束", "该任务已于 {ended_at} 结束。";
+
+    TaskPeriodLimitReached = "POINTS_TASK_PERIOD_LIMIT_REACHED", UNPROCESSABLE_ENTITY;
+    "Task done for this period", "The member has completed the task {limit} times in this period, which is the limit.";
+    "本周期任务已完成", "该会员本周期已完成该任务 {limit} 次，达到上限。";
+
+    TaskLimitReached = "POINTS_TASK_LIMIT_REACHED", UNPROCESSABLE_ENTITY;
+    "Task limit reached", "The member has completed the task {limit} times, which is the limit.";
+    "任务次数已用完", "该会员已完成该任务 {limit} 次，达到上限。";
+
     CaptureExceedsHold = "POINTS_CAPTURE_EXCEEDS_HOLD", UNPROCESSABLE_ENTITY;
     "Capture exceeds hold", "The hold has {held} points; at most that many can be captured.";
     "扣减超出冻结", "该冻结共 {held} 积分，最多可扣减此数量。";
@@ -797,6 +865,24 @@ impl From<Rejection> for Problem {
             Rejection::HoldClosed { status: HoldStatus::Expired } => of(Code::HoldExpired),
             Rejection::HoldClosed { status } => of(Code::HoldClosed).with("status", status.as_str()),
             Rejection::CaptureExceedsHold { held } => of(Code::CaptureExceedsHold).with("held", held),
+            Rejection::HoldPending { available_from } => {
+                of(Code::HoldPending).with("available_from", Time(available_from))
+            }
+            Rejection::ExpiresBeforeAvailable => of(Code::ExpiresBeforeAvailable),
+            Rejection::AccountMerged { into } => of(Code::AccountMerged).with("into", into),
+            Rejection::SameMember => of(Code::SameMember),
+            Rejection::InDebt { debt } => of(Code::InDebt).with("debt", debt),
+            Rejection::HoldsOpen { points } => of(Code::HoldsOpen).with("points", points),
+            Rejection::CheckInDisabled => of(Code::CheckInDisabled),
+            Rejection::CheckInOutOfOrder { latest } => of(Code::CheckInOutOfOrder).with("latest", latest),
+            Rejection::TaskNotFound => of(Code::TaskNotFound),
+            Rejection::TaskExists => of(Code::TaskExists),
+            Rejection::TaskVersionStale { current } => of(Code::TaskVersionStale).with("current", current),
+            Rejection::TaskDisabled => of(Code::TaskDisabled),
+            Rejection::TaskNotStarted { starts_at } => of(Code::TaskNotStarted).with_time("starts_at", starts_at),
+            Rejection::TaskEnded { ended_at } => of(Code::TaskEnded).with_time("ended_at", ended_at),
+            Rejection::TaskPeriodLimitReached { limit } => of(Code::TaskPeriodLimitReached).with("limit", limit),
+            Rejection::TaskLimitReached { limit } => of(Code::TaskLimitReached).with("limit", limit),
             Rejection::NotReversible => of(Code::NotReversible),
             Rejection::ReversalExceeds { left } => of(Code::ReversalExceeds).with("left", left),
             Rejection::RulesVersionStale { current } => of(Code::RulesVersionStale).with("current", current),
@@ -934,6 +1020,22 @@ mod tests {
             ReversalExceeds { left: 1 },
             RulesVersionStale { current: 2 },
             RulesTooManyVersions { most: 1 },
+            HoldPending { available_from: at },
+            ExpiresBeforeAvailable,
+            AccountMerged { into: "m-2".parse().expect("a member") },
+            SameMember,
+            InDebt { debt: 1 },
+            HoldsOpen { points: 1 },
+            CheckInDisabled,
+            CheckInOutOfOrder { latest: scrip_domain::Day(0) },
+            TaskNotFound,
+            TaskExists,
+            TaskVersionStale { current: 2 },
+            TaskDisabled,
+            TaskNotStarted { starts_at: Some(at) },
+            TaskEnded { ended_at: Some(at) },
+            TaskPeriodLimitReached { limit: 1 },
+            TaskLimitReached { limit: 1 },
             IdempotencyKeyReused,
         ];
         for rejection in &all {
@@ -953,6 +1055,11 @@ mod tests {
                 CompensationClosed { .. } | QuoteExpired { .. } => {}
                 ReversalExceeds { .. } | RulesVersionStale { .. } | RulesTooManyVersions { .. } => {}
                 CouponOutsideHours | CouponConditionUnmet | CouponConditionFailed { .. } => {}
+                HoldPending { .. } | ExpiresBeforeAvailable | AccountMerged { .. } | SameMember => {}
+                InDebt { .. } | HoldsOpen { .. } | CheckInDisabled | CheckInOutOfOrder { .. } => {}
+                TaskNotFound | TaskExists | TaskVersionStale { .. } | TaskDisabled => {}
+                TaskNotStarted { .. } | TaskEnded { .. } => {}
+                TaskPeriodLimitReached { .. } | TaskLimitReached { .. } => {}
                 CouponOutOfScope | CouponProductMissing | CouponWithoutEffect => {}
                 CouponQuantity { .. } | CouponBelowThreshold { .. } | CouponNotStackable { .. } => {}
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}
@@ -1001,7 +1108,7 @@ mod tests {
             let (code, status) = (rejection.code(), problem.code.entry().status.as_u16());
             let expected: &[u16] = match code {
                 code if code.ends_with("_NOT_FOUND") => &[404],
-                "COUPON_TEMPLATE_VERSION_STALE" | "POINTS_RULES_VERSION_STALE" => &[412],
+                code if code.ends_with("_VERSION_STALE") => &[412],
                 _ => &[409, 422],
             };
             assert!(expected.contains(&status), "{code} is {status}");

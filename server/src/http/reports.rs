@@ -92,7 +92,7 @@ impl Board {
     }
 }
 
-fn take_date(parameters: &mut Parameters, name: &'static str) -> Option<Date> {
+pub fn take_date(parameters: &mut Parameters, name: &'static str) -> Option<Date> {
     parameters.take(name, "a date, like 2026-03-01", |text| text.parse().ok())
 }
 

@@ -82,6 +82,13 @@ schemas! {
     BulkStatus = names(bulk::BulkStatus::ALL.map(|status| status.as_str()));
     RowOutcome = names(crate::bulk::RowOutcome::ALL.map(|outcome| outcome.as_str()));
     ResultFormat = names(["json", "csv"]);
+    TaskId = id(scrip_domain::TaskId::PREFIX);
+    TaskKey = caller_id("task", "share");
+    CompletionId = caller_id("report", "o-1");
+    StatementBasis = names(crate::store::read::LineTime::ALL.map(|time| time.as_str()));
+    FileFormat = names(["json", "csv"]);
+    TaskPeriod = names(scrip_domain::task::Period::ALL.map(|period| period.as_str()));
+    TaskEventType = names(super::tasks::event_types());
     MemberId = caller_id("member", "m-1");
     OrderId = caller_id("order", "o-1");
     RefundId = caller_id("refund", "r-1");

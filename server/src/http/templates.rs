@@ -217,6 +217,12 @@ pub struct WindowRequest {
     ends_at: Option<Time>,
 }
 
+impl WindowRequest {
+    pub fn read(&self) -> Window {
+        Window { starts_at: self.starts_at.map(|at| at.0), ends_at: self.ends_at.map(|at| at.0) }
+    }
+}
+
 /// A definition that keeps all limits, and what stands beside it.
 pub struct Authored {
     definition: Definition,
@@ -260,9 +266,7 @@ impl Checked for TemplateRequest {
             errors.add("excluded_dates", message, format!("Send at most {MAX_DATES}."));
         }
         let condition = self.condition.as_deref().and_then(|source| check_condition(errors, source));
-        let window = self.distribution.unwrap_or_default().0;
-        let distribution =
-            Window { starts_at: window.starts_at.map(|at| at.0), ends_at: window.ends_at.map(|at| at.0) };
+        let distribution = self.distribution.unwrap_or_default().0.read();
         if let (Some(start), Some(end)) = (distribution.starts_at, distribution.ends_at) {
             check_order(errors, "distribution.ends_at", start, end);
         }
@@ -475,7 +479,7 @@ fn refuse_foreign<'a>(errors: &mut FieldErrors, fields: impl IntoIterator<Item =
     }
 }
 
-fn check_order(errors: &mut FieldErrors, field: &'static str, start: Timestamp, end: Timestamp) {
+pub fn check_order(errors: &mut FieldErrors, field: &'static str, start: Timestamp, end: Timestamp) {
     if start >= end {
         errors.add(field, "is not after the start", format!("Send a time after {}.", Time(start)));
     }
@@ -565,7 +569,7 @@ fn refuse_uneditable(edit: &mut Map<String, Value>) -> FieldErrors {
 }
 
 /// RFC 7396: objects are merged, null removes, everything else replaces.
-fn merge(target: &mut Value, patch: Value) {
+pub fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *target = patch;
         return;

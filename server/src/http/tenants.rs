@@ -3,14 +3,13 @@
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
+use scrip_domain::points::MAX_POINTS;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::{Answer, Command, Envelope, Idempotency, Ids, KeyId, MemberId, Outcome, TenantId, Timestamp};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::AppState;
-use super::answer;
 use super::auth::{Platform, new_secret};
 use super::extract::{Checked, Cursor, InPath, Input, Parameters};
 use super::fields::FieldErrors;
@@ -18,6 +17,7 @@ use super::problem::{Code, Problem};
 use super::schema::{self, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
 use super::views::{ApiKeyPage, ApiKeyView, NewApiKeyView, Page, TenantPage, TenantView};
+use super::{AppState, answer};
 use crate::clock;
 
 const DEFAULT_CURRENCY: &str = "EUR";
@@ -83,6 +83,9 @@ pub struct ApiKeyRequest {
     member_id: Option<MemberId>,
     /// Null: never.
     expires_at: Option<Time>,
+    /// For the scope OPERATOR: the most points one administrative grant or debit may move. Null: unlimited.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_000i64)]
+    adjustment_limit: Option<i64>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -98,6 +101,7 @@ pub struct NewKey {
     scope: Scope,
     member_id: Option<MemberId>,
     expires_at: Option<Timestamp>,
+    adjustment_limit: Option<i64>,
 }
 
 impl Checked for ApiKeyRequest {
@@ -122,7 +126,14 @@ impl Checked for ApiKeyRequest {
         if expires_at.is_some_and(|at| at <= now) {
             errors.add("expires_at", "lies in the past", format!("Send a time after {}, or null.", Time(now)));
         }
-        Some(NewKey { name: name?, scope: scope?, member_id: self.member_id, expires_at })
+        let adjustment_limit = self.adjustment_limit;
+        if let Some(limit) = adjustment_limit {
+            errors.within("adjustment_limit", limit, 0..=MAX_POINTS);
+            if matches!(scope, Some(Scope::Service | Scope::Member)) {
+                errors.add("adjustment_limit", "does not belong to this scope", "Leave it out: only OPERATOR adjusts.");
+            }
+        }
+        Some(NewKey { name: name?, scope: scope?, member_id: self.member_id, expires_at, adjustment_limit })
     }
 }
 
@@ -185,11 +196,12 @@ pub async fn create_api_key(
     InPath(tenant_id): InPath<TenantId>,
     input: Input<ApiKeyRequest>,
 ) -> Result<Response, Problem> {
-    let NewKey { name, scope, member_id, expires_at } = input.value;
+    let NewKey { name, scope, member_id, expires_at, adjustment_limit } = input.value;
     let (secret, secret_digest) = new_secret();
     let id = KeyId(Ids::new(clock::seed(input.now)).draw());
     let created_at = input.now;
-    let key = ApiKey { id, tenant_id, name, scope, member_id, expires_at, revoked_at: None, created_at };
+    let revoked_at = None;
+    let key = ApiKey { id, tenant_id, name, scope, member_id, expires_at, revoked_at, created_at, adjustment_limit };
     let command = Command::CreateApiKey { key, secret_digest };
     match app.engine.submit(envelope(tenant_id, command, input.idempotency, input.now)).await? {
         Answer::Refused(rejection) => Err(rejection.into()),

@@ -87,6 +87,9 @@ pages! {
     RefundPage of RefundView<'static>;
     CompensationPage of CompensationView<'static>;
     BulkPage of BulkView;
+    ExpiringLotPage of super::statements::ExpiringLot;
+    PointsTaskPage of super::tasks::TaskView<'static>;
+    MemberPointsTaskPage of super::tasks::MemberTaskView<'static>;
 }
 
 #[derive(Serialize, ToSchema)]
@@ -133,6 +136,9 @@ pub struct ApiKeyView<'a> {
     #[schema(required)]
     revoked_at: Option<Time>,
     created_at: Time,
+    /// The most points one administrative grant or debit by this key may move; null is unlimited.
+    #[schema(required)]
+    adjustment_limit: Option<i64>,
 }
 
 impl<'a> From<&'a ApiKey> for ApiKeyView<'a> {
@@ -145,6 +151,7 @@ impl<'a> From<&'a ApiKey> for ApiKeyView<'a> {
             expires_at: time(key.expires_at),
             revoked_at: time(key.revoked_at),
             created_at: Time(key.created_at),
+            adjustment_limit: key.adjustment_limit,
         }
     }
 }
@@ -732,6 +739,14 @@ pub struct Expiring {
     next_expires_at: Option<Time>,
 }
 
+/// What becomes available later: granted already, and frozen until then.
+#[derive(Serialize, ToSchema)]
+pub struct Pending {
+    points: i64,
+    #[schema(required)]
+    next_available_at: Option<Time>,
+}
+
 /// A member's points. `total_points` = `available` + `frozen` + `used` + `expired` + `revoked`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PointsBalance)]
@@ -745,12 +760,17 @@ pub struct BalanceView<'a> {
     revoked: i64,
     total_points: i64,
     debt: i64,
+    /// Part of `frozen`.
+    pending: Pending,
     expiring: Expiring,
+    /// Set once the account was merged into that member's.
+    #[schema(required, value_type = Option<schema::MemberId>)]
+    merged_into: Option<&'a MemberId>,
     as_of: Time,
 }
 
 impl<'a> BalanceView<'a> {
-    pub fn new(member_id: &'a MemberId, balance: &Balance, within_days: u32, at: Timestamp) -> Self {
+    pub fn new(member_id: &'a MemberId, balance: &'a Balance, within_days: u32, at: Timestamp) -> Self {
         let next_expires_at = time(balance.next_expires_at);
         BalanceView {
             member_id,
@@ -761,6 +781,8 @@ impl<'a> BalanceView<'a> {
             revoked: balance.revoked,
             total_points: balance.total_points,
             debt: balance.debt,
+            pending: Pending { points: balance.pending_points, next_available_at: time(balance.next_available_at) },
+            merged_into: balance.merged_into.as_ref(),
             expiring: Expiring { points: balance.expiring_points, within_days, next_expires_at },
             as_of: Time(at),
         }
@@ -803,6 +825,9 @@ pub struct TransactionView<'a> {
     hold_id: Option<HoldId>,
     #[schema(required, value_type = Option<schema::TransactionId>)]
     reverses_id: Option<TransactionId>,
+    /// Of a TRANSFER: the transaction on the other member's account.
+    #[schema(required, value_type = Option<schema::TransactionId>)]
+    counterpart_id: Option<TransactionId>,
     #[schema(required, value_type = Option<schema::LotId>)]
     lot_id: Option<LotId>,
     allocations: Vec<AllocationView>,
@@ -829,6 +854,7 @@ impl<'a> From<&'a Transaction> for TransactionView<'a> {
             remark: line.remark.as_deref(),
             hold_id: line.hold_id,
             reverses_id: line.reverses_id,
+            counterpart_id: line.counterpart_id,
             lot_id: line.lot_id,
             allocations: parts.collect(),
             expires_at: time(line.expires_at),
@@ -857,6 +883,8 @@ pub struct HoldView<'a> {
     remark: Option<&'a str>,
     #[schema(required)]
     expires_at: Option<Time>,
+    /// Keeps a grant until its points become available, at `expires_at`; ends by itself.
+    pending: bool,
     /// The member's available points after the command; null when the hold is only read.
     #[schema(required)]
     available: Option<i64>,
@@ -881,6 +909,7 @@ impl<'a> HoldView<'a> {
             reference: hold.reference.as_deref(),
             remark: hold.remark.as_deref(),
             expires_at: time(hold.expires_at.known()),
+            pending: hold.pending,
             available: command.map(|(available, _)| available),
             transaction_id: command.map(|(_, transaction_id)| transaction_id),
             created_at: Time(hold.created_at),
@@ -912,7 +941,7 @@ pub struct LotView {
     used: i64,
     expired: i64,
     revoked: i64,
-    /// Restored after a refund into another lot, because this one had expired.
+    /// Went on in another lot: after a refund, because this one had expired, or of another member.
     moved: i64,
     available_from: Time,
     #[schema(required)]

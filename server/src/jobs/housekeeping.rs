@@ -10,6 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::expire::{SweepError, SweepScope, sweep};
+use super::members;
 use super::runner::{Done, JobError, Run};
 use crate::clock;
 use crate::store::{Store, StoreError};
@@ -57,8 +58,8 @@ pub async fn ensure_passes(store: &Store, options: &HousekeepingOptions) -> Resu
     Ok(())
 }
 
-/// Writes what time has ended, until nothing is left: tenants take turns, so that one with a million expiries keeps nobody
-/// waiting. Its progress tells what.
+/// Writes what time has ended, until nothing is left, and what follows from members' deeds by itself: tenants take turns, so
+/// that one with a million expiries keeps nobody waiting. Its progress tells what.
 ///
 /// # Errors
 /// The first failure; what was settled before it stays settled.
@@ -70,6 +71,9 @@ pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
         if !sweep_turn(run, tenant, &mut total).await? {
             unfinished.push(tenant);
         }
+        run.check_stopping()?;
+        members::report_events(&run.store, &run.engine, tenant).await?;
+        members::follow_merges(&run.store, &run.engine, tenant).await?;
     }
     for _ in 1..TURNS_PER_PASS {
         if unfinished.is_empty() {

@@ -4,6 +4,7 @@ mod bulk;
 pub mod expire;
 pub mod extend;
 pub mod housekeeping;
+pub mod members;
 pub mod runner;
 
 use std::sync::Arc;
@@ -36,6 +37,6 @@ async fn work(run: &Run, options: &HousekeepingOptions) -> Result<Done, JobError
 
 /// The grant and the end of its job are one transaction, so there is one grant however often this runs.
 async fn grant_points(run: &Run) -> Result<Done, JobError> {
-    let PointsGrant { member_id, movement, expires_at, effective_at, actor } = run.payload()?;
-    run.conclude(Command::Grant { member_id, movement, expires_at }, actor, effective_at).await
+    let PointsGrant { member_id, movement, spendable, effective_at, actor } = run.payload()?;
+    run.conclude(Command::Grant { member_id, movement, spendable }, actor, effective_at).await
 }

@@ -1,6 +1,7 @@
 //! Column lists and the decoders that read them: one pair for each kind of row, used by reads and batches of both stores.
 
 use scrip_domain::bulk::{Bulk, BulkKind, BulkStatus};
+use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{
     Code, CodeBatch, CodeKind, CodeStatus, Compensation, CompensationReason, CompensationStatus, Coupon, CouponSource,
     CouponStatus, DayCount, Definition, Template,
@@ -10,12 +11,13 @@ use scrip_domain::job::{Job, JobKind, JobState, Priority};
 use scrip_domain::order::{Order, OrderStatus, Refund};
 use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
+use scrip_domain::task::{Progress, Report, Task};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::LocalDay;
 use scrip_domain::webhook::{DisabledReason, LogPosition, Secrets, Webhook};
 use scrip_domain::{
-    BulkId, CodeBatchId, CompensationId, CouponId, EventId, HoldId, JobId, KeyId, LotId, OrderUid, TemplateId,
-    Timestamp, TransactionId, WebhookId,
+    BulkId, CodeBatchId, CompensationId, CouponId, Day, EventId, HoldId, JobId, KeyId, LotId, OrderUid, TaskId,
+    TemplateId, Timestamp, TransactionId, WebhookId,
 };
 use std::sync::Arc;
 
@@ -42,7 +44,8 @@ pub fn tenant(row: &Row) -> Decoded<Tenant> {
     })
 }
 
-pub const API_KEY: &str = "tenant_id, id, name, scope, member_id, expires_at, revoked_at, created_at";
+pub const API_KEY: &str = "tenant_id, id, name, scope, member_id, expires_at, revoked_at, created_at, adjustment_limit";
+pub const API_KEY_COLUMNS: usize = 9;
 
 pub fn api_key(row: &Row) -> Decoded<ApiKey> {
     Ok(ApiKey {
@@ -54,6 +57,7 @@ pub fn api_key(row: &Row) -> Decoded<ApiKey> {
         expires_at: row.opt_time(5)?,
         revoked_at: row.opt_time(6)?,
         created_at: row.time(7)?,
+        adjustment_limit: row.opt_int(8)?,
     })
 }
 
@@ -178,7 +182,7 @@ pub fn coupon(row: &Row) -> Decoded<Coupon> {
 }
 
 pub const ACCOUNT: &str = "tenant_id, member_id, total_points, available, frozen, used, expired, revoked, debt, sequence, \
-                           created_at, updated_at";
+                           created_at, updated_at, merged_into";
 
 pub fn account(row: &Row) -> Decoded<Account> {
     Ok(Account {
@@ -193,6 +197,7 @@ pub fn account(row: &Row) -> Decoded<Account> {
         sequence: row.int(9)?,
         created_at: row.time(10)?,
         updated_at: row.time(11)?,
+        merged_into: row.opt_caller_id(12)?,
     })
 }
 
@@ -218,8 +223,8 @@ pub fn lot(row: &Row) -> Decoded<Lot> {
 
 pub const TRANSACTION: &str = "tenant_id, id, member_id, sequence, type, points, balance_before, balance_after, \
                                frozen_after, debt_after, reference, remark, hold_id, reverses_id, lot_id, allocations, \
-                               expires_at, occurred_at, recorded_at, by_order";
-pub const TRANSACTION_COLUMNS: usize = 20;
+                               expires_at, occurred_at, recorded_at, by_order, counterpart_id";
+pub const TRANSACTION_COLUMNS: usize = 21;
 
 pub fn transaction(row: &Row) -> Decoded<Transaction> {
     Ok(Transaction {
@@ -242,11 +247,12 @@ pub fn transaction(row: &Row) -> Decoded<Transaction> {
         occurred_at: row.time(17)?,
         recorded_at: row.time(18)?,
         by_order: row.bool(19)?,
+        counterpart_id: row.opt_uuid(20)?.map(TransactionId),
     })
 }
 
 pub const HOLD: &str = "tenant_id, id, member_id, points, captured, released, status, reference, remark, expires_at, \
-                        allocations, created_at, closed_at, by_order";
+                        allocations, created_at, closed_at, by_order, pending";
 
 pub fn hold(row: &Row) -> Decoded<Hold> {
     Ok(Hold {
@@ -263,6 +269,7 @@ pub fn hold(row: &Row) -> Decoded<Hold> {
         created_at: row.time(11)?,
         closed_at: row.opt_time(12)?,
         by_order: row.bool(13)?,
+        pending: row.bool(14)?,
     })
 }
 
@@ -340,6 +347,68 @@ pub fn compensation(row: &Row) -> Decoded<Compensation> {
         remark: row.opt_text(9)?,
         closed_by: row.opt_uuid(10)?.map(KeyId),
         closed_at: row.opt_time(11)?,
+    })
+}
+
+pub const CHECK_IN: &str = "tenant_id, member_id, day, streak, points, bonus, transaction_id, checked_in_at";
+
+pub fn check_in(row: &Row) -> Decoded<CheckIn> {
+    Ok(CheckIn {
+        member_id: row.caller_id(1)?,
+        day: Day(row.int(2)?),
+        streak: row.int(3)?,
+        points: row.int(4)?,
+        bonus: row.int(5)?,
+        transaction_id: TransactionId(row.uuid(6)?),
+        checked_in_at: row.time(7)?,
+    })
+}
+
+pub const TASK: &str = "tenant_id, task_key, id, version, enabled, definition, created_at, updated_at, deleted_at";
+pub const TASK_COLUMNS: usize = 9;
+
+pub fn task(row: &Row) -> Decoded<Task> {
+    Ok(Task {
+        key: row.caller_id(1)?,
+        id: TaskId(row.uuid(2)?),
+        version: row.int(3)?,
+        enabled: row.bool(4)?,
+        definition: Arc::new(row.json(5)?),
+        created_at: row.time(6)?,
+        updated_at: row.time(7)?,
+        deleted_at: row.opt_time(8)?,
+    })
+}
+
+pub const PROGRESS: &str =
+    "tenant_id, member_id, task_key, period_start, steps, completions, total_completions, updated_at";
+
+pub fn progress(row: &Row) -> Decoded<Progress> {
+    Ok(Progress {
+        member_id: row.caller_id(1)?,
+        task_key: row.caller_id(2)?,
+        period_start: Day(row.int(3)?),
+        steps: row.int(4)?,
+        completions: row.int(5)?,
+        total_completions: row.int(6)?,
+        updated_at: row.time(7)?,
+    })
+}
+
+pub const REPORT: &str = "tenant_id, member_id, task_key, completion_id, period_start, step, target, points, \
+                          transaction_id, reported_at";
+
+pub fn report(row: &Row) -> Decoded<Report> {
+    Ok(Report {
+        member_id: row.caller_id(1)?,
+        task_key: row.caller_id(2)?,
+        completion_id: row.caller_id(3)?,
+        period_start: Day(row.int(4)?),
+        step: row.int(5)?,
+        target: row.int(6)?,
+        points: row.int(7)?,
+        transaction_id: row.opt_uuid(8)?.map(TransactionId),
+        reported_at: row.time(9)?,
     })
 }
 

@@ -47,6 +47,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("migrations/0005_codes.postgres.sql"),
     },
     Migration {
+        number: 6,
+        name: "members",
+        sqlite: include_str!("migrations/0006_members.sqlite.sql"),
+        postgres: include_str!("migrations/0006_members.postgres.sql"),
+    },
+    Migration {
         number: 7,
         name: "relay",
         sqlite: include_str!("migrations/0007_relay.sqlite.sql"),

@@ -28,7 +28,9 @@ use scrip_domain::coupon::Definition;
 use scrip_domain::decide::Need;
 use scrip_domain::key::Keys;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
-use scrip_domain::{Answer, Envelope, LotId, MemberId, OrderId, RefundId, State, TemplateId, TenantId, Timestamp};
+use scrip_domain::{
+    Answer, CompletionId, Envelope, LotId, MemberId, OrderId, RefundId, State, TaskKey, TemplateId, TenantId, Timestamp,
+};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type as PgType, to_sql_checked};
@@ -663,6 +665,12 @@ enum Lookup {
     OpenLots,
     DueHolds,
     Holds,
+    PendingHolds,
+    CheckIns,
+    LockedTasks,
+    Tasks,
+    TaskProgress,
+    TaskReports,
     Originals,
     Refunds,
     LockedCompensations,
@@ -682,7 +690,7 @@ enum Lookup {
 }
 
 impl Lookup {
-    const ALL: [Lookup; 28] = [
+    const ALL: &[Lookup] = &[
         Lookup::LockedOrders,
         Lookup::Tenants,
         Lookup::ApiKeys,
@@ -698,6 +706,12 @@ impl Lookup {
         Lookup::OpenLots,
         Lookup::DueHolds,
         Lookup::Holds,
+        Lookup::PendingHolds,
+        Lookup::CheckIns,
+        Lookup::LockedTasks,
+        Lookup::Tasks,
+        Lookup::TaskProgress,
+        Lookup::TaskReports,
         Lookup::Originals,
         Lookup::Refunds,
         Lookup::LockedCompensations,
@@ -718,6 +732,13 @@ impl Lookup {
         let tenants = &unnested("k", &[("tenant_id", "uuid")], 1);
         let ids = &unnested("k", &[("tenant_id", "uuid"), ("id", "uuid")], 1);
         let members = &unnested("k", &[("tenant_id", "uuid"), ("member_id", "text")], 1);
+        let tasks = &unnested("k", &[("tenant_id", "uuid"), ("task_key", "text")], 1);
+        let reports = &unnested(
+            "k",
+            &[("tenant_id", "uuid"), ("member_id", "text"), ("task_key", "text"), ("completion_id", "text")],
+            1,
+        );
+        let by_task = "r.tenant_id = k.tenant_id AND r.task_key = k.task_key";
         let by_id = "r.tenant_id = k.tenant_id AND r.id = k.id";
         let by_member = "r.tenant_id = k.tenant_id AND r.member_id = k.member_id";
         let open_lots = format!("{by_member} AND r.open ORDER BY r.expires_at, r.created_at, r.id");
@@ -785,6 +806,25 @@ impl Lookup {
                 &format!("{by_member} AND r.status = 'OPEN' AND r.expires_at <= k.latest"),
             ),
             Lookup::Holds => found(decode::HOLD, ids, "mkt_points_hold", by_id),
+            Lookup::PendingHolds => {
+                let condition = format!("{by_member} AND r.status = 'OPEN' AND r.pending");
+                found(decode::HOLD, members, "mkt_points_hold", &condition)
+            }
+            Lookup::CheckIns => {
+                let condition = format!("{by_member} ORDER BY r.day DESC LIMIT 1");
+                found(decode::CHECK_IN, members, "mkt_points_check_in", &condition)
+            }
+            Lookup::LockedTasks => found(decode::TASK, tasks, "mkt_points_task", &format!("{by_task} FOR UPDATE")),
+            Lookup::Tasks => found(decode::TASK, tasks, "mkt_points_task", by_task),
+            Lookup::TaskProgress => {
+                let condition = format!("{by_member} AND r.task_key = k.task_key");
+                found(decode::PROGRESS, reports, "mkt_user_task_progress", &condition)
+            }
+            Lookup::TaskReports => {
+                let condition =
+                    format!("{by_member} AND r.task_key = k.task_key AND r.completion_id = k.completion_id");
+                found(decode::REPORT, reports, "mkt_user_task_completion", &condition)
+            }
             Lookup::Originals => format!(
                 "SELECT {}, (SELECT v.reversed FROM mkt_points_reversal v WHERE v.tenant_id = r.tenant_id \
                  AND v.transaction_id = r.id) FROM {ids} CROSS JOIN LATERAL \
@@ -950,7 +990,7 @@ fn change_statements() -> Vec<(Vec<Part>, String)> {
 
 /// What a lane asks, and the settings it asks under: for the test of the plans.
 pub fn lane_statements() -> (&'static str, Vec<String>) {
-    let lookups = Lookup::ALL.into_iter().map(Lookup::sql);
+    let lookups = Lookup::ALL.iter().map(|lookup| lookup.sql());
     (LANE_SETTINGS, lookups.chain(change_statements().into_iter().map(|(_, sql)| sql)).collect())
 }
 
@@ -966,9 +1006,9 @@ impl Lane {
     async fn open(store: &PostgresStore) -> Result<Lane, StoreError> {
         let client = store.connect().await?;
         client.batch_execute(LANE_SETTINGS).await?;
-        let lookups = join_all(Lookup::ALL.map(|lookup| {
+        let lookups = join_all(Lookup::ALL.iter().map(|lookup| {
             let client = &client;
-            async move { Ok::<_, StoreError>((lookup, client.prepare(&lookup.sql()).await?)) }
+            async move { Ok::<_, StoreError>((*lookup, client.prepare(&lookup.sql()).await?)) }
         }));
         let writes = join_all(change_statements().into_iter().map(|(parts, sql)| {
             let client = &client;
@@ -1181,6 +1221,12 @@ impl Lane {
             (Lookup::OpenLots, KeyColumns::accounts(&keys.accounts)),
             (Lookup::DueHolds, KeyColumns::accounts(&keys.accounts).and_all(latest)),
             (Lookup::Holds, KeyColumns::ids(keys.holds.iter().map(|(tenant, id)| (*tenant, id.0)))),
+            (Lookup::PendingHolds, KeyColumns::accounts(&keys.pending_holds)),
+            (Lookup::CheckIns, KeyColumns::accounts(&keys.check_ins)),
+            (Lookup::LockedTasks, KeyColumns::tasks(&keys.tasks)),
+            (Lookup::Tasks, KeyColumns::tasks(&keys.task_reads)),
+            (Lookup::TaskProgress, KeyColumns::reports(&keys.task_reports)),
+            (Lookup::TaskReports, KeyColumns::reports(&keys.task_reports)),
             (Lookup::Originals, KeyColumns::ids(keys.originals.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::Refunds, KeyColumns::refunds(&keys.refunds)),
             (
@@ -1221,7 +1267,9 @@ impl Lane {
                 let row = Row::Postgres(found);
                 match lookup {
                     Lookup::Tenants => state.load_tenant(decode::tenant(&row)?),
-                    Lookup::ApiKeys => state.load_api_key(decode::api_key(&row)?, row.bytes(8)?),
+                    Lookup::ApiKeys => {
+                        state.load_api_key(decode::api_key(&row)?, row.bytes(decode::API_KEY_COLUMNS)?);
+                    }
                     Lookup::TemplateUses => {
                         uses.insert((row.tenant(0)?, row.uuid(1)?), row.int(2)?);
                     }
@@ -1246,7 +1294,13 @@ impl Lane {
                         lots.push((tenant, row.caller_id::<MemberId>(1)?, lot));
                     }
                     Lookup::LockedWebhooks => state.load_webhook(row.tenant(0)?, decode::webhook(&row)?),
-                    Lookup::DueHolds | Lookup::Holds => state.load_hold(row.tenant(0)?, decode::hold(&row)?),
+                    Lookup::CheckIns => state.load_check_in(row.tenant(0)?, decode::check_in(&row)?),
+                    Lookup::LockedTasks | Lookup::Tasks => state.load_task(row.tenant(0)?, decode::task(&row)?),
+                    Lookup::TaskProgress => state.load_progress(row.tenant(0)?, decode::progress(&row)?),
+                    Lookup::TaskReports => state.load_report(row.tenant(0)?, decode::report(&row)?),
+                    Lookup::DueHolds | Lookup::Holds | Lookup::PendingHolds => {
+                        state.load_hold(row.tenant(0)?, decode::hold(&row)?);
+                    }
                     Lookup::Originals => {
                         let reversed = row.opt_int(decode::TRANSACTION_COLUMNS)?.unwrap_or(0);
                         state.load_original(row.tenant(0)?, decode::transaction(&row)?, reversed);
@@ -1481,6 +1535,17 @@ impl<'a> KeyColumns<'a> {
         let mut columns = KeyColumns(vec![Column::Uuid(keys.keys().map(|tenant| Some(tenant.0)).collect())]);
         columns.0.push(Column::Int(keys.values().map(|(earliest, _)| Some(earliest.0)).collect()));
         columns.0.push(Column::Int(keys.values().map(|(_, latest)| Some(latest.0)).collect()));
+        columns
+    }
+    fn tasks(keys: &'a BTreeSet<(TenantId, TaskKey)>) -> Self {
+        let (tenants, keys) = keys.iter().map(|(tenant, key)| (Some(tenant.0), Some(key.as_str()))).unzip();
+        KeyColumns(vec![Column::Uuid(tenants), Column::Text(keys)])
+    }
+
+    fn reports(keys: &'a BTreeSet<(TenantId, MemberId, TaskKey, CompletionId)>) -> Self {
+        let mut columns = KeyColumns::members(keys.iter().map(|(tenant, member, ..)| (*tenant, member)));
+        columns.0.push(Column::Text(keys.iter().map(|(_, _, task, _)| Some(task.as_str())).collect()));
+        columns.0.push(Column::Text(keys.iter().map(|(_, _, _, id)| Some(id.as_str())).collect()));
         columns
     }
 

@@ -5,16 +5,19 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
-use scrip_domain::points::{Hold, Lot, Transaction, TransactionType};
+use scrip_domain::points::{Account, Hold, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::IdempotencyRecord;
+use scrip_domain::task::{Progress, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::Calendar;
 use scrip_domain::{
-    CouponId, HoldId, IdSeed, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId, Timestamp, TransactionId,
+    CouponId, Day, HoldId, IdSeed, KeyId, LotId, MemberId, OrderId, TaskKey, TemplateId, TenantId, Timestamp,
+    TransactionId,
 };
 use uuid::Uuid;
 
@@ -25,7 +28,7 @@ use super::{Definitions, Store, StoreError, decode, projection};
 type Found<T> = Result<T, StoreError>;
 
 /// A member's points as they stand at one instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Balance {
     /// What can be spent.
     pub available: i64,
@@ -35,6 +38,10 @@ pub struct Balance {
     pub revoked: i64,
     pub total_points: i64,
     pub debt: i64,
+    /// Of `frozen`, what becomes available later, and when the first of it does.
+    pub pending_points: i64,
+    pub next_available_at: Option<Timestamp>,
+    pub merged_into: Option<MemberId>,
     /// Of `available`, what expires before the horizon asked for.
     pub expiring_points: i64,
     pub next_expires_at: Option<Timestamp>,
@@ -441,23 +448,15 @@ impl Store {
         at: Timestamp,
         horizon: Timestamp,
     ) -> Found<Balance> {
-        let decode =
-            |row: &Row| Ok((decode::account(row)?, row.int(12)?, row.int(13)?, row.opt_time(14)?, row.int(15)?));
+        let decode = |row: &Row| {
+            let expiring = (row.int(13)?, row.int(14)?, row.opt_time(15)?);
+            Ok((decode::account(row)?, expiring, (row.int(16)?, row.int(17)?, row.opt_time(18)?)))
+        };
         let parameters = [at.into(), horizon.into(), tenant.into(), member.into()];
-        let Some((account, overdue, expiring, next_expires_at, due_holds)) =
-            self.first(balance_sql(), &parameters, decode).await?
+        let found = self.first(balance_sql(), &parameters, decode).await?;
+        let Some((account, (overdue, expiring, next_expires_at), (due_holds, pending, next_available_at))) = found
         else {
-            return Ok(Balance {
-                available: 0,
-                frozen: 0,
-                used: 0,
-                expired: 0,
-                revoked: 0,
-                total_points: 0,
-                debt: 0,
-                expiring_points: 0,
-                next_expires_at: None,
-            });
+            return Ok(Balance::default());
         };
         let mut balance = Balance {
             available: account.available - overdue,
@@ -467,6 +466,9 @@ impl Store {
             revoked: account.revoked,
             total_points: account.total_points,
             debt: account.debt,
+            pending_points: pending,
+            next_available_at,
+            merged_into: account.merged_into,
             expiring_points: expiring,
             next_expires_at,
         };
@@ -508,6 +510,227 @@ impl Store {
                 balance.next_expires_at = Some(balance.next_expires_at.map_or(expires_at, |next| next.min(expires_at)));
             }
         }
+        Ok(())
+    }
+
+    /// A member's balance at an earlier time, as the books tell it now: the sums of what took effect by then, and of what time
+    /// had decided by then but is not written yet. What expires soon is not told.
+    pub async fn past_balance(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        at: Timestamp,
+        horizon: Timestamp,
+    ) -> Found<Balance> {
+        let posted = self.posted_balance(tenant, member, LineTime::Occurred, Timestamp(at.0 + 1), i64::MAX).await?;
+        let decode = |row: &Row| Ok((row.int(0)?, row.int(1)?));
+        let parameters = [tenant.into(), member.into(), at.into()];
+        let found = self.first(PAST_DUE, &parameters, decode).await?;
+        let (overdue, due_holds) = found.unwrap_or_default();
+        let mut balance = Balance {
+            available: posted.available - overdue,
+            frozen: posted.frozen,
+            used: posted.used,
+            expired: posted.expired + overdue,
+            revoked: posted.revoked,
+            total_points: posted.total_points,
+            debt: posted.debt,
+            ..Balance::default()
+        };
+        if due_holds > 0 {
+            self.release_due_holds(&mut balance, tenant, member, at, horizon).await?;
+            balance.expiring_points = 0;
+            balance.next_expires_at = None;
+        }
+        Ok(balance)
+    }
+
+    /// What a member's ledger adds up to before `until`, of its first `sequence` lines.
+    pub async fn posted_balance(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        time: LineTime,
+        until: Timestamp,
+        sequence: i64,
+    ) -> Found<Posted> {
+        let decode = |row: &Row| {
+            Ok(Posted {
+                lines: row.int(0)?,
+                available: row.int(1)?,
+                frozen: row.int(2)?,
+                debt: row.int(3)?,
+                total_points: row.int(4)?,
+                used: row.int(5)?,
+                expired: row.int(6)?,
+                revoked: row.int(7)?,
+            })
+        };
+        let parameters = [tenant.into(), member.into(), until.into(), sequence.into()];
+        Ok(self.first(&posted_balance_sql(time), &parameters, decode).await?.unwrap_or_default())
+    }
+
+    /// A member's latest check-in, and those of the days `[from, until)`, oldest first.
+    pub async fn check_ins(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        from: Day,
+        until: Day,
+    ) -> Found<(Option<CheckIn>, Vec<CheckIn>)> {
+        let latest = self.first(&latest_check_in_sql(), &[tenant.into(), member.into()], decode::check_in).await?;
+        let parameters = [tenant.into(), member.into(), from.0.into(), until.0.into()];
+        Ok((latest, self.query(&check_ins_sql(), &parameters, decode::check_in).await?))
+    }
+
+    pub async fn find_task(&self, tenant: TenantId, key: &TaskKey) -> Found<Option<Task>> {
+        let columns = decode::TASK;
+        let sql = format!(
+            "SELECT {columns} FROM mkt_points_task WHERE tenant_id = $1 AND task_key = $2 AND deleted_at IS NULL"
+        );
+        self.first(&sql, &[tenant.into(), key.as_str().into()], decode::task).await
+    }
+
+    /// The tasks in the order of their keys.
+    pub async fn list_tasks(&self, tenant: TenantId, after: Option<&TaskKey>, limit: i64) -> Found<Vec<Task>> {
+        let after = after.map_or("", TaskKey::as_str);
+        self.query(&list_tasks_sql(), &[tenant.into(), after.into(), limit.into()], decode::task).await
+    }
+
+    /// The same, each with how far a member is.
+    pub async fn list_member_tasks(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        after: Option<&TaskKey>,
+        limit: i64,
+    ) -> Found<Vec<(Task, Option<Progress>)>> {
+        let after = after.map_or("", TaskKey::as_str);
+        let decode = |row: &Row| {
+            let task = decode::task(row)?;
+            let first = decode::TASK_COLUMNS;
+            let progress = match row.opt_int(first)? {
+                None => None,
+                Some(period_start) => Some(Progress {
+                    member_id: member.clone(),
+                    task_key: task.key.clone(),
+                    period_start: Day(period_start),
+                    steps: row.int(first + 1)?,
+                    completions: row.int(first + 2)?,
+                    total_completions: row.int(first + 3)?,
+                    updated_at: row.time(first + 4)?,
+                }),
+            };
+            Ok((task, progress))
+        };
+        let parameters = [tenant.into(), member.into(), after.into(), limit.into()];
+        self.query(&list_member_tasks_sql(), &parameters, decode).await
+    }
+
+    /// A member's lines of a time, in their order: those after line `after` up to line `last` that took effect, or were
+    /// written, in `[start, end)`.
+    pub async fn ledger(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        time: LineTime,
+        (start, end): (Timestamp, Timestamp),
+        (after, last): (i64, i64),
+        limit: i64,
+    ) -> Found<Vec<Transaction>> {
+        let sql = ledger_sql(time);
+        let parameters =
+            [tenant.into(), member.into(), after.into(), last.into(), start.into(), end.into(), limit.into()];
+        self.query(&sql, &parameters, decode::transaction).await
+    }
+
+    /// How many lines a member's ledger has.
+    pub async fn last_sequence(&self, tenant: TenantId, member: &MemberId) -> Found<i64> {
+        let sql = "SELECT sequence FROM mkt_points_account WHERE tenant_id = $1 AND member_id = $2";
+        Ok(self.first(sql, &[tenant.into(), member.into()], |row| row.int(0)).await?.unwrap_or(0))
+    }
+
+    /// The ledger of all members in the order of ids, which is nearly that of recording.
+    pub async fn all_transactions(
+        &self,
+        tenant: TenantId,
+        after: Option<TransactionId>,
+        limit: i64,
+    ) -> Found<Vec<Transaction>> {
+        let after = after.map_or(Uuid::nil(), |id| id.0);
+        self.query(&all_transactions_sql(), &[tenant.into(), after.into(), limit.into()], decode::transaction).await
+    }
+
+    /// All accounts in the order of members, each with what has expired by `at` and is not written yet.
+    pub async fn all_balances(
+        &self,
+        tenant: TenantId,
+        at: Timestamp,
+        after: Option<&MemberId>,
+        limit: i64,
+    ) -> Found<Vec<StoredBalance>> {
+        let after = after.map_or("", MemberId::as_str);
+        let decode = |row: &Row| Ok(StoredBalance { account: decode::account(row)?, overdue: row.int(13)? });
+        self.query(&all_balances_sql(), &[tenant.into(), after.into(), at.into(), limit.into()], decode).await
+    }
+
+    /// Lots of all members with points left that expire in `(from, until]`, soonest first.
+    pub async fn expiring_lots(
+        &self,
+        tenant: TenantId,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<(Timestamp, LotId)>,
+        limit: i64,
+    ) -> Found<Vec<(MemberId, Lot)>> {
+        let (expires_at, id) = after.unwrap_or((from, LotId(LAST_ID)));
+        let parameters = [tenant.into(), until.into(), expires_at.into(), id.0.into(), limit.into()];
+        let decode = |row: &Row| Ok((row.caller_id(1)?, decode::lot(row)?));
+        self.query(&expiring_lots_sql(), &parameters, decode).await
+    }
+
+    /// Accounts that were merged and have something again, each with the member that took it over.
+    pub async fn merged_accounts_to_clear(&self, tenant: TenantId, limit: i64) -> Found<Vec<(MemberId, MemberId)>> {
+        let decode = |row: &Row| Ok((row.caller_id(0)?, row.caller_id(1)?));
+        self.query(MERGED_TO_CLEAR, &[tenant.into(), limit.into()], decode).await
+    }
+
+    /// The enabled tasks that events report.
+    pub async fn tasks_by_event(&self, tenant: TenantId) -> Found<Vec<Task>> {
+        let columns = decode::TASK;
+        let sql = format!(
+            "SELECT {columns} FROM mkt_points_task WHERE tenant_id = $1 AND enabled AND event_type IS NOT NULL"
+        );
+        self.query(&sql, &[tenant.into()], decode::task).await
+    }
+
+    /// Up to where the log has been looked at for tasks, if any task needs it.
+    pub async fn task_cursor(&self, tenant: TenantId) -> Found<Option<EventPosition>> {
+        let decode = |row: &Row| Ok(EventPosition { tx: row.int(0)?, ordinal: row.int(1)? });
+        self.first("SELECT tx, ordinal FROM task_cursor WHERE tenant_id = $1", &[tenant.into()], decode).await
+    }
+
+    /// Moves it on, unless another node has.
+    pub async fn move_task_cursor(&self, tenant: TenantId, from: EventPosition, to: EventPosition) -> Found<()> {
+        let sql = "UPDATE task_cursor SET tx = $1, ordinal = $2 WHERE tenant_id = $3 AND tx = $4 AND ordinal = $5";
+        let parameters = [to.tx.into(), to.ordinal.into(), tenant.into(), from.tx.into(), from.ordinal.into()];
+        self.execute(sql, &parameters).await?;
+        Ok(())
+    }
+
+    /// Where the log of a tenant ends now.
+    pub async fn last_event(&self, tenant: TenantId) -> Found<Option<EventPosition>> {
+        let decode = |row: &Row| Ok(EventPosition { tx: row.int(0)?, ordinal: row.int(1)? });
+        let sql = "SELECT tx, ordinal FROM event WHERE tenant_id = $1 ORDER BY tx DESC, ordinal DESC LIMIT 1";
+        self.first(sql, &[tenant.into()], decode).await
+    }
+
+    /// Makes sure that events from now on are looked at for tasks.
+    pub async fn begin_task_events(&self, tenant: TenantId) -> Found<()> {
+        let EventPosition { tx, ordinal } =
+            self.last_event(tenant).await?.unwrap_or(EventPosition { tx: 0, ordinal: -1 });
+        let sql = "INSERT INTO task_cursor (tenant_id, tx, ordinal) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        self.execute(sql, &[tenant.into(), tx.into(), ordinal.into()]).await?;
         Ok(())
     }
 
@@ -722,6 +945,17 @@ pub fn hot_queries() -> Vec<(String, String)> {
         named("scan_coupons_of", scan_coupons_of_sql()),
         named("list_usages", list_usages_sql(false)),
         named("list_usages of a template", list_usages_sql(true)),
+        named("posted_balance", posted_balance_sql(LineTime::Occurred)),
+        named("past_due", PAST_DUE.to_owned()),
+        named("ledger", ledger_sql(LineTime::Occurred)),
+        named("all_transactions", all_transactions_sql()),
+        named("all_balances", all_balances_sql()),
+        named("expiring_lots", expiring_lots_sql()),
+        named("merged_accounts_to_clear", MERGED_TO_CLEAR.to_owned()),
+        named("latest_check_in", latest_check_in_sql()),
+        named("check_ins", check_ins_sql()),
+        named("list_tasks", list_tasks_sql()),
+        named("list_member_tasks", list_member_tasks_sql()),
     ];
     for (enabled, kind) in [(false, false), (true, false), (false, true)] {
         all.push((format!("list_templates {enabled} {kind}"), list_templates_sql(enabled, kind, Some(false))));
@@ -874,16 +1108,166 @@ fn list_usages_sql(by_template: bool) -> String {
 
 fn balance_sql() -> &'static str {
     "SELECT a.tenant_id, a.member_id, a.total_points, a.available, a.frozen, a.used, a.expired, a.revoked, a.debt, \
-     a.sequence, a.created_at, a.updated_at, \
+     a.sequence, a.created_at, a.updated_at, a.merged_into, \
      CAST(coalesce(l.overdue, 0) AS BIGINT), CAST(coalesce(l.expiring, 0) AS BIGINT), l.next_expires_at, \
      (SELECT count(*) FROM mkt_points_hold h WHERE h.tenant_id = a.tenant_id AND h.member_id = a.member_id \
-      AND h.status = 'OPEN' AND h.expires_at <= $1) \
+      AND h.status = 'OPEN' AND h.expires_at <= $1), \
+     CAST((SELECT coalesce(sum(h.points), 0) FROM mkt_points_hold h WHERE h.tenant_id = a.tenant_id \
+      AND h.member_id = a.member_id AND h.status = 'OPEN' AND h.pending AND h.expires_at > $1) AS BIGINT), \
+     (SELECT min(h.expires_at) FROM mkt_points_hold h WHERE h.tenant_id = a.tenant_id \
+      AND h.member_id = a.member_id AND h.status = 'OPEN' AND h.pending AND h.expires_at > $1) \
      FROM mkt_points_account a CROSS JOIN \
      (SELECT sum(remaining) FILTER (WHERE expires_at <= $1) AS overdue, \
       sum(remaining) FILTER (WHERE expires_at > $1) AS expiring, \
       min(expires_at) FILTER (WHERE expires_at > $1 AND remaining > 0) AS next_expires_at \
       FROM mkt_points_lot WHERE open AND expires_at <= $2 AND tenant_id = $3 AND member_id = $4) l \
      WHERE a.tenant_id = $3 AND a.member_id = $4"
+}
+
+/// By which of its times a line is placed: when it took effect, or when it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineTime {
+    Occurred,
+    Recorded,
+}
+
+impl LineTime {
+    pub const ALL: [LineTime; 2] = [LineTime::Occurred, LineTime::Recorded];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LineTime::Occurred => "OCCURRED",
+            LineTime::Recorded => "RECORDED",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<LineTime> {
+        LineTime::ALL.into_iter().find(|time| time.as_str() == text)
+    }
+
+    fn column(self) -> &'static str {
+        match self {
+            LineTime::Occurred => "occurred_at",
+            LineTime::Recorded => "recorded_at",
+        }
+    }
+}
+
+/// An account as it is written, and what time has taken from it since.
+#[derive(Debug, Clone)]
+pub struct StoredBalance {
+    pub account: Account,
+    pub overdue: i64,
+}
+
+/// What the lines of a ledger add up to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Posted {
+    pub lines: i64,
+    pub available: i64,
+    pub frozen: i64,
+    pub debt: i64,
+    pub total_points: i64,
+    pub used: i64,
+    pub expired: i64,
+    pub revoked: i64,
+}
+
+/// Sums of changes, so that it does not matter whether lines were written in the order of their times.
+fn posted_balance_sql(time: LineTime) -> String {
+    let sum = |what: &str| format!("CAST(coalesce(sum({what}), 0) AS BIGINT)");
+    let uses = "('USE_ORDER', 'USE_COUPON', 'USE_PRODUCT')";
+    let revokes = "l.type IN ('CLAWBACK', 'DEDUCT_ADMIN') OR (l.type = 'REFUND' AND l.reversed = 'DEDUCT_ADMIN')";
+    format!(
+        "SELECT count(*), {}, {}, {}, {}, {}, {}, {} FROM \
+         (SELECT t.type, t.points, t.{column} AS at, t.balance_after - t.balance_before AS change, \
+          t.frozen_after - coalesce(lag(t.frozen_after) OVER w, 0) AS frozen, \
+          t.debt_after - coalesce(lag(t.debt_after) OVER w, 0) AS debt, \
+          (SELECT o.type FROM mkt_points_transaction o WHERE o.tenant_id = t.tenant_id AND o.id = t.reverses_id) AS reversed \
+          FROM mkt_points_transaction t WHERE t.tenant_id = $1 AND t.member_id = $2 AND t.sequence <= $4 \
+          WINDOW w AS (ORDER BY t.sequence)) l WHERE l.at < $3",
+        sum("l.change"),
+        sum("l.frozen"),
+        sum("l.debt"),
+        sum("CASE WHEN l.type LIKE 'EARN%' OR l.type = 'TRANSFER' THEN l.points END"),
+        sum(&format!("CASE WHEN l.type IN {uses} OR (l.type = 'REFUND' AND l.reversed IN {uses}) THEN -l.points END")),
+        sum("CASE WHEN l.type = 'EXPIRE' THEN -l.points END"),
+        sum(&format!("CASE WHEN {revokes} THEN -l.points END")),
+        column = time.column()
+    )
+}
+
+/// What was due at $3 and is not written yet: left in lots, and how many holds.
+const PAST_DUE: &str = "SELECT CAST(coalesce(sum(l.remaining), 0) AS BIGINT), \
+     (SELECT count(*) FROM mkt_points_hold h WHERE h.tenant_id = $1 AND h.member_id = $2 \
+      AND h.status = 'OPEN' AND h.expires_at <= $3) \
+     FROM mkt_points_lot l WHERE l.open AND l.tenant_id = $1 AND l.member_id = $2 AND l.expires_at <= $3 \
+     AND l.created_at <= $3";
+
+fn ledger_sql(time: LineTime) -> String {
+    let (columns, time) = (decode::TRANSACTION, time.column());
+    format!(
+        "SELECT {columns} FROM mkt_points_transaction WHERE tenant_id = $1 AND member_id = $2 AND sequence > $3 \
+         AND sequence <= $4 AND {time} >= $5 AND {time} < $6 ORDER BY sequence LIMIT $7"
+    )
+}
+
+fn all_transactions_sql() -> String {
+    let columns = decode::TRANSACTION;
+    format!("SELECT {columns} FROM mkt_points_transaction WHERE tenant_id = $1 AND id > $2 ORDER BY id LIMIT $3")
+}
+
+fn all_balances_sql() -> String {
+    let columns = decode::of("a", decode::ACCOUNT);
+    format!(
+        "SELECT {columns}, CAST((SELECT coalesce(sum(l.remaining), 0) FROM mkt_points_lot l WHERE l.open \
+          AND l.tenant_id = a.tenant_id AND l.member_id = a.member_id AND l.expires_at <= $3) AS BIGINT) \
+         FROM mkt_points_account a WHERE a.tenant_id = $1 AND a.member_id > $2 ORDER BY a.member_id LIMIT $4"
+    )
+}
+
+fn expiring_lots_sql() -> String {
+    let columns = decode::LOT;
+    format!(
+        "SELECT {columns} FROM mkt_points_lot WHERE tenant_id = $1 AND open AND expires_at <= $2 \
+         AND (expires_at, id) > ($3, $4) AND remaining > 0 ORDER BY expires_at, id LIMIT $5"
+    )
+}
+
+const MERGED_TO_CLEAR: &str = "SELECT member_id, merged_into FROM mkt_points_account WHERE tenant_id = $1 \
+     AND merged_into IS NOT NULL AND (available > 0 OR debt > 0) ORDER BY member_id LIMIT $2";
+
+fn latest_check_in_sql() -> String {
+    let columns = decode::CHECK_IN;
+    format!(
+        "SELECT {columns} FROM mkt_points_check_in WHERE tenant_id = $1 AND member_id = $2 ORDER BY day DESC LIMIT 1"
+    )
+}
+
+fn check_ins_sql() -> String {
+    let columns = decode::CHECK_IN;
+    format!(
+        "SELECT {columns} FROM mkt_points_check_in WHERE tenant_id = $1 AND member_id = $2 AND day >= $3 AND day < $4 \
+         ORDER BY day"
+    )
+}
+
+fn list_tasks_sql() -> String {
+    let columns = decode::TASK;
+    format!(
+        "SELECT {columns} FROM mkt_points_task WHERE tenant_id = $1 AND task_key > $2 AND deleted_at IS NULL \
+         ORDER BY task_key LIMIT $3"
+    )
+}
+
+fn list_member_tasks_sql() -> String {
+    let columns = decode::of("t", decode::TASK);
+    format!(
+        "SELECT {columns}, p.period_start, p.steps, p.completions, p.total_completions, p.updated_at \
+         FROM mkt_points_task t LEFT JOIN mkt_user_task_progress p \
+         ON p.tenant_id = t.tenant_id AND p.member_id = $2 AND p.task_key = t.task_key \
+         WHERE t.tenant_id = $1 AND t.task_key > $3 AND t.deleted_at IS NULL ORDER BY t.task_key LIMIT $4"
+    )
 }
 
 fn list_transactions_sql(by_kind: bool) -> String {

@@ -22,12 +22,11 @@ use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
 use scrip_domain::{Answer, Envelope, MemberId, State, TemplateId, TenantId};
 use uuid::Uuid;
 
-use super::decode;
 use super::migrate::{self, Migration};
 use super::table::{Change, Placement, Table, Type, Verb, changes};
 use super::traffic::{Traffic, name_of};
 use super::value::{Param, Row};
-use super::{Definitions, JobsReady, StoreError, StoreOptions, decide_all, local_day};
+use super::{Definitions, JobsReady, StoreError, StoreOptions, decide_all, decode, local_day};
 
 /// 64 MiB of log at the default page size.
 const WAL_BACKSTOP_PAGES: u32 = 16_384;
@@ -453,6 +452,11 @@ struct LookUps {
     open_lots: String,
     due_holds: String,
     hold: String,
+    pending_holds: String,
+    check_in: String,
+    task: String,
+    progress: String,
+    report: String,
     original: String,
     lot: String,
     order: String,
@@ -494,6 +498,11 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         open_lots: by_member(decode::LOT, "mkt_points_lot") + " AND open ORDER BY expires_at, created_at, id LIMIT ?3",
         due_holds: by_member(decode::HOLD, "mkt_points_hold") + " AND status = 'OPEN' AND expires_at <= ?3",
         hold: by_id(decode::HOLD, "mkt_points_hold"),
+        pending_holds: by_member(decode::HOLD, "mkt_points_hold") + " AND status = 'OPEN' AND pending",
+        check_in: by_member(decode::CHECK_IN, "mkt_points_check_in") + " ORDER BY day DESC LIMIT 1",
+        task: format!("SELECT {} FROM mkt_points_task WHERE tenant_id = ?1 AND task_key = ?2", decode::TASK),
+        progress: by_member(decode::PROGRESS, "mkt_user_task_progress") + " AND task_key = ?3",
+        report: by_member(decode::REPORT, "mkt_user_task_completion") + " AND task_key = ?3 AND completion_id = ?4",
         original: by_id(&format!("{}, {reversed}", decode::TRANSACTION), "mkt_points_transaction t"),
         lot: by_id(decode::LOT, "mkt_points_lot"),
         order: format!("SELECT {} FROM mkt_order WHERE tenant_id = ?1 AND order_id = ?2", decode::ORDER),
@@ -519,7 +528,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 26] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 31] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
@@ -536,6 +545,11 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 26] {
         ("open_lots", &texts.open_lots),
         ("due_holds", &texts.due_holds),
         ("hold", &texts.hold),
+        ("pending_holds", &texts.pending_holds),
+        ("check_in", &texts.check_in),
+        ("task", &texts.task),
+        ("progress", &texts.progress),
+        ("report", &texts.report),
         ("original", &texts.original),
         ("lot", &texts.lot),
         ("order", &texts.order),
@@ -570,7 +584,7 @@ fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Resul
         }
     }
     for (tenant, id) in &keys.api_keys {
-        let decode = |row: &Row| Ok((decode::api_key(row)?, row.bytes(8)?));
+        let decode = |row: &Row| Ok((decode::api_key(row)?, row.bytes(decode::API_KEY_COLUMNS)?));
         for (key, digest) in session.query(&texts.api_key, &[(*tenant).into(), id.0.into()], decode)? {
             state.load_api_key(key, digest);
         }
@@ -624,6 +638,30 @@ fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Resul
     for (tenant, id) in &keys.holds {
         for hold in session.query(&texts.hold, &[(*tenant).into(), id.0.into()], decode::hold)? {
             state.load_hold(*tenant, hold);
+        }
+    }
+    for (tenant, member) in &keys.pending_holds {
+        for hold in session.query(&texts.pending_holds, &[(*tenant).into(), member.into()], decode::hold)? {
+            state.load_hold(*tenant, hold);
+        }
+    }
+    for (tenant, member) in &keys.check_ins {
+        for row in session.query(&texts.check_in, &[(*tenant).into(), member.into()], decode::check_in)? {
+            state.load_check_in(*tenant, row);
+        }
+    }
+    for (tenant, key) in keys.tasks.iter().chain(&keys.task_reads) {
+        for row in session.query(&texts.task, &[(*tenant).into(), key.as_str().into()], decode::task)? {
+            state.load_task(*tenant, row);
+        }
+    }
+    for (tenant, member, key, completion_id) in &keys.task_reports {
+        let parameters = [(*tenant).into(), member.into(), key.as_str().into(), completion_id.as_str().into()];
+        for row in session.query(&texts.progress, &parameters[..3], decode::progress)? {
+            state.load_progress(*tenant, row);
+        }
+        for row in session.query(&texts.report, &parameters, decode::report)? {
+            state.load_report(*tenant, row);
         }
     }
     for (tenant, id) in &keys.originals {

@@ -2,6 +2,7 @@
 //! The counterpart of [`super::decode`]; both stores derive their statements from here, so a column is named in one place.
 
 use scrip_domain::bulk::{Bulk, ChunkResult};
+use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{Code, CodeBatch, CodeUse, Compensation, Coupon, Template};
 use scrip_domain::event::Event;
 use scrip_domain::job::Job;
@@ -9,6 +10,7 @@ use scrip_domain::order::{Order, Refund};
 use scrip_domain::points::{Account, Hold, Lot, Transaction};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, Writes};
+use scrip_domain::task::{Progress, Report, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::webhook::{DisabledReason, Webhook};
 use scrip_domain::{MemberId, TemplateId, TenantId, Timestamp, TransactionId};
@@ -113,7 +115,7 @@ fn tenant(row: &Tenant) -> Vec<Param<'_>> {
 static API_KEY: Table = table(
     "api_key",
     2,
-    8,
+    9,
     &[
         ("tenant_id", Uuid),
         ("id", Uuid),
@@ -123,6 +125,7 @@ static API_KEY: Table = table(
         ("secret_digest", Bytes),
         ("expires_at", Int),
         ("created_at", Int),
+        ("adjustment_limit", Int),
         ("revoked_at", Int),
     ],
 );
@@ -137,6 +140,7 @@ fn api_key((row, secret_digest): &(ApiKey, [u8; 32])) -> Vec<Param<'_>> {
         Param::Bytes(secret_digest),
         row.expires_at.into(),
         row.created_at.into(),
+        row.adjustment_limit.into(),
         row.revoked_at.into(),
     ]
 }
@@ -401,6 +405,7 @@ pub static ACCOUNT: Table = table(
         ("debt", Int),
         ("sequence", Int),
         ("updated_at", Int),
+        ("merged_into", Text),
     ],
 );
 
@@ -418,6 +423,7 @@ fn account(tenant: TenantId, row: &Account) -> Vec<Param<'_>> {
         row.debt.into(),
         row.sequence.into(),
         row.updated_at.into(),
+        row.merged_into.as_ref().map(MemberId::as_str).into(),
     ]
 }
 
@@ -488,6 +494,7 @@ pub static TRANSACTION: Table = log(
         ("expires_at", Int),
         ("occurred_at", Int),
         ("recorded_at", Int),
+        ("counterpart_id", Uuid),
     ],
 );
 
@@ -513,6 +520,7 @@ fn transaction(tenant: TenantId, row: &Transaction) -> Vec<Param<'_>> {
         row.expires_at.into(),
         row.occurred_at.into(),
         row.recorded_at.into(),
+        row.counterpart_id.map(|id| id.0).into(),
     ]
 }
 
@@ -531,6 +539,7 @@ static HOLD: Table = table(
         ("by_order", Bool),
         ("allocations", Text),
         ("created_at", Int),
+        ("pending", Bool),
         ("captured", Int),
         ("released", Int),
         ("status", Text),
@@ -550,6 +559,7 @@ fn hold(tenant: TenantId, row: &Hold) -> Vec<Param<'_>> {
         Param::Bool(row.by_order),
         json(&row.allocations),
         row.created_at.into(),
+        Param::Bool(row.pending),
         row.captured.into(),
         row.released.into(),
         row.status.as_str().into(),
@@ -740,6 +750,127 @@ static RULES: Table = log(
 
 fn rules(tenant: TenantId, row: &RulesVersion) -> Vec<Param<'_>> {
     vec![tenant.into(), row.rules.version.into(), row.effective_from.into(), json(&*row.rules), row.created_at.into()]
+}
+static CHECK_IN: Table = log(
+    "mkt_points_check_in",
+    3,
+    &[
+        ("tenant_id", Uuid),
+        ("member_id", Text),
+        ("day", Int),
+        ("streak", Int),
+        ("points", Int),
+        ("bonus", Int),
+        ("transaction_id", Uuid),
+        ("checked_in_at", Int),
+    ],
+);
+
+fn check_in(tenant: TenantId, row: &CheckIn) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        (&row.member_id).into(),
+        row.day.0.into(),
+        row.streak.into(),
+        row.points.into(),
+        row.bonus.into(),
+        row.transaction_id.0.into(),
+        row.checked_in_at.into(),
+    ]
+}
+
+static TASK: Table = table(
+    "mkt_points_task",
+    2,
+    4,
+    &[
+        ("tenant_id", Uuid),
+        ("task_key", Text),
+        ("id", Uuid),
+        ("created_at", Int),
+        ("version", Int),
+        ("enabled", Bool),
+        ("event_type", Text),
+        ("definition", Text),
+        ("updated_at", Int),
+        ("deleted_at", Int),
+    ],
+);
+
+fn task(tenant: TenantId, row: &Task) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.key.as_str().into(),
+        row.id.0.into(),
+        row.created_at.into(),
+        row.version.into(),
+        Param::Bool(row.enabled),
+        row.definition.event_type.as_deref().into(),
+        json(&*row.definition),
+        row.updated_at.into(),
+        row.deleted_at.into(),
+    ]
+}
+
+static PROGRESS: Table = table(
+    "mkt_user_task_progress",
+    3,
+    3,
+    &[
+        ("tenant_id", Uuid),
+        ("member_id", Text),
+        ("task_key", Text),
+        ("period_start", Int),
+        ("steps", Int),
+        ("completions", Int),
+        ("total_completions", Int),
+        ("updated_at", Int),
+    ],
+);
+
+fn progress(tenant: TenantId, row: &Progress) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        (&row.member_id).into(),
+        row.task_key.as_str().into(),
+        row.period_start.0.into(),
+        row.steps.into(),
+        row.completions.into(),
+        row.total_completions.into(),
+        row.updated_at.into(),
+    ]
+}
+
+static REPORT: Table = log(
+    "mkt_user_task_completion",
+    4,
+    &[
+        ("tenant_id", Uuid),
+        ("member_id", Text),
+        ("task_key", Text),
+        ("completion_id", Text),
+        ("period_start", Int),
+        ("step", Int),
+        ("target", Int),
+        ("points", Int),
+        ("transaction_id", Uuid),
+        ("reported_at", Int),
+    ],
+);
+
+fn report(tenant: TenantId, row: &Report) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        (&row.member_id).into(),
+        row.task_key.as_str().into(),
+        row.completion_id.as_str().into(),
+        row.period_start.0.into(),
+        row.step.into(),
+        row.target.into(),
+        row.points.into(),
+        row.transaction_id.map(|id| id.0).into(),
+        row.reported_at.into(),
+    ]
 }
 
 static WINDOW: Table = Table {
@@ -943,6 +1074,10 @@ pub static TABLES: &[&Table] = &[
     &BULK,
     &BULK_CHUNK,
     &JOB,
+    &CHECK_IN,
+    &TASK,
+    &PROGRESS,
+    &REPORT,
     &EVENT,
     &IDEMPOTENCY,
 ];
@@ -1004,6 +1139,12 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&BULK_CHUNK, Verb::Update, w.chunk_updates.iter().map(|(id, row)| chunk(*id, row)).collect());
     add(&JOB, Verb::Insert, w.job_inserts.iter().map(|(id, row)| job(*id, row)).collect());
     add(&JOB, Verb::Update, w.job_updates.iter().map(|(id, row)| job(*id, row)).collect());
+    add(&CHECK_IN, Verb::Insert, w.check_in_inserts.iter().map(|(id, row)| check_in(*id, row)).collect());
+    add(&TASK, Verb::Insert, w.task_inserts.iter().map(|(id, row)| task(*id, row)).collect());
+    add(&TASK, Verb::Update, w.task_updates.iter().map(|(id, row)| task(*id, row)).collect());
+    add(&PROGRESS, Verb::Insert, w.progress_inserts.iter().map(|(id, row)| progress(*id, row)).collect());
+    add(&PROGRESS, Verb::Update, w.progress_updates.iter().map(|(id, row)| progress(*id, row)).collect());
+    add(&REPORT, Verb::Insert, w.report_inserts.iter().map(|(id, row)| report(*id, row)).collect());
     let events = w.event_inserts.iter().zip(first_ordinal..);
     add(&EVENT, Verb::Insert, events.map(|((id, row), ordinal)| event(*id, tx, ordinal, row)).collect());
     add(&WEBHOOK, Verb::Insert, w.webhook_inserts.iter().map(|(id, row)| webhook(*id, row)).collect());

@@ -255,7 +255,7 @@ impl Run {
     }
 
     async fn count_rows(&self) -> Result<i64, StoreError> {
-        let counts = TABLES.map(|table| format!("(SELECT count(*) FROM {table})"));
+        let counts: Vec<String> = TABLES.iter().map(|table| format!("(SELECT count(*) FROM {table})")).collect();
         let mut rows = 0;
         self.snapshot
             .scan(&format!("SELECT {}", counts.join(" + ")), |row| {

@@ -16,7 +16,7 @@ fn grant(member_id: &MemberId, points: i64) -> Command {
     Command::Grant {
         member_id: member_id.clone(),
         movement: movement(points, TransactionType::EarnOrder),
-        expires_at: None,
+        spendable: Default::default(),
     }
 }
 

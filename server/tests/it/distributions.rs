@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use scrip_domain::bulk::{Bulk, BulkKind, BulkStatus};
 use scrip_domain::command::Movement;
-use scrip_domain::points::TransactionType;
+use scrip_domain::points::{Spendable, TransactionType};
 use scrip_domain::{Answer, BulkId, Command, JobId, Outcome, TemplateId, TenantId};
 use scrip_server::bench::Target;
 use scrip_server::bench::client::Api;
@@ -282,7 +282,7 @@ async fn a_distribution_left_off_goes_on_and_a_cancelled_one_does_not() {
         let grant = Command::EnqueueGrant {
             member_id: member("other"),
             movement: Movement { points: 1, kind: TransactionType::EarnTask, reference: None, remark: None },
-            expires_at: None,
+            spendable: Spendable::default(),
         };
         shop.engine.submit(envelope(shop.tenant, grant)).await.expect("another job");
         shop.runner().run_due(clock::now(), 10).await.expect("it goes on");

@@ -82,7 +82,7 @@ impl Shop {
 
     async fn enqueue(&self, name: &str, points: i64) -> Job {
         let movement = Movement { points, kind: TransactionType::EarnTask, reference: None, remark: None };
-        let command = Command::EnqueueGrant { member_id: member(name), movement, expires_at: None };
+        let command = Command::EnqueueGrant { member_id: member(name), movement, spendable: Default::default() };
         self.ask(command).await
     }
 
@@ -213,7 +213,7 @@ async fn a_refusal_is_final_and_a_panic_is_a_failed_attempt_of_its_own() {
         let now = clock::now();
         let grant = |points| {
             let movement = Movement { points, kind: TransactionType::EarnTask, reference: None, remark: None };
-            Command::Grant { member_id: member("a"), movement, expires_at: None }
+            Command::Grant { member_id: member("a"), movement, spendable: Default::default() }
         };
         let fill = (0..4_611).map(|_| envelope(shop.tenant, grant(most))).collect();
         assert!(shop.engine.submit_all(fill).await.iter().all(Result::is_ok));
@@ -262,7 +262,7 @@ async fn the_job_of_a_vanished_runner_is_taken_up_and_its_late_work_misses() {
         // The first runner comes back: its ticket is stale, and so is its word on how the job ended.
         let ticket = scrip_domain::job::JobTicket { job_id: id, fence: claimed[0].job.fence };
         let movement = Movement { points: 5, kind: TransactionType::EarnTask, reference: None, remark: None };
-        let grant = Command::Grant { member_id: member("a"), movement, expires_at: None };
+        let grant = Command::Grant { member_id: member("a"), movement, spendable: Default::default() };
         let late = Command::Work { ticket, command: Box::new(grant) };
         let answer = shop.engine.submit(envelope(shop.tenant, late)).await;
         assert_eq!(answer, Ok(Answer::Refused(Rejection::JobLeaseLost)), "{kind:?}");

@@ -10,6 +10,7 @@ mod harness;
 mod http;
 mod jobs;
 mod kill;
+mod members;
 mod model;
 mod plans;
 mod postgres;

@@ -173,6 +173,22 @@ async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, Store
         for (id, reversed) in store.stream(sql, &own, reversal).await? {
             all.reversed(tenant, id, reversed);
         }
+        let sql = format!("SELECT {} FROM mkt_points_check_in WHERE tenant_id = $1", decode::CHECK_IN);
+        for row in store.stream(&sql, &own, decode::check_in).await? {
+            all.check_in(tenant, &row);
+        }
+        let sql = format!("SELECT {} FROM mkt_points_task WHERE tenant_id = $1", decode::TASK);
+        for row in store.stream(&sql, &own, decode::task).await? {
+            all.task(tenant, &row);
+        }
+        let sql = format!("SELECT {} FROM mkt_user_task_progress WHERE tenant_id = $1", decode::PROGRESS);
+        for row in store.stream(&sql, &own, decode::progress).await? {
+            all.progress(tenant, &row);
+        }
+        let sql = format!("SELECT {} FROM mkt_user_task_completion WHERE tenant_id = $1", decode::REPORT);
+        for row in store.stream(&sql, &own, decode::report).await? {
+            all.report(tenant, &row);
+        }
     }
     Ok(all)
 }

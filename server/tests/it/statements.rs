@@ -315,7 +315,7 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
         let grant = |n: usize| Command::Grant {
             member_id: member(n),
             movement: movement(100, TransactionType::EarnOrder),
-            expires_at: None,
+            spendable: Default::default(),
         };
         let debit =
             |n: usize| Command::Debit { member_id: member(n), movement: movement(10, TransactionType::UseOrder) };

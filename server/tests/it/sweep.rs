@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use scrip_domain::command::Movement;
 use scrip_domain::coupon::Definition;
 use scrip_domain::job::JobKind;
-use scrip_domain::points::TransactionType;
+use scrip_domain::points::{Spendable, TransactionType};
 use scrip_domain::{Answer, Command, TemplateId, TenantId, Timestamp};
 use scrip_server::clock;
 use scrip_server::engine::{Engine, EngineOptions};
@@ -47,9 +47,10 @@ fn passes(interval: Duration) -> HousekeepingOptions {
 }
 
 async fn grant(engine: &Engine, tenant: TenantId, members: std::ops::Range<usize>, expires_at: Timestamp) {
+    let spendable = Spendable { available_from: None, expires_at: Some(expires_at) };
     let commands = members.map(|number| {
         let movement = Movement { points: POINTS, kind: TransactionType::EarnTask, reference: None, remark: None };
-        let command = Command::Grant { member_id: member(number), movement, expires_at: Some(expires_at) };
+        let command = Command::Grant { member_id: member(number), movement, spendable };
         envelope(tenant, command)
     });
     for answer in engine.submit_all(commands.collect()).await {

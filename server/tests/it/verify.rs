@@ -9,7 +9,7 @@ use scrip_domain::command::Movement;
 use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::job::{JobPool, JobTicket};
 use scrip_domain::order::{RefundRequest, Reservation};
-use scrip_domain::points::{MAX_POINTS, TransactionType};
+use scrip_domain::points::{MAX_POINTS, Spendable, TransactionType};
 use scrip_domain::pricing::{Attributes, Basket, Line};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Calendar, LocalTime, MICROS_PER_DAY, Window};
@@ -254,7 +254,7 @@ impl Patient {
 }
 
 /// What is spoilt; longer names before those they begin with.
-const TABLES: [&str; 25] = [
+const TABLES: &[&str] = &[
     "api_key",
     "mkt_coupon_template_version",
     "mkt_coupon_template_use",
@@ -264,6 +264,10 @@ const TABLES: [&str; 25] = [
     "mkt_coupon_code",
     "mkt_user_coupon",
     "mkt_points_account",
+    "mkt_points_check_in",
+    "mkt_points_task",
+    "mkt_user_task_progress",
+    "mkt_user_task_completion",
     "mkt_points_lot",
     "mkt_points_transaction",
     "mkt_points_hold",
@@ -324,6 +328,7 @@ async fn finish(writer: &mut Writer, tenant: TenantId) {
         member_id: None,
         expires_at: None,
         revoked_at: None,
+        adjustment_limit: None,
         created_at: Timestamp(0),
     };
     run(writer, tenant, Command::CreateApiKey { key, secret_digest: [7; 32] }).await;
@@ -360,7 +365,11 @@ async fn jobs(fixture: &Fixture, tenant: TenantId) {
     let engine = fixture.engine(EngineOptions::default()).await;
     let movement = |points| Movement { points, kind: TransactionType::EarnTask, reference: None, remark: None };
     for points in [5, MAX_POINTS, 7] {
-        let command = Command::EnqueueGrant { member_id: member("m-1"), movement: movement(points), expires_at: None };
+        let command = Command::EnqueueGrant {
+            member_id: member("m-1"),
+            movement: movement(points),
+            spendable: Default::default(),
+        };
         engine.submit(envelope(tenant, command)).await.expect("an answer");
     }
     let store = &fixture.store;
@@ -371,7 +380,7 @@ async fn jobs(fixture: &Fixture, tenant: TenantId) {
     own.sort_by_key(|claimed| claimed.job.created_at);
     let [done, dead, _running] = own.split_off(own.len() - 3).try_into().expect("three jobs");
     let ticket = JobTicket { job_id: done.job.id, fence: done.job.fence };
-    let grant = Command::Grant { member_id: member("m-1"), movement: movement(5), expires_at: None };
+    let grant = Command::Grant { member_id: member("m-1"), movement: movement(5), spendable: Spendable::default() };
     let answer = engine.submit(envelope(tenant, Command::Work { ticket, command: Box::new(grant) })).await;
     assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{answer:?}");
     assert!(store.end_job(&dead, &JobEnd::Dead("too often".into()), now).await.expect("an end"));
@@ -432,7 +441,7 @@ async fn orders(writer: &mut Writer) {
     for (name, at, is_paid) in [("a", days_ago(2), false), ("b", days_ago(39), true), ("c", days_ago(39), true)] {
         let (member_id, order_id) = (member(name), OrderId::from_str(name).expect("an order id"));
         let movement = Movement { points: 300, kind: TransactionType::EarnTask, reference: None, remark: None };
-        let grant = Command::Grant { member_id: member_id.clone(), movement, expires_at: None };
+        let grant = Command::Grant { member_id: member_id.clone(), movement, spendable: Spendable::default() };
         run_at(writer, tenant, grant, at).await;
         let claim = Command::Claim { template_id: template.id, member_id: member_id.clone(), member_level: None };
         let Outcome::Coupon(coupon) = run_at(writer, tenant, claim, at).await else { unreachable!() };

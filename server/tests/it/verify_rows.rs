@@ -33,6 +33,12 @@ const HOLD: &str = "mkt_points_hold";
 const REVERSAL: &str = "mkt_points_reversal";
 const TEMPLATE: &str = "mkt_coupon_template";
 const VERSION: &str = "mkt_coupon_template_version";
+const CHECK_IN: &str = "mkt_points_check_in";
+const TASK: &str = "mkt_points_task";
+const PROGRESS: &str = "mkt_user_task_progress";
+const REPORT: &str = "mkt_user_task_completion";
+const BY_TRANSFER: &str = "transaction_id IN (SELECT id FROM mkt_points_transaction WHERE type = 'TRANSFER')";
+const OWN_TASK: (&str, &str) = ("task_", "id");
 const USES: &str = "mkt_coupon_template_use";
 const COUPON: &str = "mkt_user_coupon";
 const ORDER: &str = "mkt_order";
@@ -99,6 +105,44 @@ const CORRUPTIONS: &[Corruption] = &[
     row("L6", LOT, "expired > 0", "SET expired = expired - 1, used = used + 1", OWN_LOT),
     row("L7", LOT, "held > 0", "SET held = held - 1, remaining = remaining + 1", OWN_LOT),
     row("L8", LOT, "held > 0", "SET held = held + 1, points = points + 1", OWN_LOT),
+    row("P17", ACCOUNT, "merged_into IS NOT NULL", "SET merged_into = member_id", MEMBER),
+    row("P17", ACCOUNT, ANY, "SET merged_into = 'nobody'", MEMBER),
+    row("T25", LINE, "type = 'TRANSFER' AND points < 0", "SET counterpart_id = id", OWN_LINE),
+    row("T25", LINE, "type = 'TRANSFER' AND points < 0", "SET points = points - 1", ("ptx_", "counterpart_id")),
+    row("T18", LINE, "type = 'TRANSFER'", "SET counterpart_id = NULL", OWN_LINE),
+    row("T18", LINE, "type = 'EARN_ORDER'", "SET counterpart_id = id", OWN_LINE),
+    row(
+        "T12",
+        LINE,
+        "type = 'TRANSFER' AND points > 0 AND reverses_id IS NULL",
+        "SET reverses_id = counterpart_id",
+        OWN_LINE,
+    ),
+    row("T17", LINE, "type = 'TRANSFER' AND points < 0", "SET debt_after = debt_after + 1", OWN_LINE),
+    row("L4", LOT, BY_TRANSFER, "SET points = points + 1, remaining = remaining + 1", OWN_LOT),
+    row("L9", LOT, "available_from > created_at", "SET available_from = available_from + 1", OWN_LOT),
+    row("H11", HOLD, "pending", "SET expires_at = expires_at + 1", OWN_HOLD),
+    row("H11", HOLD, "NOT pending AND status = 'OPEN'", "SET pending = true", OWN_HOLD),
+    row("T9", HOLD, "pending", "SET pending = false", ("", "id")),
+    row("M1", CHECK_IN, ANY, "SET points = points + 1", MEMBER),
+    row("M1", CHECK_IN, ANY, "SET transaction_id = tenant_id", MEMBER),
+    row("M2", CHECK_IN, "streak > 1", "SET streak = 1", MEMBER),
+    row("M2", CHECK_IN, "streak = 1", "SET streak = 2", MEMBER),
+    row("M3", CHECK_IN, ANY, "SET bonus = bonus + 1", MEMBER),
+    row("M3", EVENT, "type = 'points.checked_in'", "DELETE", MEMBER),
+    row("M4", REPORT, "points > 0", "SET points = points + 1", MEMBER),
+    row("M4", REPORT, "transaction_id IS NOT NULL", "SET transaction_id = NULL", MEMBER),
+    row("M5", TASK, "task_key IN (SELECT task_key FROM mkt_user_task_completion)", "DELETE", ("", "task_key")),
+    row("M6", PROGRESS, ANY, "SET steps = steps + 1", MEMBER),
+    row("M6", PROGRESS, ANY, "SET completions = completions + 1", MEMBER),
+    row("M6", PROGRESS, ANY, "SET total_completions = total_completions - 1", MEMBER),
+    row("M6", PROGRESS, ANY, "SET period_start = period_start - 1", MEMBER),
+    row("M7", PROGRESS, ANY, "DELETE", MEMBER),
+    row("M8", TASK, ANY, "SET version = version + 1", OWN_TASK),
+    row("M8", TASK, "deleted_at IS NULL", "SET deleted_at = 1, enabled = false", OWN_TASK),
+    row("M9", EVENT, "type = 'points_task.completed'", "DELETE", ("task_", "subject_id")),
+    row("M10", TASK, ANY, "SET definition = '{}'", ("", "task_key")),
+    row("M10", TASK, ANY, "SET event_type = 'coupon.used'", ("", "task_key")),
     row("L1", LOT, ANY, "SET points = points + 1", OWN_LOT),
     row("L2", LOT, ANY, "SET open = NOT open", OWN_LOT),
     row("L3", LOT, ANY, "SET member_id = 'nobody'", OWN_LOT),
@@ -358,6 +402,10 @@ impl Corruption {
             VERSION => "tenant_id, template_id, version",
             USES => "tenant_id, template_id, stripe",
             CHUNK => "tenant_id, bulk_id, number",
+            CHECK_IN => "tenant_id, member_id, day",
+            TASK => "tenant_id, task_key",
+            PROGRESS => "tenant_id, member_id, task_key",
+            REPORT => "tenant_id, member_id, task_key, completion_id",
             EVENT => "tenant_id, tx, ordinal",
             REFUND => "tenant_id, order_id, refund_id",
             "idempotency" => "tenant_id, key",
@@ -384,7 +432,7 @@ impl Corruption {
     fn name(&self, kind: Kind) -> String {
         let (prefix, column) = self.names;
         let text = match (column, kind) {
-            ("member_id" | "order_id" | "reference", _) => column.into(),
+            ("member_id" | "order_id" | "task_key" | "reference", _) => column.into(),
             ("key", Kind::Postgres) => "encode(key, 'hex')".into(),
             (_, Kind::Sqlite) => format!("'{prefix}' || lower(hex({column}))"),
             (_, Kind::Postgres) => format!("'{prefix}' || replace({column}::text, '-', '')"),

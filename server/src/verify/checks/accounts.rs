@@ -11,7 +11,7 @@ fn of_ledger() -> String {
     format!(
         "(SELECT t.tenant_id, t.member_id, count(*) AS lines, max(t.sequence) AS last, \
          max(CASE t.sequence WHEN 1 THEN t.occurred_at END) AS began_at, max(t.occurred_at) AS latest_at, \
-         sum(CASE WHEN t.type IN {EARN} THEN t.points ELSE 0 END) AS total_points, \
+         sum(CASE WHEN t.type IN {EARN} OR t.type = 'TRANSFER' THEN t.points ELSE 0 END) AS total_points, \
          sum(CASE WHEN t.type IN {USE} OR (t.type = 'REFUND' AND o.id IS NULL) THEN -t.points ELSE 0 END) AS used, \
          sum(CASE WHEN t.type = 'EXPIRE' THEN -t.points ELSE 0 END) AS expired, \
          sum(CASE WHEN t.type IN ('CLAWBACK', 'DEDUCT_ADMIN') OR (t.type = 'REFUND' AND o.id IS NOT NULL) \
@@ -30,7 +30,8 @@ pub fn group() -> Group {
          LEFT JOIN {OF_LOTS} l ON l.tenant_id = a.tenant_id AND l.member_id = a.member_id \
          LEFT JOIN {} t ON t.tenant_id = a.tenant_id AND t.member_id = a.member_id \
          LEFT JOIN mkt_points_transaction z \
-         ON z.tenant_id = a.tenant_id AND z.member_id = a.member_id AND z.sequence = a.sequence",
+         ON z.tenant_id = a.tenant_id AND z.member_id = a.member_id AND z.sequence = a.sequence \
+         LEFT JOIN mkt_points_account m ON m.tenant_id = a.tenant_id AND m.member_id = a.merged_into",
         of_ledger()
     );
     let parts = "(a.available + a.frozen + a.used + a.expired + a.revoked)";
@@ -57,7 +58,13 @@ pub fn group() -> Group {
             "a.sequence <> coalesce(t.lines, 0) OR a.sequence <> coalesce(t.last, 0)",
             differs("sequence", "a.sequence", "coalesce(t.lines, 0) || ' transactions up to ' || coalesce(t.last, 0)"),
         ),
-        sum("P10", "total_points = what the ledger earned", "total_points", "t"),
+        check(
+            "P17",
+            "a merged account names another that took it over",
+            "a.merged_into IS NOT NULL AND (m.member_id IS NULL OR m.member_id = a.member_id)",
+            "'merged into ' || a.merged_into",
+        ),
+        sum("P10", "total_points = what the ledger earned, and got from others", "total_points", "t"),
         sum("P11", "used = what the ledger used and did not refund", "used", "t"),
         sum("P12", "expired = what the ledger expired", "expired", "t"),
         sum("P13", "revoked = what the ledger took back", "revoked", "t"),

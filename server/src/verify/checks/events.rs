@@ -6,8 +6,7 @@ use scrip_domain::event::EventKind;
 use super::{Dialect, EARN, Group, check, differs, says};
 
 /// The kinds that tell of a transaction.
-pub const TOLD: &str =
-    "('points.granted', 'points.debited', 'points.expired', 'points.reversed', 'points.debt_settled')";
+pub const TOLD: &str = "('points.granted', 'points.debited', 'points.expired', 'points.reversed', 'points.debt_settled', 'points.transferred')";
 const OF_HOLDS: &str = "('points.held', 'points.captured', 'points.released')";
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
@@ -35,7 +34,7 @@ fn each(dialect: Dialect) -> Group {
         Dialect::Postgres => "",
     };
     let kind_of_line = format!(
-        "CASE WHEN t.type IN {EARN} THEN 'points.granted' WHEN t.type = 'EXPIRE' THEN 'points.expired' \
+        "CASE WHEN t.type IN {EARN} THEN 'points.granted' WHEN t.type = 'TRANSFER' THEN 'points.transferred' WHEN t.type = 'EXPIRE' THEN 'points.expired' \
          WHEN t.reverses_id IS NOT NULL THEN 'points.reversed' WHEN t.type = 'CLAWBACK' THEN 'points.debt_settled' \
          ELSE 'points.debited' END"
     );
@@ -88,10 +87,7 @@ fn each(dialect: Dialect) -> Group {
             "E8",
             "an event's data can be read",
             // What is compared as text needs no look at its form.
-            format!(
-                "(e.type NOT LIKE 'points.%' OR e.type IN {OF_HOLDS}) AND NOT ({})",
-                dialect.is_event_data("e.data")
-            ),
+            format!("e.type NOT IN {TOLD} AND NOT ({})", dialect.is_event_data("e.data")),
             says("its data is no JSON object"),
         ),
         check(

@@ -38,9 +38,13 @@ pub fn group(dialect: Dialect) -> Group {
           sum(CASE type WHEN 'points.captured' THEN 1 ELSE 0 END) AS captured, \
           sum(CASE type WHEN 'points.released' THEN 1 ELSE 0 END) AS released FROM event \
           WHERE type IN ('points.held', 'points.captured', 'points.released') GROUP BY tenant_id, subject_id) e \
-         ON e.tenant_id = h.tenant_id AND e.subject_id = h.id",
+         ON e.tenant_id = h.tenant_id AND e.subject_id = h.id \
+         LEFT JOIN (SELECT x.tenant_id, x.id, count(*) AS lots FROM {} x CROSS JOIN mkt_points_lot l \
+          WHERE l.tenant_id = x.tenant_id AND l.id = x.lot_part AND l.available_from <> x.expires_at \
+          GROUP BY x.tenant_id, x.id) k ON k.tenant_id = h.tenant_id AND k.id = h.id",
         lines(),
-        uneven(dialect)
+        uneven(dialect),
+        dialect.allocations("t.tenant_id, t.id, t.expires_at", "(SELECT * FROM mkt_points_hold WHERE pending)")
     );
     let checks = vec![
         check(
@@ -85,6 +89,12 @@ pub fn group(dialect: Dialect) -> Group {
              OR h.created_at >= h.expires_at OR (h.status = 'EXPIRED') <> coalesce(h.closed_at >= h.expires_at, false) \
              OR h.closed_at > h.expires_at",
             differs("closed_at", "h.closed_at", "s.last_end"),
+        ),
+        check(
+            "H11",
+            "a pending hold ends when its lot becomes available, and is used by nobody",
+            "h.pending AND (k.lots IS NOT NULL OR h.status = 'CAPTURED')",
+            "'until ' || h.expires_at || ', ' || h.status",
         ),
         check(
             "H10",

@@ -5,7 +5,7 @@ use super::{Dialect, EARN, Group, USE, check, differs, equal, says};
 
 /// Every line beside what stood before it. Read in the index's order, so nothing is sorted.
 const CHAIN: &str = "(SELECT tenant_id, id, member_id, sequence, type, points, balance_before, balance_after, frozen_after, \
-    debt_after, reference, remark, hold_id, reverses_id, lot_id, allocations, expires_at, occurred_at, recorded_at, \
+    debt_after, reference, remark, hold_id, reverses_id, counterpart_id, lot_id, allocations, expires_at, occurred_at, recorded_at, \
     coalesce(lead(balance_after) OVER w, 0) AS balance, coalesce(lead(frozen_after) OVER w, 0) AS frozen, \
     coalesce(lead(debt_after) OVER w, 0) AS debt, coalesce(lead(sequence) OVER w, 0) AS preceding \
     FROM mkt_points_transaction WINDOW w AS (PARTITION BY tenant_id, member_id ORDER BY sequence DESC))";
@@ -27,6 +27,9 @@ fn lines(dialect: Dialect) -> Group {
          LEFT JOIN mkt_points_reversal r ON r.tenant_id = t.tenant_id AND r.transaction_id = t.reverses_id \
          LEFT JOIN mkt_points_hold h ON h.tenant_id = t.tenant_id AND h.id = t.hold_id \
          LEFT JOIN mkt_points_lot l ON l.tenant_id = t.tenant_id AND l.id = t.lot_id \
+         LEFT JOIN mkt_points_transaction c ON c.tenant_id = t.tenant_id AND c.id = t.counterpart_id \
+         LEFT JOIN mkt_points_transaction p ON p.tenant_id = c.tenant_id AND p.member_id = c.member_id \
+          AND p.sequence = c.sequence - 1 \
          LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n FROM event WHERE type IN {TOLD} \
           GROUP BY tenant_id, subject_id) e ON e.tenant_id = t.tenant_id AND e.subject_id = t.id"
     );
@@ -52,7 +55,7 @@ fn lines(dialect: Dialect) -> Group {
             "points come in positive and go out negative",
             format!(
                 "CASE WHEN t.type IN {EARN} OR t.type IN ('RELEASE', 'REFUND') THEN t.points <= 0 \
-                 WHEN t.type = 'CLAWBACK' THEN t.points > 0 \
+                 WHEN t.type = 'CLAWBACK' THEN t.points > 0 WHEN t.type = 'TRANSFER' THEN false \
                  WHEN t.type IN {USE} OR t.type IN ('HOLD', 'EXPIRE', 'DEDUCT_ADMIN') THEN t.points >= 0 ELSE true END"
             ),
             "t.type || ' of ' || t.points",
@@ -76,7 +79,8 @@ fn lines(dialect: Dialect) -> Group {
             format!(
                 "t.reverses_id IS NOT NULL AND (o.id IS NULL OR o.member_id <> t.member_id OR NOT (\
                  (t.type = 'CLAWBACK' AND o.type IN {EARN}) OR \
-                 (t.type = 'REFUND' AND (o.type IN {USE} OR o.type = 'DEDUCT_ADMIN'))))"
+                 (t.type = 'REFUND' AND (o.type IN {USE} OR o.type = 'DEDUCT_ADMIN')) OR \
+                 (t.type = 'TRANSFER' AND o.type = 'TRANSFER' AND o.reverses_id IS NULL AND (o.points < 0) = (t.points > 0))))"
             ),
             says("it reverses nothing that can be reversed"),
         ),
@@ -99,9 +103,11 @@ fn lines(dialect: Dialect) -> Group {
         equal("T16", "each frozen balance continues the one before", "frozen_after", "t.frozen_after", &frozen),
         check(
             "T17",
-            "debt grows only by a claw-back of a grant, and shrinks only by settling it",
+            "debt grows only by a claw-back of a grant, shrinks only by settling it, and goes along in a merge",
             "CASE WHEN t.type = 'CLAWBACK' AND t.reverses_id IS NOT NULL THEN t.debt_after < t.debt \
-             WHEN t.type = 'CLAWBACK' THEN t.debt_after <> t.debt + t.points ELSE t.debt_after <> t.debt END",
+             WHEN t.type = 'CLAWBACK' THEN t.debt_after <> t.debt + t.points \
+             WHEN t.type = 'TRANSFER' AND c.id IS NOT NULL \
+             THEN t.debt_after - t.debt <> coalesce(p.debt_after, 0) - c.debt_after ELSE t.debt_after <> t.debt END",
             "'debt_after is ' || t.debt_after || ' after ' || t.debt",
         ),
         check(
@@ -113,10 +119,19 @@ fn lines(dialect: Dialect) -> Group {
                  OR (t.hold_id IS NULL AND t.type IN ('HOLD', 'RELEASE')) \
                  OR (t.hold_id IS NOT NULL AND t.type NOT IN ('HOLD', 'RELEASE') AND t.type NOT IN {USE}) \
                  OR (t.reverses_id IS NULL AND (t.type = 'REFUND' OR (t.type = 'CLAWBACK' AND t.points = 0))) \
-                 OR (t.reverses_id IS NOT NULL AND t.type NOT IN ('REFUND', 'CLAWBACK')) \
+                 OR (t.reverses_id IS NOT NULL AND t.type NOT IN ('REFUND', 'CLAWBACK', 'TRANSFER')) \
+                 OR (t.counterpart_id IS NOT NULL) <> (t.type = 'TRANSFER') \
                  OR (t.expires_at IS NOT NULL AND t.type NOT IN {EARN})"
             ),
             "'a ' || t.type || ' lacks a reference, or has one too many'",
+        ),
+        check(
+            "T25",
+            "the two lines of a transfer name each other, and one gives what the other gets",
+            "t.counterpart_id IS NOT NULL AND (c.id IS NULL OR c.counterpart_id IS DISTINCT FROM t.id \
+             OR c.points <> -t.points OR c.member_id = t.member_id OR c.occurred_at <> t.occurred_at \
+             OR (c.reverses_id IS NULL) <> (t.reverses_id IS NULL))",
+            differs("the points of the other line", "c.points", "-t.points"),
         ),
         check(
             "T19",
@@ -165,9 +180,10 @@ fn lines(dialect: Dialect) -> Group {
 }
 
 fn allocations(dialect: Dialect) -> Group {
-    let columns = "t.tenant_id, t.id, t.member_id, t.type, t.hold_id, t.occurred_at";
+    let columns = "t.tenant_id, t.id, t.member_id, t.type, t.points, t.hold_id, t.occurred_at";
     let rows = format!(
-        "{} t LEFT JOIN mkt_points_lot l ON l.tenant_id = t.tenant_id AND l.id = t.lot_part",
+        "{} t LEFT JOIN mkt_points_lot l ON l.tenant_id = t.tenant_id AND l.id = t.lot_part \
+         LEFT JOIN mkt_points_hold h ON h.tenant_id = t.tenant_id AND h.id = CASE t.type WHEN 'HOLD' THEN t.hold_id END",
         dialect.allocations(columns, "mkt_points_transaction")
     );
     let spends = format!("((t.type IN {USE} AND t.hold_id IS NULL) OR t.type IN ('HOLD', 'DEDUCT_ADMIN'))");
@@ -175,7 +191,11 @@ fn allocations(dialect: Dialect) -> Group {
         check(
             "T9",
             "points are taken from lots that could be spent then",
-            format!("{spends} AND (l.expires_at <= t.occurred_at OR l.available_from > t.occurred_at)"),
+            format!(
+                "({spends} AND (l.expires_at <= t.occurred_at \
+                 OR (l.available_from > t.occurred_at AND NOT coalesce(h.pending, false)))) \
+                 OR (t.type = 'TRANSFER' AND t.points < 0 AND l.expires_at <= t.occurred_at)"
+            ),
             says("a lot was not spendable at that time"),
         ),
         check(
@@ -205,7 +225,7 @@ fn reversals(dialect: Dialect) -> Group {
           WHERE t.reverses_id IS NOT NULL GROUP BY t.tenant_id, t.reverses_id) u \
          ON u.tenant_id = r.tenant_id AND u.reverses_id = r.transaction_id \
          LEFT JOIN mkt_points_transaction o ON o.tenant_id = r.tenant_id AND o.id = r.transaction_id \
-         AND (o.type IN {EARN} OR o.type IN {USE} OR o.type = 'DEDUCT_ADMIN')"
+         AND (o.type IN {EARN} OR o.type IN {USE} OR o.type IN ('DEDUCT_ADMIN', 'TRANSFER'))"
     );
     let checks = vec![
         check(

@@ -1,10 +1,10 @@
 //! L: a lot against what made it and against everything the ledger took from it and gave back.
 
-use super::{Check, Dialect, EARN, Group, USE, check, differs, equal, plus_days, says};
+use super::{Check, Dialect, Group, USE, check, differs, equal, plus_days, says};
 
 /// For each lot what lines took from it and gave back to it; `made` is what a refund put into a grace lot of its own.
 fn taken(dialect: Dialect) -> String {
-    let columns = "t.tenant_id, t.type, t.hold_id, t.lot_id";
+    let columns = "t.tenant_id, t.type, t.points, t.hold_id, t.reverses_id, t.lot_id";
     format!(
         "(SELECT x.tenant_id, x.lot_part, \
          sum(CASE WHEN x.type IN {USE} THEN x.part ELSE 0 END) AS used, \
@@ -13,7 +13,10 @@ fn taken(dialect: Dialect) -> String {
          sum(CASE WHEN x.type = 'HOLD' THEN x.part WHEN x.type = 'RELEASE' THEN -x.part \
              WHEN x.type IN {USE} AND x.hold_id IS NOT NULL THEN -x.part ELSE 0 END) AS held, \
          sum(CASE WHEN x.type = 'REFUND' AND x.lot_id IS DISTINCT FROM x.lot_part THEN x.part ELSE 0 END) AS restored, \
-         sum(CASE WHEN x.type = 'REFUND' AND x.lot_id = x.lot_part THEN x.part ELSE 0 END) AS made \
+         sum(CASE WHEN x.type = 'REFUND' AND x.lot_id = x.lot_part THEN x.part ELSE 0 END) AS made, \
+         sum(CASE WHEN x.type = 'TRANSFER' AND x.points > 0 AND x.reverses_id IS NULL THEN x.part ELSE 0 END) AS got, \
+         sum(CASE WHEN x.type <> 'TRANSFER' THEN 0 WHEN x.points < 0 THEN x.part \
+             WHEN x.reverses_id IS NOT NULL THEN -x.part ELSE 0 END) AS given \
          FROM {} x GROUP BY x.tenant_id, x.lot_part)",
         dialect.allocations(columns, "mkt_points_transaction")
     )
@@ -48,10 +51,13 @@ pub fn group(dialect: Dialect) -> Group {
          LEFT JOIN {} s ON s.tenant_id = l.tenant_id AND s.lot_part = l.id \
          LEFT JOIN {} u ON u.tenant_id = l.tenant_id AND u.lot_part = l.id \
          LEFT JOIN (SELECT tenant_id, lot_part, sum(part) AS held FROM {} h GROUP BY tenant_id, lot_part) h \
-         ON h.tenant_id = l.tenant_id AND h.lot_part = l.id",
+         ON h.tenant_id = l.tenant_id AND h.lot_part = l.id \
+         LEFT JOIN (SELECT tenant_id, lot_part, max(expires_at) AS until FROM {} k GROUP BY tenant_id, lot_part) k \
+         ON k.tenant_id = l.tenant_id AND k.lot_part = l.id",
         taken(dialect),
         undone(dialect),
-        dialect.allocations("t.tenant_id", open_holds)
+        dialect.allocations("t.tenant_id", open_holds),
+        dialect.allocations("t.tenant_id, t.expires_at", "(SELECT * FROM mkt_points_hold WHERE pending)")
     );
     let total = "(l.remaining + l.held + l.used + l.expired + l.revoked + l.moved)";
     let lot = |id, title, column: &str, expected: &str| -> Check {
@@ -78,7 +84,8 @@ pub fn group(dialect: Dialect) -> Group {
         check(
             "L4",
             "a lot names the transaction that made it",
-            "t.id IS NULL OR t.lot_id IS DISTINCT FROM l.id OR t.member_id <> l.member_id",
+            "t.id IS NULL OR t.member_id <> l.member_id OR (t.type <> 'TRANSFER' AND t.lot_id IS DISTINCT FROM l.id) \
+             OR (t.type = 'TRANSFER' AND coalesce(s.got, 0) <> l.points)",
             says("no transaction made it"),
         ),
         lot(
@@ -92,8 +99,8 @@ pub fn group(dialect: Dialect) -> Group {
         lot("L8", "held is what open holds hold", "held", "coalesce(h.held, 0)"),
         check(
             "L9",
-            "a lot begins with the transaction that made it",
-            "l.created_at <> t.occurred_at OR l.available_from <> t.occurred_at",
+            "a lot begins with the transaction that made it, or is kept until it becomes available",
+            "l.created_at <> t.occurred_at OR (l.available_from <> t.occurred_at AND l.available_from IS DISTINCT FROM k.until)",
             differs("its begin", "l.created_at || ', available from ' || l.available_from", "t.occurred_at"),
         ),
         lot(
@@ -104,15 +111,15 @@ pub fn group(dialect: Dialect) -> Group {
         ),
         lot(
             "L11",
-            "moved is what refunds undid and put elsewhere",
+            "moved is what refunds undid and put elsewhere, and what went to other members",
             "moved",
-            "(coalesce(u.used, 0) + coalesce(u.revoked, 0) - coalesce(s.restored, 0))",
+            "(coalesce(u.used, 0) + coalesce(u.revoked, 0) - coalesce(s.restored, 0) + coalesce(s.given, 0))",
         ),
         check(
             "L12",
             "a grace lot has the refund's points and the tenant's days of grace",
             format!(
-                "t.type NOT IN {EARN} AND (l.points <> coalesce(s.made, 0) OR l.expires_at IS DISTINCT FROM {grace_end})"
+                "t.type = 'REFUND' AND (l.points <> coalesce(s.made, 0) OR l.expires_at IS DISTINCT FROM {grace_end})"
             ),
             "l.points || ' points until ' || l.expires_at || ', moved here were ' || coalesce(s.made, 0)",
         ),

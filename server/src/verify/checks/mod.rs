@@ -1,8 +1,8 @@
 //! The invariants. A [`Group`] is a relation and the checks that look at its rows, so that one scan serves them all; a
 //! [`Reading`] is a check of text that only this program can judge.
 //!
-//! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, C coupons and templates,
-//! K codes, R rules, O orders, E events, J jobs, B bulks, W webhooks.
+//! To find a check, search for its id: X structure, P accounts, T ledger lines, L lots, H holds, M check-ins and tasks,
+//! C coupons and templates, K codes, R rules, O orders, E events, J jobs, B bulks, W webhooks.
 //!
 //! Joins are written for both planners. Inner joins are `CROSS JOIN ... WHERE`: to PostgreSQL that is the same, while SQLite
 //! then keeps the order, which it would otherwise turn round to walk all of a tenant's rows for each row. A join that concerns
@@ -18,6 +18,7 @@ mod holds;
 mod jobs;
 mod ledger;
 mod lots;
+mod members;
 mod orders;
 mod outcomes;
 mod rules;
@@ -111,6 +112,7 @@ pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
     all.extend(ledger::groups(dialect));
     all.push(lots::group(dialect));
     all.push(holds::group(dialect));
+    all.extend(members::groups(dialect));
     all.extend(templates::groups(dialect));
     all.extend(coupons::groups(dialect));
     all.extend(rules::groups(dialect));
@@ -131,6 +133,7 @@ pub fn readings(dialect: Dialect) -> Vec<Reading> {
         orders::reading(),
         jobs::reading(dialect),
         bulks::reading(dialect),
+        members::reading(),
     ]
 }
 

@@ -31,6 +31,10 @@ pub fn reading(dialect: Dialect) -> Reading {
         ("Coupon", "mkt_user_coupon", "id"),
         ("Transaction", "mkt_points_transaction", "id"),
         ("Hold", "mkt_points_hold", "id"),
+        ("Transfer", "mkt_points_transaction", "id"),
+        ("CheckIn", "mkt_points_transaction", "id"),
+        ("Report", "mkt_points_transaction", "id"),
+        ("Task", "mkt_points_task", "id"),
         ("Template", "mkt_coupon_template", "id"),
         ("Template", deleted, "subject_id"),
         ("Order", "mkt_order", "id"),
@@ -69,15 +73,16 @@ pub fn reading(dialect: Dialect) -> Reading {
                 Err(error) => return Ok(Some(format!("the recorded outcome cannot be read: {error}"))),
             };
             // A job is deleted after its time, perhaps before the outcome.
-            let names_nothing = matches!(
-                outcome,
+            let names_nothing = match &outcome {
                 Outcome::Rules(_)
-                    | Outcome::Deleted
-                    | Outcome::Settled(_)
-                    | Outcome::Swept(_)
-                    | Outcome::Job(_)
-                    | Outcome::Announced(_)
-            );
+                | Outcome::Deleted
+                | Outcome::Settled(_)
+                | Outcome::Swept(_)
+                | Outcome::Job(_)
+                | Outcome::Announced(_) => true,
+                Outcome::Report { report, .. } => report.transaction_id.is_none(),
+                _ => false,
+            };
             let is_found = names_nothing || row.bool(3)?;
             Ok((!is_found).then(|| "what the recorded outcome names does not exist".to_owned()))
         },

@@ -5,7 +5,7 @@ use crate::store::StoreError;
 use crate::store::migrate::MIGRATIONS;
 
 /// The tables whose rows are verified.
-pub const TABLES: [&str; 29] = [
+pub const TABLES: &[&str] = &[
     "tenant",
     "api_key",
     "mkt_coupon_template",
@@ -28,6 +28,10 @@ pub const TABLES: [&str; 29] = [
     "template_window",
     "bulk",
     "bulk_chunk",
+    "mkt_points_check_in",
+    "mkt_points_task",
+    "mkt_user_task_progress",
+    "mkt_user_task_completion",
     "event",
     "idempotency",
     "webhook",
@@ -38,7 +42,7 @@ pub const TABLES: [&str; 29] = [
 ];
 
 /// The indexes that hot queries and uniqueness rest on.
-const INDEXES: [&str; 41] = [
+const INDEXES: &[&str] = &[
     "uq_api_key_secret",
     "idx_template_tenant_status",
     "idx_template_tenant_type",
@@ -65,6 +69,9 @@ const INDEXES: [&str; 41] = [
     "idx_order_earn",
     "uq_compensation_coupon",
     "idx_compensation_status",
+    "idx_points_hold_pending",
+    "idx_points_account_merged",
+    "uq_points_task_id",
     "idx_idempotency_created",
     "idx_job_due",
     "idx_job_lease",
@@ -97,7 +104,7 @@ fn indexes(dialect: Dialect) -> Group {
     };
     let broken = format!("w.name NOT IN ({existing})");
     let checks = vec![check("X1", "every index exists and is valid", broken, says("the index is missing or invalid"))];
-    of_schema(named(INDEXES.into_iter()), "w.name", checks)
+    of_schema(named(INDEXES.iter().copied()), "w.name", checks)
 }
 
 fn soundness(dialect: Dialect) -> Group {
@@ -178,9 +185,9 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// PostgreSQL's names: a constraint without one of its own is called after its table and column.
-const CONSTRAINTS: [&str; 27] = [
+const CONSTRAINTS: &[&str] = &[
     "tenant_pkey tenant_refund_grace_days_check",
-    "api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
+    "api_key_adjustment_limit_check api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
     "platform_key_pkey platform_key_id_check",
     "mkt_coupon_template_pkey ck_template_stock mkt_coupon_template_claimed_count_check \
      mkt_coupon_template_remaining_stock_check mkt_coupon_template_version_check mkt_coupon_template_tenant_id_fkey",
@@ -222,6 +229,8 @@ const CONSTRAINTS: [&str; 27] = [
      mkt_order_refund_points_clawed_back_check mkt_order_refund_check1 mkt_order_refund_order_status_check",
     "mkt_coupon_refund_compensation_pkey ck_compensation_closed mkt_coupon_refund_compensation_reason_check \
      mkt_coupon_refund_compensation_status_check",
+    "mkt_points_check_in_pkey ck_check_in_points mkt_points_task_pkey ck_task_deleted mkt_points_task_version_check \
+     mkt_user_task_progress_pkey ck_task_progress mkt_user_task_completion_pkey ck_task_completion task_cursor_pkey",
     "event_pkey idempotency_pkey schema_migration_pkey",
     "webhook_pkey ck_webhook_previous webhook_disabled_reason_check webhook_tenant_id_fkey webhook_progress_pkey \
      webhook_progress_tenant_id_webhook_id_fkey webhook_parked_pkey webhook_parked_attempts_check \

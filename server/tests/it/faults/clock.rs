@@ -36,7 +36,7 @@ async fn a_clock_that_steps_back_breaks_no_sequence() {
                 Command::Grant {
                     member_id: alice.clone(),
                     movement: movement(10, TransactionType::EarnOrder),
-                    expires_at: None,
+                    spendable: Default::default(),
                 },
                 Command::Debit { member_id: alice.clone(), movement: movement(3, TransactionType::UseOrder) },
                 Command::Claim { template_id: template, member_id: alice.clone(), member_level: None },

@@ -30,7 +30,7 @@ async fn behind_proxy(url: &str) -> (Proxy, Store, Engine) {
 
 fn grant(tenant: TenantId, key: u8) -> Envelope {
     let movement = Movement { points: 1, kind: TransactionType::EarnOrder, reference: None, remark: None };
-    let command = Command::Grant { member_id: member("hot"), movement, expires_at: None };
+    let command = Command::Grant { member_id: member("hot"), movement, spendable: Default::default() };
     let idempotency = Some(Idempotency { key: [key; 16], fingerprint: [1; 16] });
     Envelope { idempotency, ..envelope(tenant, command) }
 }

@@ -117,6 +117,28 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
                 "campaigns": [{ "name": "n", "starts_at": "2026-01-01T00:00:00Z", "categories": ["c"], "percent": 200 }],
                 "orders": { "max_coupons_per_order": 3 }, "effective_from": "2036-01-01T00:00:00Z" }),
         ),
+        (
+            "POST",
+            "/v1/members/m-1/points/grants".into(),
+            json!({ "points": 5, "available_from": "2036-01-01T00:00:00Z", "expires_in_days": 3 }),
+        ),
+        (
+            "POST",
+            "/v1/members/m-1/points/transfers".into(),
+            json!({ "to_member_id": "m-2", "points": 5, "reference": "r", "remark": "k" }),
+        ),
+        ("POST", "/v1/members/m-9/points/merges".into(), json!({ "into_member_id": "m-2", "remark": "k" })),
+        ("POST", "/v1/members/m-1/points/adjustments".into(), json!({ "points": -5, "reason": "r", "reference": "f" })),
+        ("POST", "/v1/members/m-1/check-ins".into(), json!({ "effective_at": "2026-01-01T00:00:00Z" })),
+        (
+            "POST",
+            "/v1/points-tasks".into(),
+            json!({ "key": "share", "name": "n", "description": "d", "points": 5, "period": "WEEK",
+            "limit_per_period": 2, "total_limit": 9, "target": 2, "event_type": "coupon.used",
+            "window": { "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2036-01-01T00:00:00Z" } }),
+        ),
+        ("PATCH", "/v1/points-tasks/share".into(), json!({ "points": 6, "enabled": true })),
+        ("POST", "/v1/members/m-1/tasks/share/completions".into(), json!({ "completion_id": "c-1" })),
         ("POST", "/v1/expirations".into(), json!({ "limit": 10 })),
         ("POST", "/v1/batch".into(), json!({ "op": "grant", "member_id": "m-1", "points": 5, "idempotency_key": "k" })),
     ]

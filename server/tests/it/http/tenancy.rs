@@ -25,7 +25,10 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
     client.post("/v1/orders", order).await.json(201);
     let codes = format!("/v1/coupon-templates/{id}/codes");
     let batch = client.post(&codes, json!({ "kind": "SHARED", "code": "OWN-CODE" })).await.json(202);
+    let task = json!({ "key": "task-of-this-tenant", "name": "t", "points": 5 });
+    let task = client.post("/v1/points-tasks", task).await.json(201);
     vec![
+        ("task_key", text(&task, "key").to_owned()),
         ("webhook_id", text(&webhook, "id").to_owned()),
         ("batch_id", text(&batch, "id").to_owned()),
         ("code", "OWN-CODE".to_owned()),
@@ -62,6 +65,7 @@ fn body(path: &str) -> Value {
         "close" => json!({ "status": "RESOLVED", "remark": "r" }),
         "simulations" => json!({ "rules": {} }),
         "points-rules" => json!({ "earn": { "ratio": 2 } }),
+        "completions" => json!({ "completion_id": "r-1" }),
         "coupon-templates" => template(),
         "webhooks" => json!({ "url": "https://shop.example/" }),
         "replay" => json!({ "after": null }),

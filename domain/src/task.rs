@@ -1,0 +1,309 @@
+//! Points tasks: what a shop rewards beside orders, so many times in a period, once for each report.
+//!
+//! A task is done by reports, from the shop's backend or from an event of the log; a member cannot report itself. Each
+//! report has an id of the caller's and counts once, whatever is sent twice or at once: the account's lock guards the
+//! member's reports and its progress, and their primary keys are the second wall. The report that reaches the target grants
+//! the points, in the same transaction.
+//!
+//! Progress starts anew with each period. A late report, of a period before the one already begun, counts in that one: so a
+//! limit holds whatever order reports come in.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Envelope, Movement};
+use crate::decide::{Interrupt, Outcome};
+use crate::event::EventKind;
+use crate::id::{CompletionId, Ids, MemberId, TaskId, TaskKey, TransactionId};
+use crate::points::{Spendable, TransactionType, grant_points, refuse_merged};
+use crate::rejection::Rejection;
+use crate::state::State;
+use crate::time::{Calendar, Day, Timestamp, Window};
+
+/// How often a task may be done anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Period {
+    Once,
+    Day,
+    /// From Monday.
+    Week,
+    Month,
+}
+
+impl Period {
+    pub const ALL: [Period; 4] = [Period::Once, Period::Day, Period::Week, Period::Month];
+
+    /// The name as stored and as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Period::Once => "ONCE",
+            Period::Day => "DAY",
+            Period::Week => "WEEK",
+            Period::Month => "MONTH",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Period> {
+        Period::ALL.into_iter().find(|period| period.as_str() == text)
+    }
+
+    /// The first day of the period with this day; all days share that of `Once`.
+    pub fn start(self, day: Day) -> Day {
+        match self {
+            Period::Once => Day(0),
+            Period::Day => day,
+            Period::Week => day.week_start(),
+            Period::Month => day.month_start(),
+        }
+    }
+}
+
+/// What an operator authors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    pub name: String,
+    pub description: String,
+    /// Granted for each completion; at least 1.
+    pub points: i64,
+    pub period: Period,
+    /// Completions of a member in one period, at most.
+    pub limit_per_period: i64,
+    /// Completions of a member in all, at most.
+    pub total_limit: Option<i64>,
+    /// How many reports make a completion.
+    pub target: i64,
+    /// The kind of event that reports the task for its member.
+    pub event_type: Option<String>,
+    pub window: Window,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    #[serde(rename = "i")]
+    pub id: TaskId,
+    pub key: TaskKey,
+    /// Grows with every edit.
+    pub version: i64,
+    pub enabled: bool,
+    pub definition: Arc<Definition>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Its key stays taken.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// An operator's edit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskPatch {
+    pub expected_version: i64,
+    pub enabled: bool,
+    pub definition: Definition,
+}
+
+/// How far a member is with a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    pub member_id: MemberId,
+    pub task_key: TaskKey,
+    /// The first day of the period that the counts are of.
+    pub period_start: Day,
+    /// Reports towards the next completion.
+    pub steps: i64,
+    /// Completions in the period.
+    pub completions: i64,
+    /// Completions in all.
+    pub total_completions: i64,
+    pub updated_at: Timestamp,
+}
+
+impl Progress {
+    fn none(member_id: &MemberId, task_key: &TaskKey) -> Progress {
+        Progress {
+            member_id: member_id.clone(),
+            task_key: task_key.clone(),
+            period_start: Day(i64::MIN),
+            steps: 0,
+            completions: 0,
+            total_completions: 0,
+            updated_at: Timestamp(0),
+        }
+    }
+
+    /// As it stands in the period that begins with `start`.
+    pub fn in_period(self, start: Day) -> Progress {
+        if start > self.period_start {
+            Progress { period_start: start, steps: 0, completions: 0, ..self }
+        } else {
+            self
+        }
+    }
+}
+
+/// One step of a task, or the last one, which completes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The grant, when it completed the task.
+    #[serde(rename = "t")]
+    pub transaction_id: Option<TransactionId>,
+    #[serde(rename = "m")]
+    pub member_id: MemberId,
+    #[serde(rename = "k")]
+    pub task_key: TaskKey,
+    #[serde(rename = "c")]
+    pub completion_id: CompletionId,
+    #[serde(rename = "d")]
+    pub period_start: Day,
+    /// Which of `target` steps it was.
+    #[serde(rename = "s")]
+    pub step: i64,
+    #[serde(rename = "g")]
+    pub target: i64,
+    /// Granted; 0 unless it completed the task.
+    #[serde(rename = "p")]
+    pub points: i64,
+    #[serde(rename = "at")]
+    pub reported_at: Timestamp,
+}
+
+pub fn create(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    key: &TaskKey,
+    definition: &Definition,
+) -> Result<Outcome, Rejection> {
+    if state.task(envelope.tenant, key).is_some() {
+        return Err(Rejection::TaskExists);
+    }
+    let task = Task {
+        id: TaskId(ids.draw()),
+        key: key.clone(),
+        version: 1,
+        enabled: true,
+        definition: Arc::new(definition.clone()),
+        created_at: envelope.at,
+        updated_at: envelope.at,
+        deleted_at: None,
+    };
+    Ok(save(state, envelope, ids, EventKind::TaskCreated, task))
+}
+
+pub fn update(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    key: &TaskKey,
+    patch: &TaskPatch,
+) -> Result<Outcome, Rejection> {
+    let task = known(state, envelope, key)?;
+    if task.version != patch.expected_version {
+        return Err(Rejection::TaskVersionStale { current: task.version });
+    }
+    if task.enabled == patch.enabled && *task.definition == patch.definition {
+        return Ok(Outcome::Task(Box::new(task)));
+    }
+    let changed = Task {
+        version: task.version + 1,
+        enabled: patch.enabled,
+        definition: Arc::new(patch.definition.clone()),
+        updated_at: envelope.at,
+        ..task
+    };
+    Ok(save(state, envelope, ids, EventKind::TaskUpdated, changed))
+}
+
+pub fn delete(state: &mut State, envelope: &Envelope, ids: &mut Ids, key: &TaskKey) -> Result<Outcome, Rejection> {
+    let task = known(state, envelope, key)?;
+    let (version, at) = (task.version + 1, envelope.at);
+    let deleted = Task { version, enabled: false, updated_at: at, deleted_at: Some(at), ..task };
+    save(state, envelope, ids, EventKind::TaskDeleted, deleted);
+    Ok(Outcome::Deleted)
+}
+
+fn known(state: &State, envelope: &Envelope, key: &TaskKey) -> Result<Task, Rejection> {
+    let task = state.task(envelope.tenant, key).filter(|task| task.deleted_at.is_none());
+    task.cloned().ok_or(Rejection::TaskNotFound)
+}
+
+fn save(state: &mut State, envelope: &Envelope, ids: &mut Ids, kind: EventKind, task: Task) -> Outcome {
+    let data = serde_json::json!({ "key": task.key.as_str(), "version": task.version }).to_string();
+    state.record_event(envelope, ids, envelope.at, kind, task.id.0, None, data);
+    state.save_task(envelope.tenant, task.clone());
+    Outcome::Task(Box::new(task))
+}
+
+/// Counts one report of a task. One known already gives its first answer.
+#[expect(clippy::too_many_arguments, reason = "the parts of the command")]
+pub fn report(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    key: &TaskKey,
+    completion_id: &CompletionId,
+    day: Day,
+    calendar: &Calendar,
+) -> Result<Outcome, Interrupt> {
+    if let Some(first) = state.reported(envelope.tenant, member_id, key, completion_id) {
+        return Ok(Outcome::Report { report: Box::new(first.clone()), again: true });
+    }
+    refuse_merged(state, envelope, member_id)?;
+    let task = known(state, envelope, key)?;
+    let definition = task.definition.clone();
+    if !task.enabled {
+        return Err(Rejection::TaskDisabled.into());
+    }
+    if !definition.window.has_started(envelope.at) {
+        return Err(Rejection::TaskNotStarted { starts_at: definition.window.starts_at }.into());
+    }
+    if definition.window.has_ended(envelope.at) {
+        return Err(Rejection::TaskEnded { ended_at: definition.window.ends_at }.into());
+    }
+    let progress = state.progress(envelope.tenant, member_id, key).cloned();
+    let progress = progress.unwrap_or_else(|| Progress::none(member_id, key));
+    let mut progress = progress.in_period(definition.period.start(day));
+    if let Some(limit) = definition.total_limit.filter(|limit| progress.total_completions >= *limit) {
+        return Err(Rejection::TaskLimitReached { limit }.into());
+    }
+    if progress.completions >= definition.limit_per_period {
+        return Err(Rejection::TaskPeriodLimitReached { limit: definition.limit_per_period }.into());
+    }
+    let step = progress.steps + 1;
+    let completes = step >= definition.target;
+    let mut report = Report {
+        transaction_id: None,
+        member_id: member_id.clone(),
+        task_key: key.clone(),
+        completion_id: completion_id.clone(),
+        period_start: progress.period_start,
+        step,
+        target: definition.target,
+        points: 0,
+        reported_at: envelope.at,
+    };
+    if completes {
+        let reference = Some(key.as_str().to_owned());
+        let movement = Movement { points: definition.points, kind: TransactionType::EarnTask, reference, remark: None };
+        let rules = state.rules_at(envelope.tenant, envelope.at);
+        let expires_at = rules.points.validity.expires_at(envelope.at, calendar);
+        let spendable = Spendable { available_from: None, expires_at };
+        let granted = grant_points(state, envelope, ids, member_id, &movement, spendable)?;
+        report.transaction_id = Some(granted.id);
+        report.points = definition.points;
+        progress.completions += 1;
+        progress.total_completions += 1;
+    }
+    progress.steps = if completes { 0 } else { step };
+    progress.updated_at = envelope.at;
+    state.save_progress(envelope.tenant, progress);
+    state.insert_report(envelope.tenant, report.clone());
+    let data = serde_json::json!({
+        "key": key.as_str(), "completion_id": completion_id.as_str(), "step": step, "target": definition.target,
+        "points": report.points,
+    });
+    let kind = if completes { EventKind::TaskCompleted } else { EventKind::TaskProgressed };
+    state.record_event(envelope, ids, envelope.at, kind, task.id.0, Some(member_id), data.to_string());
+    Ok(Outcome::Report { report: Box::new(report), again: false })
+}

@@ -1,0 +1,256 @@
+//! What members do beside orders, as scenarios: points that come later, change hands or accounts; check-ins and tasks. The
+//! language is that of [`crate::script`].
+
+use crate::coupons::scenarios;
+
+scenarios! {
+    // Complaint: bonus points must not be spendable before the return window is over.
+    points_that_come_later_are_frozen_until_then_and_nobody_can_spend_or_release_them: "
+        @0   g = grant m1 100 from 10 until 50   => EARN_ORDER points=100 after=100
+             show account m1                     => total=100 available=0 frozen=100
+             show lot g                          => points=100 remaining=0 held=100 available_from=10 expires_at=50
+             debit m1 1                          => POINTS_INSUFFICIENT available=0 requested=1
+             hold m1 1                           => POINTS_INSUFFICIENT available=0 requested=1
+             give m1 m2 1                    => POINTS_INSUFFICIENT available=0 requested=1
+             capture g                           => POINTS_HOLD_PENDING available_from=@10
+             release g                           => POINTS_HOLD_PENDING available_from=@10
+        @10- debit m1 1                          => POINTS_INSUFFICIENT available=0
+        @10  debit m1 40                         => after=60 from=g:40
+             ledger m1                           => EARN_ORDER+100@0 HOLD-100@0 RELEASE+100@10 USE_ORDER-40@10
+    "
+
+    points_that_come_later_need_a_life_after_that: "
+        @5   grant m1 10 from 10 until 10   => POINTS_EXPIRES_BEFORE_AVAILABLE
+             grant m1 10 from 10 until 11   => ok
+             grant m1 10 from 5 until 6     => ok
+             show account m1                => available=10 frozen=10
+        @11  expire m1                      => holds=1 points=20
+             ledger m1                      => EARN_ORDER+10@5 HOLD-10@5 EARN_ORDER+10@5 EXPIRE-10@6 RELEASE+10@10 EXPIRE-10@11
+    "
+
+    // Complaint: buy, earn, return within the window: the pending points must go first, and leave no debt.
+    a_claw_back_takes_what_is_still_to_come_first: "
+        @0   g = grant m1 100 from 10   => ok
+             h = grant m1 30            => ok
+             reverse g 40               => CLAWBACK points=-40 from=g:40 debt=0
+             show account m1            => available=30 frozen=60 revoked=40
+             show lot g                 => held=60 revoked=40
+             reverse g 60               => CLAWBACK points=-60 from=g:60
+             show account m1            => available=30 frozen=0 revoked=100
+        @10  show account m1            => available=30
+    "
+
+    a_debt_is_settled_when_points_become_available_not_before: "
+        @0   g = grant m1 50            => ok
+             debit m1 50                => ok
+             reverse g                  => CLAWBACK points=0 debt=50
+             later = grant m1 80 from 5 => debt=50
+             show account m1            => available=0 frozen=80 debt=50
+        @5   expire m1                  => holds=1
+             show account m1            => available=30 frozen=0 revoked=50 debt=0
+    "
+
+    points_given_to_another_member_keep_their_expiry: "
+        @0   a = grant m1 30 until 20     => ok
+             b = grant m1 30 until 40     => ok
+        @5   t = give m1 m2 40        => sent=-40 received=40 from=a:30,b:10 lots=2 left=20 after=40
+             show account m1              => total=20 available=20
+             show account m2              => total=40 available=40
+             show lot a                   => points=30 remaining=0 moved=30
+             show lot t                   => points=30 expires_at=20 available_from=5
+        @20  expire m2                    => points=30
+             show account m2              => available=10 expired=30
+        @40  expire m2                    => points=10
+             expire m1                    => points=20
+             events t                     => points.transferred@5
+    "
+
+    a_transfer_needs_two_members_and_what_it_gives: "
+        @0   g = grant m1 10          => ok
+             give m1 m1 1         => POINTS_SAME_MEMBER
+             give m1 m2 11        => POINTS_INSUFFICIENT available=10 requested=11
+             give m3 m2 1         => POINTS_INSUFFICIENT available=0
+             debit m1 4               => ok
+             reverse g                => debt=4
+             grant m1 2               => ok
+             give m1 m2 1         => POINTS_IN_DEBT debt=2
+    "
+
+    what_comes_to_a_member_in_debt_settles_it: "
+        @0   g = grant m2 10          => ok
+             debit m2 10              => ok
+             reverse g                => debt=10
+             grant m1 25              => ok
+             give m1 m2 20        => after=20 debt=10
+             show account m2          => available=10 debt=0 revoked=10 total=30
+    "
+
+    a_transfer_goes_back_as_far_as_nothing_was_spent_of_it: "
+        @0   a = grant m1 30 until 20     => ok
+             b = grant m1 30              => ok
+             t = give m1 m2 50        => ok
+             debit m2 35                  => ok
+             take-back t 16               => POINTS_REVERSAL_EXCEEDS left=15
+             take-back t 5                => sent=-5 received=5
+             show lot b                   => remaining=15 moved=15
+             take-back t                  => sent=-10 received=10
+             take-back t                  => POINTS_REVERSAL_EXCEEDS left=0
+             reverse t                    => POINTS_NOT_REVERSIBLE
+             show account m1              => available=25 total=25
+             show account m2              => available=0 used=35 total=35
+    "
+
+    an_expired_part_of_a_transfer_does_not_go_back: "
+        @0   a = grant m1 30 until 20     => ok
+             t = give m1 m2 30        => ok
+        @20  take-back t                  => POINTS_REVERSAL_EXCEEDS left=0
+             show account m2              => expired=30
+             show account m1              => total=0
+    "
+
+    a_merge_moves_lots_pending_ones_and_debts_and_closes_the_account: "
+        @0   a = grant old 30 until 20      => ok
+             p = grant old 40 from 10       => ok
+             n = grant new 5                => ok
+             m = merge old new              => sent=-70 received=70 lots=2
+             show account old               => total=0 available=0 frozen=0 merged_into=new
+             show account new               => total=75 available=35 frozen=40
+             grant old 1                    => POINTS_ACCOUNT_MERGED
+             debit old 1                    => POINTS_ACCOUNT_MERGED
+             hold old 1                     => POINTS_ACCOUNT_MERGED
+             give new old 1             => POINTS_ACCOUNT_MERGED
+             give old new 1             => POINTS_ACCOUNT_MERGED
+             check-in old                   => POINTS_ACCOUNT_MERGED
+             merge new old                  => POINTS_ACCOUNT_MERGED
+             take-back m                    => POINTS_ACCOUNT_MERGED
+        @10  expire new                     => holds=1
+             show account new               => available=75 frozen=0
+        @20  expire new                     => points=30
+    "
+
+    a_merge_waits_for_open_holds: "
+        @0   grant old 30             => ok
+             h = hold old 10          => ok
+             merge old new            => POINTS_HOLDS_OPEN points=10
+             release h                => ok
+             merge old new            => sent=-30 received=30
+             merge old old            => POINTS_SAME_MEMBER
+             merge old m3             => POINTS_ACCOUNT_MERGED
+    "
+
+    a_merge_waits_for_points_that_an_order_holds_and_what_the_order_gives_back_follows: "
+        @0   grant old 300                                      => ok
+             o = reserve b1 old 10000x1 points 100 until 5      => RESERVED spent=100
+             merge old new                                      => POINTS_HOLDS_OPEN points=100
+        @1   pay o                                              => PAID granted=100
+             merge old new                                      => sent=-300
+             refund o r1 full                                   => REFUNDED returned=100 clawed=100
+             show account old                                   => available=0 debt=0 used=0
+             merge old new                                      => received=0
+             show account new                                   => total=300 available=300
+    "
+
+    // Orders of a closed account go on: nobody's payment fails because two accounts became one.
+    an_order_without_points_is_paid_after_a_merge_and_what_it_earns_follows: "
+        @0   grant old 10                                       => ok
+             o = reserve b2 old 10000x1 until 5                 => RESERVED
+             merge old new                                      => sent=-10
+             reserve b3 old 10000x1 points 100                  => POINTS_ACCOUNT_MERGED
+        @1   pay o                                              => PAID granted=100
+             show account old                                   => available=100 merged_into=new
+             merge old new                                      => received=100
+             show account new                                   => total=110 available=110
+    "
+
+    // What happened before a merge can still be undone; merging again moves what came of it.
+    a_refund_to_a_merged_account_follows_by_another_merge: "
+        @0   g = grant old 30         => ok
+             d = debit old 20         => ok
+             merge old new            => received=10
+             reverse d 15             => REFUND points=15
+             show account old         => available=15 used=5
+             merge old new            => received=15
+             reverse g                => CLAWBACK points=0 debt=30
+             merge old new            => received=0 debt=30
+             show account new         => available=0 revoked=25 debt=5
+             show account old         => debt=0 used=5 total=5
+    "
+
+    // Complaint: signed in twice at midnight.
+    a_check_in_counts_once_a_day_and_a_streak_grows_day_by_day: "
+        @10    c = check-in m1        => day=1970-01-01 streak=1 points=10 again=false
+        @23    check-in m1            => day=1970-01-01 streak=1 again=true
+        @24    check-in m1            => day=1970-01-02 streak=2 again=false
+        @73    check-in m1            => day=1970-01-04 streak=1 again=false
+        @73    check-in m1 at 72      => day=1970-01-04 again=true
+        @72    check-in m2            => streak=1
+        @71    check-in m2            => POINTS_CHECK_IN_OUT_OF_ORDER
+               ledger m1              => EARN_CHECKIN+10@10 EARN_CHECKIN+10@24 EARN_CHECKIN+10@73
+               reverse c              => CLAWBACK points=-10
+               check-in m1            => POINTS_CHECK_IN_OUT_OF_ORDER
+    "
+
+    check_ins_follow_the_rules_of_their_time: "
+        @0     rules 0 bonus 2:5,3:20 days 1    => version=1
+        @1     check-in m1                      => streak=1 points=10
+        @24    check-in m1                      => streak=2 points=15
+        @48    check-in m1                      => streak=3 points=30
+        @72    check-in m1                      => streak=4 points=10
+               ledger m1                        => EARN_CHECKIN+10@1 EARN_CHECKIN+15@24 EXPIRE-10@25 EXPIRE-15@48 EARN_CHECKIN+30@48 EXPIRE-30@72 EARN_CHECKIN+10@72
+               rules 1 no-check-ins             => version=2
+               check-in m1                      => streak=4 again=true
+               check-in m2                      => POINTS_CHECK_IN_DISABLED
+    "
+
+    // Complaint: a task done twice at once, or a hundred times a day.
+    a_task_is_rewarded_once_for_each_report_and_so_often_in_a_period: "
+        @0    task share per DAY limit 2 points 7    => version=1 enabled=true
+              task share per DAY                     => POINTS_TASK_EXISTS
+              report share m1 r1                     => step=1/1 points=7 period=1970-01-01 again=false
+              report share m1 r1                     => points=7 again=true
+              report share m1 r2                     => points=7
+              report share m1 r3                     => POINTS_TASK_PERIOD_LIMIT_REACHED limit=2
+              report share m2 r1                     => points=7 again=false
+        @24   report share m1 r3                     => points=7 period=1970-01-02
+              show account m1                        => total=21
+        # A day that is over has no room of its own left.
+        @23   report share m1 r4                     => points=7 period=1970-01-02
+              report share m1 r5                     => POINTS_TASK_PERIOD_LIMIT_REACHED
+    "
+
+    a_task_of_several_steps_is_completed_by_the_last: "
+        @0    task buy per WEEK target 3 total 2 points 9    => ok
+              report buy m1 o1       => step=1/3 points=0
+              report buy m1 o2       => step=2/3 points=0
+              report buy m1 o2       => step=2/3 again=true
+              report buy m1 o3       => step=3/3 points=9 period=1969-12-29
+              report buy m1 o4       => POINTS_TASK_PERIOD_LIMIT_REACHED
+        @96   report buy m1 o5       => step=1/3 period=1970-01-05
+              report buy m1 o6       => step=2/3
+        # Steps do not go over into the next week.
+        @264  report buy m1 o7       => step=1/3 period=1970-01-12
+              report buy m1 o8       => step=2/3
+              report buy m1 o9       => step=3/3 points=9
+        @432  report buy m1 o10      => POINTS_TASK_LIMIT_REACHED limit=2
+              show account m1        => total=18
+    "
+
+    a_task_has_a_window_versions_and_an_end: "
+        @0    task t opens 5 closes 9        => ok
+              report t m1 r1                 => POINTS_TASK_NOT_STARTED
+        @5    report t m1 r1                 => points=5
+        @9    report t m2 r1                 => POINTS_TASK_ENDED
+              edit-task t version 2          => POINTS_TASK_VERSION_STALE current=1
+              edit-task t version 1 points 6 off => version=2 enabled=false
+              report t m2 r1                 => POINTS_TASK_DISABLED
+              edit-task t version 2 points 6 => version=3 enabled=true
+              edit-task t version 3 points 6 => version=3
+              report t m2 r1                 => points=6
+              delete-task t                  => ok
+              delete-task t                  => POINTS_TASK_NOT_FOUND
+              report t m3 r1                 => POINTS_TASK_NOT_FOUND
+              report t m1 r1                 => points=5 again=true
+              task t                         => POINTS_TASK_EXISTS
+              report unknown m1 r1           => POINTS_TASK_NOT_FOUND
+    "
+}

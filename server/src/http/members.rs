@@ -1,0 +1,327 @@
+//! What concerns a member beside single commands on points: check-ins, points that change hands, accounts that are merged.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use jiff::civil::Date;
+use scrip_domain::check_in::CheckIn;
+use scrip_domain::command::Movement;
+use scrip_domain::points::{MAX_POINTS, Spendable, TransactionType, Transfer};
+use scrip_domain::{Answer, Command, Day, MemberId, Outcome, Timestamp, TransactionId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::auth::{AnyKey, Operator, Service};
+use super::extract::{Checked, InPath, Input, NoOptions, Parameters};
+use super::fields::FieldErrors;
+use super::points::check_remark;
+use super::problem::Problem;
+use super::schema::{self, IdempotencyKey, Problems};
+use super::time::Time;
+use super::views::TransactionView;
+use super::{AppState, answer};
+use crate::{calendar, clock};
+
+/// A check-in of one day.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CheckIn)]
+pub struct CheckInView<'a> {
+    #[schema(value_type = schema::MemberId)]
+    member_id: &'a MemberId,
+    /// Where the tenant is.
+    #[schema(value_type = schema::LocalDate)]
+    day: String,
+    /// Days in a row, this one included.
+    streak: i64,
+    /// Granted, the bonus included.
+    points: i64,
+    /// Of `points`, what the streak added.
+    bonus: i64,
+    #[schema(value_type = schema::TransactionId)]
+    transaction_id: TransactionId,
+    checked_in_at: Time,
+}
+
+impl<'a> From<&'a CheckIn> for CheckInView<'a> {
+    fn from(row: &'a CheckIn) -> Self {
+        CheckInView {
+            member_id: &row.member_id,
+            day: row.day.to_string(),
+            streak: row.streak,
+            points: row.points,
+            bonus: row.bonus,
+            transaction_id: row.transaction_id,
+            checked_in_at: Time(row.checked_in_at),
+        }
+    }
+}
+
+/// A member's check-ins of one month.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CheckInMonth)]
+pub struct CheckInMonth<'a> {
+    #[schema(value_type = schema::MemberId)]
+    member_id: &'a MemberId,
+    #[schema(example = "2026-03")]
+    month: String,
+    #[schema(value_type = schema::LocalDate)]
+    today: String,
+    checked_in_today: bool,
+    /// Days in a row up to today, or up to yesterday while today is still open.
+    streak: i64,
+    /// Granted in the month.
+    points: i64,
+    /// Of the month, oldest first.
+    #[schema(value_type = Vec<CheckInView<'static>>)]
+    days: Vec<CheckInView<'a>>,
+}
+
+/// Check a member in
+///
+/// Once a day, in the tenant's time zone: again on the same day gives the first answer, with 200. A member may check itself in.
+#[utoipa::path(post, path = "/v1/members/{member_id}/check-ins", tag = "Check-ins", security(("key" = ["MEMBER"])),
+    params(("member_id" = schema::MemberId, Path), IdempotencyKey), request_body = Option<NoOptions>,
+    responses((status = 201, description = "Checked in", body = CheckInView<'static>),
+        (status = 200, description = "Checked in before", body = CheckInView<'static>), Problems))]
+pub async fn create_check_in(
+    State(app): State<AppState>,
+    key: AnyKey,
+    InPath(member_id): InPath<MemberId>,
+    input: Input<NoOptions>,
+) -> Result<Response, Problem> {
+    let caller = key.on_behalf_of(&member_id)?;
+    let at = caller.at(input.value, input.now)?;
+    let zone = app.store.zone(caller.tenant()).await?;
+    let (day, calendar) = (calendar::day(&zone, at), Arc::new(calendar::calendar(&zone, at)));
+    let command = Command::CheckIn { member_id, day, calendar };
+    let envelope = caller.envelope(command, input.value, input.idempotency, input.now)?;
+    let tenant = envelope.tenant;
+    match app.engine.submit(envelope).await? {
+        Answer::Refused(rejection) => Err(rejection.into()),
+        Answer::Accepted { outcome, replayed } => {
+            let again = matches!(outcome, Outcome::CheckIn { again: true, .. });
+            let status = if again { StatusCode::OK } else { StatusCode::CREATED };
+            answer::respond(&app, tenant, &outcome, status, replayed).await
+        }
+    }
+}
+
+/// Read a member's check-ins of a month
+#[utoipa::path(get, path = "/v1/members/{member_id}/check-ins", tag = "Check-ins", security(("key" = ["MEMBER"])),
+    params(("member_id" = schema::MemberId, Path),
+        ("month" = Option<String>, Query, description = "Default: this month.", example = "2026-03")),
+    responses((status = 200, description = "The month", body = CheckInMonth<'static>), Problems))]
+pub async fn list_check_ins(
+    State(app): State<AppState>,
+    key: AnyKey,
+    InPath(member_id): InPath<MemberId>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let tenant = key.on_behalf_of(&member_id)?.tenant();
+    let mut parameters = Parameters::of(&uri)?;
+    let month = parameters.take("month", "a month, like 2026-03", |text| {
+        if text.len() == 7 { format!("{text}-01").parse::<Date>().ok() } else { None }
+    });
+    parameters.finish()?;
+    let today = calendar::day(&app.store.zone(tenant).await?, clock::now());
+    let first = month.map_or(today.month_start(), calendar::day_of);
+    // Any day of the next month will do to find its first.
+    let next = Day(first.0 + 31).month_start();
+    let (latest, rows) = app.store.check_ins(tenant, &member_id, first, next).await?;
+    let streak = latest.as_ref().filter(|row| row.day.0 >= today.0 - 1).map_or(0, |row| row.streak);
+    let (year, month, _) = first.civil();
+    answer::ok(&CheckInMonth {
+        member_id: &member_id,
+        month: format!("{year:04}-{month:02}"),
+        today: today.to_string(),
+        checked_in_today: latest.is_some_and(|row| row.day == today),
+        streak,
+        points: rows.iter().map(|row| row.points).sum(),
+        days: rows.iter().map(CheckInView::from).collect(),
+    })
+}
+
+/// Points that changed hands: the line on each account.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PointsTransfer)]
+pub struct TransferView<'a> {
+    #[schema(value_type = TransactionView<'static>)]
+    sent: TransactionView<'a>,
+    #[schema(value_type = TransactionView<'static>)]
+    received: TransactionView<'a>,
+}
+
+impl<'a> From<&'a Transfer> for TransferView<'a> {
+    fn from(transfer: &'a Transfer) -> Self {
+        TransferView { sent: (&transfer.sent).into(), received: (&transfer.received).into() }
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransferRequest {
+    /// Who gets them.
+    #[schema(value_type = schema::MemberId)]
+    to_member_id: Option<MemberId>,
+    #[schema(value_type = i64, minimum = 1, maximum = 1_000_000_000_000_000i64)]
+    points: Option<i64>,
+    /// Your own reference.
+    #[schema(min_length = 1, max_length = 64)]
+    reference: Option<String>,
+    #[schema(max_length = 500)]
+    remark: Option<String>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+pub struct Given {
+    to: MemberId,
+    points: i64,
+    reference: Option<String>,
+    remark: Option<String>,
+    effective_at: Option<Timestamp>,
+}
+
+impl Checked for TransferRequest {
+    type Value = Given;
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Given> {
+        let to = errors.required("to_member_id", self.to_member_id);
+        let points = errors.integer("points", self.points, 1..=MAX_POINTS);
+        errors.optional_text("reference", self.reference.as_deref(), 1..=64);
+        check_remark(errors, self.remark.as_deref());
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some(Given { to: to?, points: points?, reference: self.reference, remark: self.remark, effective_at })
+    }
+}
+
+/// Give points of a member to another
+///
+/// Those that expire soonest go first, and keep their expiry. A reversal of the sender's transaction takes back what the other
+/// has not spent.
+#[utoipa::path(post, path = "/v1/members/{member_id}/points/transfers", tag = "Points", security(("key" = ["SERVICE"])),
+    params(("member_id" = schema::MemberId, Path), IdempotencyKey), request_body = TransferRequest,
+    responses((status = 201, description = "Transferred", body = TransferView<'static>), Problems))]
+pub async fn create_transfer(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    InPath(from): InPath<MemberId>,
+    input: Input<TransferRequest>,
+) -> Result<Response, Problem> {
+    let Given { to, points, reference, remark, effective_at } = input.value;
+    let command = Command::Transfer { from, to, points, reference, remark };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MergeRequest {
+    /// Who takes everything over.
+    #[schema(value_type = schema::MemberId)]
+    into_member_id: Option<MemberId>,
+    #[schema(max_length = 500)]
+    remark: Option<String>,
+    /// Never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for MergeRequest {
+    type Value = (MemberId, Option<String>, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let into = errors.required("into_member_id", self.into_member_id);
+        check_remark(errors, self.remark.as_deref());
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some((into?, self.remark, effective_at))
+    }
+}
+
+/// Merge a member's account into another's
+///
+/// Moves all lots with their expiry, what is still to become available, and the debt, and closes the account for good: it refuses
+/// new requests, naming the other. Refunds and reversals of what happened before are still decided on it; what comes of them
+/// follows within a minute, or at once by merging again. Coupons stay where they are.
+#[utoipa::path(post, path = "/v1/members/{member_id}/points/merges", tag = "Points", security(("key" = ["OPERATOR"])),
+    params(("member_id" = schema::MemberId, Path), IdempotencyKey), request_body = MergeRequest,
+    responses((status = 201, description = "Merged", body = TransferView<'static>), Problems))]
+pub async fn create_merge(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(from): InPath<MemberId>,
+    input: Input<MergeRequest>,
+) -> Result<Response, Problem> {
+    let (into, remark, effective_at) = input.value;
+    let command = Command::Merge { from, into, remark };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdjustmentRequest {
+    /// More than 0: given; less: taken away.
+    #[schema(value_type = i64, minimum = -1_000_000_000_000_000i64, maximum = 1_000_000_000_000_000i64)]
+    points: Option<i64>,
+    /// Why; kept as the transaction's remark.
+    #[schema(value_type = String, min_length = 1, max_length = 500)]
+    reason: Option<String>,
+    /// Your own reference, a ticket's number for instance.
+    #[schema(min_length = 1, max_length = 64)]
+    reference: Option<String>,
+    /// Of points given. Null: never.
+    expires_at: Option<Time>,
+    /// Never in the future.
+    effective_at: Option<Time>,
+}
+
+pub struct Adjustment {
+    movement: Movement,
+    gives: bool,
+    expires_at: Option<Timestamp>,
+    effective_at: Option<Timestamp>,
+}
+
+impl Checked for AdjustmentRequest {
+    type Value = Adjustment;
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Adjustment> {
+        let points = errors.integer("points", self.points, -MAX_POINTS..=MAX_POINTS);
+        if points == Some(0) {
+            errors.add("points", "is 0", "Send a positive number to give, a negative one to take away.");
+        }
+        let reason = errors.required("reason", self.reason);
+        errors.optional_text("reason", reason.as_deref(), 1..=500);
+        errors.optional_text("reference", self.reference.as_deref(), 1..=64);
+        let gives = points.is_some_and(|points| points > 0);
+        if !gives && self.expires_at.is_some() {
+            errors.add("expires_at", "belongs to points that are given", "Leave it out.");
+        }
+        let effective_at = errors.effective_at(self.effective_at, now);
+        let kind = if gives { TransactionType::EarnAdmin } else { TransactionType::DeductAdmin };
+        let movement = Movement { points: points?.abs(), kind, reference: self.reference, remark: Some(reason?) };
+        Some(Adjustment { movement, gives, expires_at: self.expires_at.map(|at| at.0), effective_at })
+    }
+}
+
+/// Adjust a member's points by hand
+///
+/// With a reason, and at most as many points at a time as the key may move (`adjustment_limit`). The event names the key.
+#[utoipa::path(post, path = "/v1/members/{member_id}/points/adjustments", tag = "Points",
+    security(("key" = ["OPERATOR"])),
+    params(("member_id" = schema::MemberId, Path), IdempotencyKey), request_body = AdjustmentRequest,
+    responses((status = 201, description = "Adjusted", body = TransactionView<'static>), Problems))]
+pub async fn create_adjustment(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(member_id): InPath<MemberId>,
+    input: Input<AdjustmentRequest>,
+) -> Result<Response, Problem> {
+    let Adjustment { movement, gives, expires_at, effective_at } = input.value;
+    let command = if gives {
+        Command::Grant { member_id, movement, spendable: Spendable { available_from: None, expires_at } }
+    } else {
+        Command::Debit { member_id, movement }
+    };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
+}

@@ -1,0 +1,130 @@
+//! M: check-ins and tasks against the grants they made, the events that told of them, and each other.
+
+use scrip_domain::task::Definition;
+
+use super::{Dialect, Group, Reading, check, differs, equal, says};
+
+pub fn groups(dialect: Dialect) -> Vec<Group> {
+    vec![check_ins(dialect), reports(), progress(), tasks(dialect)]
+}
+
+/// Every check-in beside the one before.
+fn check_ins(dialect: Dialect) -> Group {
+    let rows = "(SELECT tenant_id, member_id, day, streak, points, bonus, transaction_id, checked_in_at, \
+        lag(day) OVER w AS prior_day, lag(streak) OVER w AS prior_streak FROM mkt_points_check_in \
+        WINDOW w AS (PARTITION BY tenant_id, member_id ORDER BY day)) c \
+        LEFT JOIN mkt_points_transaction t ON t.tenant_id = c.tenant_id AND t.id = c.transaction_id \
+        LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n, max(data) AS data FROM event \
+         WHERE type = 'points.checked_in' GROUP BY tenant_id, subject_id) e \
+        ON e.tenant_id = c.tenant_id AND e.subject_id = c.transaction_id";
+    let number = |name| dialect.number("e.data", name);
+    let checks = vec![
+        check(
+            "M1",
+            "a check-in names its grant",
+            "t.id IS NULL OR t.member_id <> c.member_id OR t.type <> 'EARN_CHECKIN' OR t.points <> c.points \
+             OR t.occurred_at <> c.checked_in_at",
+            differs("its points", "c.points", "t.points"),
+        ),
+        check(
+            "M2",
+            "a streak is one more than yesterday's, or 1",
+            "c.streak <> CASE WHEN c.prior_day = c.day - 1 THEN c.prior_streak + 1 ELSE 1 END",
+            "'a streak of ' || c.streak || ' on day ' || c.day || ' after ' || coalesce(c.prior_streak, 0)",
+        ),
+        check(
+            "M3",
+            "a check-in is told by one event",
+            format!(
+                "coalesce(e.n, 0) <> 1 OR {} IS DISTINCT FROM c.streak OR {} IS DISTINCT FROM c.points \
+                 OR {} IS DISTINCT FROM c.bonus",
+                number("streak"),
+                number("points"),
+                number("bonus")
+            ),
+            "coalesce(e.n, 0) || ' events, the data is ' || coalesce(e.data, 'none')",
+        ),
+    ];
+    Group { with: String::new(), rows: rows.into(), owner: Some("c"), key: "c.member_id".into(), checks }
+}
+
+/// Every report of a task.
+fn reports() -> Group {
+    let rows = "mkt_user_task_completion r \
+        LEFT JOIN mkt_points_transaction t ON t.tenant_id = r.tenant_id AND t.id = r.transaction_id \
+        LEFT JOIN mkt_points_task k ON k.tenant_id = r.tenant_id AND k.task_key = r.task_key \
+        LEFT JOIN mkt_user_task_progress p \
+        ON p.tenant_id = r.tenant_id AND p.member_id = r.member_id AND p.task_key = r.task_key";
+    let checks = vec![
+        check(
+            "M4",
+            "a report that completed a task names its grant, and no other does",
+            "(r.points > 0) <> (r.transaction_id IS NOT NULL) OR (r.transaction_id IS NOT NULL AND (t.id IS NULL \
+             OR t.member_id <> r.member_id OR t.type <> 'EARN_TASK' OR t.points <> r.points \
+             OR t.occurred_at <> r.reported_at))",
+            differs("its points", "r.points", "t.points"),
+        ),
+        check("M5", "a report is of a task that exists", "k.id IS NULL", "'no task ' || r.task_key"),
+        check("M7", "a report is counted", "p.member_id IS NULL", says("the progress is missing")),
+    ];
+    Group { with: String::new(), rows: rows.into(), owner: Some("r"), key: "r.member_id".into(), checks }
+}
+
+/// A completion takes all steps before it, so the steps that are left are the reports without those of completions.
+fn progress() -> Group {
+    let rows = "mkt_user_task_progress p \
+        LEFT JOIN (SELECT tenant_id, member_id, task_key, max(period_start) AS period_start, \
+         sum(CASE WHEN transaction_id IS NULL THEN 0 ELSE 1 END) AS completions \
+         FROM mkt_user_task_completion GROUP BY tenant_id, member_id, task_key) a \
+        ON a.tenant_id = p.tenant_id AND a.member_id = p.member_id AND a.task_key = p.task_key \
+        LEFT JOIN (SELECT tenant_id, member_id, task_key, period_start, \
+         sum(CASE WHEN transaction_id IS NULL THEN 0 ELSE 1 END) AS completions, \
+         count(*) - sum(CASE WHEN transaction_id IS NULL THEN 0 ELSE step END) AS steps \
+         FROM mkt_user_task_completion GROUP BY tenant_id, member_id, task_key, period_start) r \
+        ON r.tenant_id = p.tenant_id AND r.member_id = p.member_id AND r.task_key = p.task_key \
+        AND r.period_start = p.period_start";
+    let shown = "p.period_start || ' ' || p.steps || ' ' || p.completions || ' ' || p.total_completions";
+    let expected = "a.period_start || ' ' || r.steps || ' ' || r.completions || ' ' || a.completions";
+    let checks = vec![equal("M6", "progress is what the reports add up to", "progress", shown, expected)];
+    Group { with: String::new(), rows: rows.into(), owner: Some("p"), key: "p.member_id".into(), checks }
+}
+
+fn tasks(dialect: Dialect) -> Group {
+    let rows = "mkt_points_task k \
+        LEFT JOIN (SELECT tenant_id, subject_id, sum(CASE type WHEN 'points_task.created' THEN 1 ELSE 0 END) AS created, \
+         sum(CASE type WHEN 'points_task.updated' THEN 1 ELSE 0 END) AS updated, \
+         sum(CASE type WHEN 'points_task.deleted' THEN 1 ELSE 0 END) AS deleted, \
+         sum(CASE WHEN type IN ('points_task.progressed', 'points_task.completed') THEN 1 ELSE 0 END) AS reports \
+         FROM event WHERE type LIKE 'points_task.%' GROUP BY tenant_id, subject_id) e \
+        ON e.tenant_id = k.tenant_id AND e.subject_id = k.id \
+        LEFT JOIN (SELECT tenant_id, task_key, count(*) AS n FROM mkt_user_task_completion \
+         GROUP BY tenant_id, task_key) r ON r.tenant_id = k.tenant_id AND r.task_key = k.task_key";
+    let checks = vec![
+        check(
+            "M8",
+            "a task's version and end are what its events say",
+            "coalesce(e.created, 0) <> 1 OR k.version <> 1 + e.updated + e.deleted \
+             OR (k.deleted_at IS NOT NULL) <> (e.deleted = 1)",
+            "'version ' || k.version || ' after ' || coalesce(e.updated, 0) || ' edits'",
+        ),
+        equal("M9", "every report is told by one event", "events", "coalesce(e.reports, 0)", "coalesce(r.n, 0)"),
+    ];
+    Group { with: String::new(), rows: rows.into(), owner: Some("k"), key: dialect.id("task_", "k.id"), checks }
+}
+
+/// M10: what operators have authored must be readable, and the column by which events find a task must say the same.
+pub fn reading() -> Reading {
+    Reading {
+        id: "M10",
+        title: "a task's definition can be read, and its event type is that of its row",
+        sql: "SELECT tenant_id, task_key AS key, definition, event_type FROM mkt_points_task".into(),
+        judge: |row| {
+            let definition = match row.json::<Definition>(2) {
+                Ok(definition) => definition,
+                Err(error) => return Ok(Some(format!("the definition cannot be read: {error}"))),
+            };
+            let of_row = row.opt_text(3)?;
+            Ok((definition.event_type != of_row).then(|| format!("event type {of_row:?}")))
+        },
+    }
+}

@@ -1,0 +1,398 @@
+//! What members do beside orders, through the API on both stores: points that come later, change hands or accounts, the balance
+//! of an earlier time, check-ins, tasks, adjustments.
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::{Client, PLATFORM_KEY, Server, Shop, start, text};
+use crate::harness::KINDS;
+
+async fn balance(client: &mut Client, member: &str) -> Value {
+    client.get(&format!("/v1/members/{member}/points")).await.json(200)
+}
+
+async fn grant(client: &mut Client, member: &str, body: Value) -> Value {
+    client.post(&format!("/v1/members/{member}/points/grants"), body).await.json(201)
+}
+
+/// An operator's key that may adjust so many points at a time.
+async fn limited_key(server: &Server, shop: &Shop, limit: i64) -> String {
+    let mut platform = server.client(PLATFORM_KEY).await;
+    let asked = json!({ "name": "desk", "scope": "OPERATOR", "adjustment_limit": limit });
+    let made = platform.post(&format!("/v1/tenants/{}/api-keys", shop.id), asked).await.json(201);
+    assert_eq!(made["adjustment_limit"], limit);
+    text(&made, "secret").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn points_granted_for_later_show_as_pending_and_cannot_be_spent() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let later =
+            json!({ "points": 100, "available_from": "2036-01-01T00:00:00Z", "expires_at": "2037-01-01T00:00:00Z" });
+        let granted = grant(&mut client, "m-1", later).await;
+        grant(&mut client, "m-1", json!({ "points": 30 })).await;
+        let shown = balance(&mut client, "m-1").await;
+        assert_eq!(
+            (&shown["available"], &shown["frozen"], &shown["total_points"]),
+            (&json!(30), &json!(100), &json!(130))
+        );
+        assert_eq!(shown["pending"], json!({ "points": 100, "next_available_at": "2036-01-01T00:00:00Z" }));
+        let refused = client.post("/v1/members/m-1/points/debits", json!({ "points": 31 })).await.json(422);
+        assert_eq!(refused["code"], "POINTS_INSUFFICIENT");
+        // The hold that keeps them is there to be seen, and for nothing else.
+        let lot = text(&granted, "lot_id");
+        let hold = lot.replace("lot_", "hold_");
+        let kept = client.get(&format!("/v1/points-holds/{hold}")).await.json(200);
+        assert_eq!((&kept["pending"], &kept["points"], &kept["status"]), (&json!(true), &json!(100), &json!("OPEN")));
+        for end in ["capture", "release"] {
+            let refused = client.post(&format!("/v1/points-holds/{hold}/{end}"), json!({})).await.json(409);
+            assert_eq!(refused["code"], "POINTS_HOLD_PENDING");
+        }
+        let reversal = format!("/v1/points-transactions/{}/reversals", text(&granted, "id"));
+        let back = client.post(&reversal, json!({ "points": 40 })).await.json(201);
+        assert_eq!((&back["points"], &back["debt_after"]), (&json!(-40), &json!(0)));
+        let shown = balance(&mut client, "m-1").await;
+        assert_eq!((&shown["available"], &shown["pending"]["points"]), (&json!(30), &json!(60)));
+        // Granted as of a time long ago, they have become available meanwhile.
+        let past =
+            json!({ "points": 7, "effective_at": "2026-01-01T00:00:00Z", "available_from": "2026-01-02T00:00:00Z" });
+        grant(&mut client, "m-2", past).await;
+        assert_eq!(balance(&mut client, "m-2").await["available"], 7);
+        let at = client.get("/v1/members/m-2/points?as_of=2026-01-01T12:00:00Z").await.json(200);
+        assert_eq!((&at["available"], &at["frozen"]), (&json!(0), &json!(7)));
+        server.assert_sound().await;
+    }
+}
+
+/// Complaint: points vanish at noon, or a day early, because days were counted in UTC.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expiry_in_days_is_the_end_of_a_day_where_the_tenant_is() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let mut platform = server.client(PLATFORM_KEY).await;
+        let asked = json!({ "name": "Berlin", "time_zone": "Europe/Berlin" });
+        let tenant = platform.post("/v1/tenants", asked).await.json(201);
+        let keys = format!("/v1/tenants/{}/api-keys", text(&tenant, "id"));
+        let key = platform.post(&keys, json!({ "name": "o", "scope": "OPERATOR" })).await.json(201);
+        let mut client = server.client(text(&key, "secret")).await;
+        // The clocks change on 2026-03-29: that day ends at 22:00 UTC, the one before at 23:00.
+        for (days, ends) in [(0, "2026-03-28T23:00:00Z"), (1, "2026-03-29T22:00:00Z")] {
+            let asked = json!({ "points": 5, "effective_at": "2026-03-28T11:00:00Z", "expires_in_days": days });
+            assert_eq!(grant(&mut client, "m-1", asked).await["expires_at"], ends, "{kind:?}");
+        }
+        let line = json!({ "op": "grant", "member_id": "m-2", "points": 1, "expires_in_days": 0,
+            "effective_at": "2026-10-25T09:00:00Z" });
+        let answer =
+            client.send("POST", "/v1/batch", &[("content-type", "application/x-ndjson")], line.to_string()).await;
+        assert_eq!(answer.json(200)["body"]["expires_at"], "2026-10-25T23:00:00Z", "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn points_change_hands_and_go_back() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        grant(&mut client, "m-1", json!({ "points": 50, "expires_at": "2036-01-01T00:00:00Z" })).await;
+        let asked = json!({ "to_member_id": "m-2", "points": 20, "reference": "gift", "remark": "for you" });
+        let sent = client.post("/v1/members/m-1/points/transfers", asked).await.json(201);
+        assert_eq!((&sent["sent"]["points"], &sent["received"]["points"]), (&json!(-20), &json!(20)));
+        assert_eq!(sent["sent"]["counterpart_id"], sent["received"]["id"]);
+        assert_eq!(sent["received"]["counterpart_id"], sent["sent"]["id"]);
+        let lots = client.get("/v1/members/m-2/points/lots").await.json(200);
+        assert_eq!(lots["data"][0]["expires_at"], "2036-01-01T00:00:00Z", "{kind:?}");
+        // Either line names the transfer.
+        let path = format!("/v1/points-transactions/{}/reversals", text(&sent["received"], "id"));
+        let back = client.post(&path, json!({ "points": 5 })).await.json(201);
+        assert_eq!((&back["sent"]["member_id"], &back["received"]["points"]), (&json!("m-2"), &json!(5)));
+        client.post("/v1/members/m-2/points/debits", json!({ "points": 12 })).await.json(201);
+        let refused = client.post(&path, json!({ "points": 4 })).await.json(422);
+        assert_eq!(refused["code"], "POINTS_REVERSAL_EXCEEDS");
+        client.post(&path, json!({})).await.json(201);
+        assert_eq!(balance(&mut client, "m-1").await["available"], 38);
+        assert_eq!(balance(&mut client, "m-2").await["available"], 0);
+        server.assert_sound().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merged_account_names_the_one_that_took_it_over() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        grant(&mut client, "old", json!({ "points": 50 })).await;
+        let spent = client.post("/v1/members/old/points/debits", json!({ "points": 30 })).await.json(201);
+        let asked = json!({ "into_member_id": "new", "remark": "same person" });
+        let merged = client.post("/v1/members/old/points/merges", asked.clone()).await.json(201);
+        assert_eq!(merged["received"]["points"], 20);
+        let refused = client.post("/v1/members/old/points/grants", json!({ "points": 1 })).await.json(409);
+        assert_eq!(refused["code"], "POINTS_ACCOUNT_MERGED");
+        assert!(text(&refused, "detail").contains("new"), "{refused}");
+        assert_eq!(balance(&mut client, "old").await["merged_into"], "new");
+        // An order of before is refunded; what comes back follows.
+        let path = format!("/v1/points-transactions/{}/reversals", text(&spent, "id"));
+        client.post(&path, json!({})).await.json(201);
+        assert_eq!(balance(&mut client, "old").await["available"], 30);
+        client.post("/v1/members/old/points/merges", asked).await.json(201);
+        assert_eq!(balance(&mut client, "new").await["available"], 50);
+        let stranger = server.client(&shop.service).await.post("/v1/members/a/points/merges", json!({})).await;
+        assert_eq!(stranger.status, 403, "merging is for operators");
+        server.assert_sound().await;
+    }
+}
+
+/// Complaint: signing in twice at once gives the points twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_check_ins_at_once_one_counts_and_all_get_its_answer() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let attempts = (0..16).map(|_| async {
+            let mut client = server.client(&shop.member).await;
+            let answer = client.post("/v1/members/m-1/check-ins", json!({})).await;
+            (answer.status.as_u16(), answer.value())
+        });
+        let answers = join_all(attempts).await;
+        assert_eq!(answers.iter().filter(|(status, _)| *status == 201).count(), 1, "{kind:?}: {answers:?}");
+        assert!(answers.iter().all(|(status, body)| *status < 300 && *body == answers[0].1), "{kind:?}: {answers:?}");
+        let mut client = server.client(&shop.operator).await;
+        assert_eq!(balance(&mut client, "m-1").await["available"], 10);
+        let refused = server.client(&shop.member).await.post("/v1/members/m-2/check-ins", json!({})).await;
+        assert_eq!(refused.status, 403);
+        server.assert_sound().await;
+    }
+}
+
+/// Complaint: signed in at 23:59 and at 00:01, counted as one day; make-up days shifted the streak.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_in_belongs_to_the_day_that_the_tenants_clock_shows() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let mut platform = server.client(PLATFORM_KEY).await;
+        let asked = json!({ "name": "Shanghai", "time_zone": "Asia/Shanghai" });
+        let tenant = platform.post("/v1/tenants", asked).await.json(201);
+        let keys = format!("/v1/tenants/{}/api-keys", text(&tenant, "id"));
+        let key = platform.post(&keys, json!({ "name": "o", "scope": "OPERATOR" })).await.json(201);
+        let mut client = server.client(text(&key, "secret")).await;
+        let path = "/v1/members/m-1/check-ins";
+        let mut check_in = async |at: &str, status: u16| {
+            let answer = client.post(path, json!({ "effective_at": at })).await.json(status);
+            (answer["day"].clone(), answer["streak"].clone())
+        };
+        assert_eq!(check_in("2024-02-28T15:59:00Z", 201).await, (json!("2024-02-28"), json!(1)));
+        assert_eq!(check_in("2024-02-28T16:01:00Z", 201).await, (json!("2024-02-29"), json!(2)));
+        assert_eq!(check_in("2024-02-29T15:59:59Z", 200).await, (json!("2024-02-29"), json!(2)));
+        assert_eq!(check_in("2024-02-29T16:00:00Z", 201).await, (json!("2024-03-01"), json!(3)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_month_of_check_ins_shows_its_days_and_the_streak() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        for at in ["2026-02-27T10:00:00Z", "2026-02-28T10:00:00Z", "2026-03-01T10:00:00Z", "2026-03-03T10:00:00Z"] {
+            client.post("/v1/members/m-1/check-ins", json!({ "effective_at": at })).await.json(201);
+        }
+        let march = client.get("/v1/members/m-1/check-ins?month=2026-03").await.json(200);
+        let days: Vec<_> = march["data"].as_array().or(march["days"].as_array()).expect("days").iter().collect();
+        let shown: Vec<_> =
+            days.iter().map(|day| (text(day, "day"), day["streak"].as_i64().expect("a streak"))).collect();
+        assert_eq!(shown, [("2026-03-01", 3), ("2026-03-03", 1)], "{kind:?}");
+        assert_eq!(
+            (&march["points"], &march["streak"], &march["checked_in_today"]),
+            (&json!(20), &json!(0), &json!(false))
+        );
+        client.post("/v1/members/m-1/check-ins", json!({})).await.json(201);
+        let now = client.get("/v1/members/m-1/check-ins").await.json(200);
+        assert_eq!((&now["checked_in_today"], &now["streak"]), (&json!(true), &json!(1)));
+        let refused = client.post("/v1/members/m-1/check-ins", json!({ "effective_at": "2026-03-04T10:00:00Z" })).await;
+        assert_eq!(refused.json(409)["code"], "POINTS_CHECK_IN_OUT_OF_ORDER");
+        server.assert_sound().await;
+    }
+}
+
+/// Complaint: clients that report a task themselves, or twice at once, mint points.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_is_reported_by_the_shop_and_each_report_counts_once() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let asked =
+            json!({ "key": "review", "name": "Write a review", "points": 15, "period": "DAY", "limit_per_period": 2 });
+        let task = client.post("/v1/points-tasks", asked.clone()).await;
+        assert_eq!(task.header("etag"), Some("\"1\""));
+        task.json(201);
+        assert_eq!(client.post("/v1/points-tasks", asked).await.json(409)["code"], "POINTS_TASK_EXISTS");
+        let path = "/v1/members/m-1/tasks/review/completions";
+        let own = server.client(&shop.member).await.post(path, json!({ "completion_id": "r-1" })).await;
+        assert_eq!(own.status, 403, "a member cannot reward itself");
+        let attempts = (0..12).map(|_| async {
+            let mut client = server.client(&shop.service).await;
+            let answer = client.post(path, json!({ "completion_id": "r-1" })).await;
+            (answer.status.as_u16(), answer.value())
+        });
+        let answers = join_all(attempts).await;
+        assert_eq!(answers.iter().filter(|(status, _)| *status == 201).count(), 1, "{kind:?}: {answers:?}");
+        assert!(answers.iter().all(|(_, body)| *body == answers[0].1), "{kind:?}");
+        assert_eq!((&answers[0].1["completed"], &answers[0].1["points"]), (&json!(true), &json!(15)));
+        client.post(path, json!({ "completion_id": "r-2" })).await.json(201);
+        let refused = client.post(path, json!({ "completion_id": "r-3" })).await.json(422);
+        assert_eq!(refused["code"], "POINTS_TASK_PERIOD_LIMIT_REACHED");
+        let shown = server.client(&shop.member).await.get("/v1/members/m-1/tasks").await.json(200);
+        assert_eq!(shown["data"][0]["progress"]["completions"], 2, "{shown}");
+        assert_eq!(shown["data"][0]["progress"]["open"], false);
+        // An edit needs the version as read.
+        let path = "/v1/points-tasks/review";
+        let edit = async |client: &mut Client, tag: &str, body: Value| {
+            client.send("PATCH", path, &[super::JSON, ("if-match", tag)], body.to_string()).await
+        };
+        assert_eq!(client.send("PATCH", path, &[super::JSON], "{}").await.status, 428);
+        assert_eq!(edit(&mut client, "\"7\"", json!({})).await.status, 412);
+        let edited = edit(&mut client, "\"1\"", json!({ "points": 20, "enabled": false })).await.json(200);
+        assert_eq!((&edited["version"], &edited["points"], &edited["enabled"]), (&json!(2), &json!(20), &json!(false)));
+        assert_eq!(client.get("/v1/members/m-1/tasks").await.json(200)["data"], json!([]));
+        assert_eq!(client.send("DELETE", path, &[], "").await.status, 204);
+        assert_eq!(client.get(path).await.status, 404);
+        assert_eq!(client.get("/v1/points-tasks").await.json(200)["data"], json!([]));
+        assert_eq!(balance(&mut client, "m-1").await["available"], 30);
+        server.assert_sound().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adjustment_has_a_reason_a_limit_and_a_name() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let key = limited_key(&server, &shop, 100).await;
+        let mut client = server.client(&key).await;
+        let path = "/v1/members/m-1/points/adjustments";
+        let given = client.post(path, json!({ "points": 100, "reason": "goodwill" })).await.json(201);
+        assert_eq!((&given["type"], &given["remark"]), (&json!("EARN_ADMIN"), &json!("goodwill")));
+        let taken = client.post(path, json!({ "points": -40, "reason": "mistake" })).await.json(201);
+        assert_eq!((&taken["type"], &taken["points"]), (&json!("DEDUCT_ADMIN"), &json!(-40)));
+        for body in [json!({ "points": 101, "reason": "r" }), json!({ "points": -101, "reason": "r" })] {
+            assert_eq!(client.post(path, body).await.json(403)["code"], "POINTS_ADJUSTMENT_LIMIT");
+        }
+        // There is no way around it.
+        let grant = json!({ "points": 101, "type": "EARN_ADMIN" });
+        assert_eq!(
+            client.post("/v1/members/m-1/points/grants", grant).await.json(403)["code"],
+            "POINTS_ADJUSTMENT_LIMIT"
+        );
+        let later = json!({ "points": 101, "type": "EARN_ADMIN", "mode": "async" });
+        assert_eq!(
+            client.post("/v1/members/m-1/points/grants", later).await.json(403)["code"],
+            "POINTS_ADJUSTMENT_LIMIT"
+        );
+        let file = "member_id,points,type\nm-9,101,EARN_ADMIN\nm-9,100,EARN_ADMIN\nm-9,500,EARN_ORDER\n";
+        let begun = client.send("POST", "/v1/points-grants", &[("content-type", "text/csv")], file).await.json(202);
+        assert_eq!((&begun["rows"], &begun["skipped"]), (&json!(3), &json!(1)), "{begun}");
+        let unlimited = server.client(&shop.operator).await.post(path, json!({ "points": 5000, "reason": "r" })).await;
+        assert_eq!(unlimited.status, 201);
+        let page = server
+            .store
+            .stream("SELECT count(*) FROM event WHERE type = 'points.granted' AND member_id = 'm-1' AND actor_id IS NOT NULL", &[], |row| {
+                row.int(0)
+            })
+            .await
+            .expect("a count");
+        assert_eq!(page, [2], "the log says who did it");
+        server.assert_sound().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_leads_from_its_opening_to_its_closing_line_by_line() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let mut lines = vec![
+            json!({ "op": "grant", "member_id": "m-1", "points": 1000, "effective_at": "2026-02-27T10:00:00Z" })
+                .to_string(),
+        ];
+        // More than a page of lines in March.
+        for minute in 0..1_200 {
+            let at = format!("2026-03-{:02}T{:02}:{:02}:00Z", 1 + minute / 600, minute % 600 / 60, minute % 60);
+            let line = json!({ "op": "grant", "member_id": "m-1", "points": 1, "remark": "=1+1", "effective_at": at });
+            lines.push(line.to_string());
+        }
+        lines.push(
+            json!({ "op": "debit", "member_id": "m-1", "points": 700, "effective_at": "2026-04-01T00:00:00Z" })
+                .to_string(),
+        );
+        let sent =
+            client.send("POST", "/v1/batch", &[("content-type", "application/x-ndjson")], lines.join("\n")).await;
+        assert_eq!(sent.status, 200);
+        let path = "/v1/members/m-1/points/statement?from=2026-03-01&to=2026-03-31";
+        let march = client.get(path).await.json(200);
+        assert_eq!((&march["opening"]["available"], &march["closing"]["available"]), (&json!(1000), &json!(2200)));
+        let shown = march["lines"].as_array().expect("lines");
+        assert_eq!(shown.len(), 1_200, "{kind:?}");
+        let chained = shown.windows(2).all(|pair| pair[0]["balance_after"] == pair[1]["balance_before"]);
+        assert!(chained && shown[0]["balance_before"] == 1000);
+        let csv = client.get(&format!("{path}&format=csv")).await;
+        assert_eq!(csv.header("content-type"), Some("text/csv; charset=utf-8"));
+        let text = String::from_utf8(csv.body.to_vec()).expect("UTF-8");
+        let rows: Vec<&str> = text.lines().collect();
+        assert_eq!(rows.len(), 1 + 1 + 1_200 + 1, "a heading, the opening, the lines, the closing");
+        assert!(rows[1].contains(",OPENING,") && rows[rows.len() - 1].contains(",CLOSING,"), "{kind:?}");
+        assert!(rows[2].contains(",'=1+1,"), "a spreadsheet must not run what a member wrote: {}", rows[2]);
+        // By when they were written, all lines are of today.
+        let recorded = client.get(&format!("{path}&basis=RECORDED")).await.json(200);
+        assert_eq!((&recorded["lines"], &recorded["closing"]["available"]), (&json!([]), &json!(0)));
+        let export = client.get("/v1/exports/points-transactions?type=USE_ORDER").await;
+        assert_eq!(String::from_utf8_lossy(&export.body).lines().count(), 2, "{kind:?}");
+        let export = client.get("/v1/exports/points-transactions").await;
+        assert_eq!(String::from_utf8_lossy(&export.body).lines().count(), 1 + 1_202, "{kind:?}");
+        let export = client.get("/v1/exports/points-balances").await;
+        let text = String::from_utf8_lossy(&export.body).into_owned();
+        assert!(text.contains("\nm-1,1500,0,700,0,0,2200,0,,"), "{text}");
+        let none = client.get("/v1/members/nobody/points/statement").await.json(200);
+        assert_eq!((&none["lines"], &none["opening"]["available"]), (&json!([]), &json!(0)));
+        server.assert_sound().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expires_soon_is_listed_soonest_first_page_by_page() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let own: Vec<String> = (0..25).map(|number| format!("m-{number}")).collect();
+        for member in &own {
+            // All at one instant: the end of a day.
+            grant(&mut client, member, json!({ "points": 5, "expires_in_days": 3 })).await;
+        }
+        grant(&mut client, "m-late", json!({ "points": 5, "expires_in_days": 40 })).await;
+        grant(&mut client, "m-never", json!({ "points": 5 })).await;
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page =
+                client.get(&format!("/v1/points/expiring?within_days=30&limit=7&cursor={cursor}")).await.json(200);
+            for lot in page["data"].as_array().expect("a page") {
+                assert_eq!(lot["points"], 5);
+                seen.push(text(lot, "member_id").to_owned());
+            }
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => break,
+            }
+        }
+        seen.sort();
+        let mut expected = own.clone();
+        expected.sort();
+        assert_eq!(seen, expected, "{kind:?}");
+        server.assert_sound().await;
+    }
+}

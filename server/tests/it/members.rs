@@ -1,0 +1,247 @@
+//! Members' accounts on both stores: many writers at once, balances of earlier times, and the passes that follow by themselves.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use scrip_domain::command::Movement;
+use scrip_domain::points::{Spendable, TransactionType};
+use scrip_domain::task::{Definition, Period};
+use scrip_domain::time::{MICROS_PER_DAY, Window};
+use scrip_domain::{Answer, Command, HoldId, MemberId, Outcome, TenantId, Timestamp, TransactionId};
+use scrip_server::engine::{Engine, EngineOptions};
+use scrip_server::jobs::members::{follow_merges, report_events};
+use scrip_server::store::Store;
+use scrip_server::store::read::Balance;
+use scrip_server::verify::verify;
+
+use crate::generate::Random;
+use crate::harness::{Fixture, KINDS, Kind, definition, envelope, member, template, tenant};
+
+const HOUR: i64 = MICROS_PER_DAY / 24;
+
+fn grant(to: &MemberId, points: i64, spendable: Spendable) -> Command {
+    let movement = Movement { points, kind: TransactionType::EarnOrder, reference: None, remark: None };
+    Command::Grant { member_id: to.clone(), movement, spendable }
+}
+
+fn debit(from: &MemberId, points: i64) -> Command {
+    let movement = Movement { points, kind: TransactionType::UseOrder, reference: None, remark: None };
+    Command::Debit { member_id: from.clone(), movement }
+}
+
+fn transfer(from: &MemberId, to: &MemberId, points: i64) -> Command {
+    Command::Transfer { from: from.clone(), to: to.clone(), points, reference: None, remark: None }
+}
+
+async fn assert_sound(store: &Store, kind: Kind) {
+    let report = verify(store, None, |_, _, _| {}).await.expect("verify runs");
+    let broken: Vec<_> = report.checks.iter().filter(|check| !check.is_clean()).collect();
+    assert!(broken.is_empty(), "{kind:?}: {broken:#?}");
+}
+
+/// Columns that follow from the books of any time; what is still to come is told of now only.
+fn columns(balance: &Balance) -> [i64; 7] {
+    let Balance { available, frozen, used, expired, revoked, total_points, debt, .. } = *balance;
+    [available, frozen, used, expired, revoked, total_points, debt]
+}
+
+/// 64 writers grant, debit and give away; what they were told is what is there, and no point is lost or made.
+async fn writers(kind: Kind, members: u64, commands: usize) {
+    let fixture = Fixture::new(kind).await;
+    let engine = fixture.engine(EngineOptions::default()).await;
+    let tenant = tenant(&engine).await;
+    let writers = (0..64u64).map(|writer| {
+        let engine = engine.clone();
+        async move {
+            let mut random = Random::new(writer ^ 0xFACE);
+            let (mut granted, mut spent) = (0, 0);
+            for _ in 0..commands {
+                let own = member(random.next() % members);
+                // One hot account beside the others gives and takes in every fourth command.
+                let other = if random.percent(25) { member(0) } else { member(random.next() % (members + 1)) };
+                let points = random.between(1, 20);
+                let command = match random.between(0, 9) {
+                    0..5 => grant(&own, points, Spendable::default()),
+                    5..7 => debit(&own, points),
+                    _ => transfer(&own, &other, points),
+                };
+                match engine.submit(envelope(tenant, command.clone())).await.expect("an answer") {
+                    Answer::Accepted { .. } => match command {
+                        Command::Grant { .. } => granted += points,
+                        Command::Debit { .. } => spent += points,
+                        _ => {}
+                    },
+                    Answer::Refused(_) => {}
+                }
+            }
+            (granted, spent)
+        }
+    });
+    let told = join_all(writers).await;
+    let (granted, spent) = told.iter().fold((0, 0), |(granted, spent), (one, other)| (granted + one, spent + other));
+    let sql = "SELECT CAST(sum(total_points) AS BIGINT), CAST(sum(used) AS BIGINT), CAST(sum(available) AS BIGINT), \
+               CAST(min(available) AS BIGINT) FROM mkt_points_account";
+    let sums = fixture.store.stream(sql, &[], |row| Ok([row.int(0)?, row.int(1)?, row.int(2)?, row.int(3)?])).await;
+    let [total, used, available, least] = sums.expect("sums")[0];
+    assert_eq!((total, used, available), (granted, spent, granted - spent), "{kind:?}");
+    assert!(least >= 0, "{kind:?}");
+    assert_sound(&fixture.store, kind).await;
+}
+
+/// Complaint: concurrent spending doubles points or makes balances negative.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_writers_on_one_account_lose_and_double_nothing() {
+    for kind in KINDS {
+        writers(kind, 1, 40).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_writers_on_ten_thousand_accounts_lose_and_double_nothing() {
+    for kind in KINDS {
+        writers(kind, 10_000, 60).await;
+    }
+}
+
+/// L16: the balance of an earlier time is what was shown then, through expiries, deadlines and points that come later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balance_as_of_then_is_the_one_shown_then() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let mut random = Random::new(7);
+        let start = Timestamp(scrip_server::clock::now().0 - 60 * MICROS_PER_DAY);
+        let (mut shown, mut holds, mut lines): (Vec<_>, Vec<HoldId>, Vec<TransactionId>) = Default::default();
+        let own = member("own");
+        let other = member("other");
+        for hour in 0..240 {
+            let at = Timestamp(start.0 + hour * HOUR);
+            let later = |random: &mut Random, hours| Some(Timestamp(at.0 + random.between(1, hours) * HOUR));
+            let points = random.between(1, 30);
+            let movement = Movement { points, kind: TransactionType::Hold, reference: None, remark: None };
+            let command = match random.between(0, 11) {
+                0..4 => {
+                    let available_from = if random.percent(30) { later(&mut random, 6) } else { None };
+                    let expires_at = if random.percent(70) { later(&mut random, 40) } else { None };
+                    grant(&own, points, Spendable { available_from, expires_at })
+                }
+                4 => debit(&own, points),
+                5 => Command::Hold { member_id: own.clone(), movement, expires_at: later(&mut random, 8) },
+                6 if !holds.is_empty() => {
+                    let hold_id = holds[random.between(0, holds.len() as i64 - 1) as usize];
+                    Command::CaptureHold { member_id: own.clone(), hold_id, points: None }
+                }
+                7 if !lines.is_empty() => {
+                    let transaction_id = lines[random.between(0, lines.len() as i64 - 1) as usize];
+                    Command::Reverse { member_id: own.clone(), transaction_id, points: None, remark: None }
+                }
+                8 => transfer(&own, &other, points),
+                9 => transfer(&other, &own, 3),
+                // Time passes, and nothing is written of what it decides.
+                _ => {
+                    shown.push((at, columns(&fixture.store.balance(tenant, &own, at, at).await.expect("a balance"))));
+                    continue;
+                }
+            };
+            let mut asked = envelope(tenant, command);
+            asked.at = at;
+            if let Answer::Accepted { outcome, .. } = engine.submit(asked).await.expect("an answer") {
+                match outcome {
+                    Outcome::Hold { hold, .. } => holds.push(hold.id),
+                    Outcome::Transaction(line) => lines.push(line.id),
+                    _ => {}
+                }
+            }
+            shown.push((at, columns(&fixture.store.balance(tenant, &own, at, at).await.expect("a balance"))));
+        }
+        for (at, expected) in &shown {
+            let past = fixture.store.past_balance(tenant, &own, *at, *at).await.expect("a balance");
+            assert_eq!(columns(&past), *expected, "{kind:?} at {at:?}");
+        }
+        for (column, name) in [(1, "frozen"), (3, "expired"), (6, "debt")] {
+            assert!(shown.iter().any(|(_, columns)| columns[column] > 0), "{name} occurred");
+        }
+        assert_sound(&fixture.store, kind).await;
+    }
+}
+
+async fn accept(engine: &Engine, tenant: TenantId, command: Command) -> Outcome {
+    match engine.submit(envelope(tenant, command.clone())).await {
+        Ok(Answer::Accepted { outcome, .. }) => outcome,
+        other => panic!("{command:?}: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_reports_a_task_once_however_often_the_log_is_read() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let store = &fixture.store;
+        let template = template(&engine, tenant, definition(), None).await;
+        let claim = |name: &str| Command::Claim { template_id: template, member_id: member(name), member_level: None };
+        accept(&engine, tenant, claim("early")).await;
+        store.begin_task_events(tenant).await.expect("a cursor");
+        let task = Definition {
+            name: "Claim a coupon".into(),
+            description: String::new(),
+            points: 5,
+            period: Period::Once,
+            limit_per_period: 1,
+            total_limit: None,
+            target: 1,
+            event_type: Some("coupon.claimed".into()),
+            window: Window::default(),
+        };
+        let create = Command::CreateTask { key: "claim".parse().expect("a key"), definition: Box::new(task) };
+        accept(&engine, tenant, create).await;
+        accept(&engine, tenant, claim("a")).await;
+        accept(&engine, tenant, claim("b")).await;
+        let position = store.task_cursor(tenant).await.expect("a read").expect("a cursor");
+        let balance = async |name: &str| {
+            let now = scrip_server::clock::now();
+            store.balance(tenant, &member(name), now, now).await.expect("a balance").available
+        };
+        // On PostgreSQL an event shows once no older transaction of the whole server runs.
+        let give_up = Instant::now() + Duration::from_secs(60);
+        while balance("b").await == 0 {
+            assert!(Instant::now() < give_up, "{kind:?}: the events do not show");
+            let both = tokio::join!(report_events(store, &engine, tenant), report_events(store, &engine, tenant));
+            both.0.and(both.1).expect("a pass");
+        }
+        // The log read once more from before changes nothing.
+        let now = store.task_cursor(tenant).await.expect("a read").expect("a cursor");
+        store.move_task_cursor(tenant, now, position).await.expect("the cursor goes back");
+        report_events(store, &engine, tenant).await.expect("a pass");
+        assert_eq!([balance("early").await, balance("a").await, balance("b").await], [0, 5, 5], "{kind:?}");
+        assert_sound(store, kind).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_to_a_merged_account_goes_on_by_itself() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let (old, new) = (member("old"), member("new"));
+        accept(&engine, tenant, grant(&old, 50, Spendable::default())).await;
+        let Outcome::Transaction(spent) = accept(&engine, tenant, debit(&old, 30)).await else { panic!("a line") };
+        let merge = Command::Merge { from: old.clone(), into: new.clone(), remark: None };
+        accept(&engine, tenant, merge).await;
+        follow_merges(&fixture.store, &engine, tenant).await.expect("a pass");
+        let reverse =
+            Command::Reverse { member_id: old.clone(), transaction_id: spent.id, points: Some(12), remark: None };
+        accept(&engine, tenant, reverse).await;
+        follow_merges(&fixture.store, &engine, tenant).await.expect("a pass");
+        follow_merges(&fixture.store, &engine, tenant).await.expect("a pass with nothing to do");
+        let now = scrip_server::clock::now();
+        let balance = fixture.store.balance(tenant, &new, now, now).await.expect("a balance");
+        assert_eq!((balance.available, balance.total_points), (32, 32), "{kind:?}");
+        let balance = fixture.store.balance(tenant, &old, now, now).await.expect("a balance");
+        assert_eq!((balance.available, balance.merged_into), (0, Some(new)), "{kind:?}");
+        assert_sound(&fixture.store, kind).await;
+    }
+}
