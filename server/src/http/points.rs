@@ -11,6 +11,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::auth::{AnyKey, Service};
+use super::consistency::{ConsistencyToken, Reads};
 use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Parameters};
 use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
@@ -272,12 +273,12 @@ pub fn check_remark(errors: &mut FieldErrors, remark: Option<&str>) {
 /// Zeros for a member never seen. What has expired by now counts as expired, written or not. With `as_of`, the balance at that
 /// time, as the books tell it today.
 #[utoipa::path(get, path = "/v1/members/{member_id}/points", tag = "Points", security(("key" = ["MEMBER"])),
-    params(("member_id" = schema::MemberId, Path),
+    params(("member_id" = schema::MemberId, Path), ConsistencyToken,
         ("as_of" = Option<Time>, Query, description = "Never in the future. Default: now.")),
     responses((status = 200, description = "The balance", body = BalanceView<'static>), Problems))]
 pub async fn get_points(
-    State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(member_id): InPath<MemberId>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -290,8 +291,8 @@ pub async fn get_points(
     let at = as_of.map_or(now, |at| at.0);
     let horizon = at.plus_days(EXPIRING_WITHIN_DAYS);
     let balance = match as_of {
-        None => app.store.balance(tenant, &member_id, at, horizon).await?,
-        Some(_) => app.store.past_balance(tenant, &member_id, at, horizon).await?,
+        None => reads.balance(tenant, &member_id, at, horizon).await?,
+        Some(_) => reads.past_balance(tenant, &member_id, at, horizon).await?,
     };
     answer::ok(&BalanceView::new(&member_id, &balance, EXPIRING_WITHIN_DAYS, at))
 }
@@ -355,14 +356,10 @@ pub async fn create_hold(
 
 /// Read a hold
 #[utoipa::path(get, path = "/v1/points-holds/{hold_id}", tag = "Points", security(("key" = ["MEMBER"])),
-    params(("hold_id" = schema::HoldId, Path)),
+    params(("hold_id" = schema::HoldId, Path), ConsistencyToken),
     responses((status = 200, description = "The hold", body = HoldView<'static>), Problems))]
-pub async fn get_hold(
-    State(app): State<AppState>,
-    key: AnyKey,
-    InPath(hold_id): InPath<HoldId>,
-) -> Result<Response, Problem> {
-    let found = app.store.find_hold(key.tenant_to_search(), hold_id).await?;
+pub async fn get_hold(key: AnyKey, reads: Reads, InPath(hold_id): InPath<HoldId>) -> Result<Response, Problem> {
+    let found = reads.find_hold(key.tenant_to_search(), hold_id).await?;
     let hold = found.filter(|hold| key.may_see(&hold.member_id)).ok_or(Problem::new(Code::HoldNotFound))?;
     answer::ok(&HoldView::at(&hold, clock::now()))
 }
@@ -402,14 +399,14 @@ pub async fn release_hold(
 
 /// Read a transaction
 #[utoipa::path(get, path = "/v1/points-transactions/{transaction_id}", tag = "Points", security(("key" = ["MEMBER"])),
-    params(("transaction_id" = schema::TransactionId, Path)),
+    params(("transaction_id" = schema::TransactionId, Path), ConsistencyToken),
     responses((status = 200, description = "The transaction", body = TransactionView<'static>), Problems))]
 pub async fn get_transaction(
-    State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(transaction_id): InPath<TransactionId>,
 ) -> Result<Response, Problem> {
-    let found = app.store.find_transaction(key.tenant_to_search(), transaction_id).await?;
+    let found = reads.find_transaction(key.tenant_to_search(), transaction_id).await?;
     let found = found.filter(|transaction| key.may_see(&transaction.member_id));
     let transaction = found.ok_or(Problem::new(Code::TransactionNotFound))?;
     answer::ok(&TransactionView::from(&transaction))
@@ -473,11 +470,11 @@ impl Cursor for i64 {
 /// List a member's transactions, newest first
 #[utoipa::path(get, path = "/v1/members/{member_id}/points/transactions", tag = "Points",
     security(("key" = ["MEMBER"])),
-    params(("member_id" = schema::MemberId, Path), ("type" = Option<schema::TransactionType>, Query), PageQuery),
+    params(("member_id" = schema::MemberId, Path), ("type" = Option<schema::TransactionType>, Query), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = PointsTransactionPage), Problems))]
 pub async fn list_transactions(
-    State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(member_id): InPath<MemberId>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -486,7 +483,7 @@ pub async fn list_transactions(
     let kind = parameters.take("type", "a transaction type", TransactionType::parse);
     let page = parameters.page();
     parameters.finish()?;
-    let mut found = app.store.list_transactions(tenant, &member_id, kind, page.cursor, page.limit + 1).await?;
+    let mut found = reads.list_transactions(tenant, &member_id, kind, page.cursor, page.limit + 1).await?;
     let next_cursor = super::cut(&mut found, page.limit, |transaction| transaction.sequence.write());
     answer::ok(&Page { data: found.iter().map(TransactionView::from).collect(), next_cursor })
 }
@@ -510,11 +507,11 @@ impl Cursor for LotCursor {
 
 /// List a member's lots with points left, soonest expiring first
 #[utoipa::path(get, path = "/v1/members/{member_id}/points/lots", tag = "Points", security(("key" = ["MEMBER"])),
-    params(("member_id" = schema::MemberId, Path), PageQuery),
+    params(("member_id" = schema::MemberId, Path), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = PointsLotPage), Problems))]
 pub async fn list_lots(
-    State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(member_id): InPath<MemberId>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -522,7 +519,7 @@ pub async fn list_lots(
     let mut parameters = Parameters::of(&uri)?;
     let page = parameters.page::<LotCursor>();
     parameters.finish()?;
-    let mut lots = app.store.list_lots(tenant, &member_id, page.cursor, page.limit + 1).await?;
+    let mut lots = reads.list_lots(tenant, &member_id, page.cursor, page.limit + 1).await?;
     let next_cursor = super::cut(&mut lots, page.limit, |lot| lot.spending_order().write());
     // What has expired is gone, whether or not a sweep has written it; a hold protects its part.
     let now = clock::now();
