@@ -12,6 +12,7 @@ pub mod bulk;
 mod codes;
 pub mod decode;
 pub mod definitions;
+mod gather;
 pub mod job;
 pub mod migrate;
 mod orders;

@@ -38,6 +38,7 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
+use super::gather::Gatherer;
 use super::migrate::{self, Migration};
 use super::replica::{self, Position, Replica, ReplicaMetrics, ReplicaOptions};
 use super::table::{
@@ -129,14 +130,16 @@ impl Endpoint {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Fault(error.to_string()))?;
-        Ok(Readers { pool, traffic })
+        let gatherer = Gatherer::new(self.clone(), traffic.clone());
+        Ok(Readers { pool, gatherer, traffic })
     }
 }
 
-/// The pool of one server. Cheap to clone.
+/// The connections to one server that read. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Readers {
     pool: Pool,
+    gatherer: Gatherer,
     traffic: Traffic,
 }
 
@@ -163,6 +166,14 @@ impl Readers {
         let rows = client.query(&statement, parameters).await?;
         self.traffic.watch(begun, rows.len(), || name_of(sql));
         Ok(rows)
+    }
+
+    /// The same for a read that is asked all day: together with those of other callers, if that can be.
+    async fn read_gathered(&self, sql: &str, parameters: &[Param<'_>]) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        match self.gatherer.ask(sql, parameters).await {
+            Some(rows) => Ok(rows),
+            None => self.read(sql, &borrowed(parameters)).await,
+        }
     }
 
     /// The number a statement without parameters answers with.
@@ -266,13 +277,36 @@ impl PostgresStore {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
-        if self.asks_replica
-            && let Some(replica) = &self.replica
+        if let Some(replica) = self.replica_to_ask()
             && let Some(rows) = replica.try_read(replica.readers.read(sql, parameters)).await
         {
             return Ok(rows);
         }
         self.readers.read(sql, parameters).await
+    }
+
+    async fn read_gathered(&self, sql: &str, parameters: &[Param<'_>]) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        if let Some(replica) = self.replica_to_ask()
+            && let Some(rows) = replica.try_read(replica.readers.read_gathered(sql, parameters)).await
+        {
+            return Ok(rows);
+        }
+        self.readers.read_gathered(sql, parameters).await
+    }
+
+    fn replica_to_ask(&self) -> Option<&Replica> {
+        self.replica.as_deref().filter(|_| self.asks_replica)
+    }
+
+    /// The same for a read that is asked all day ([`super::gather`]).
+    pub(super) async fn query_gathered<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let rows = self.read_gathered(sql, parameters).await?;
+        rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
     pub(super) async fn query<T>(
@@ -666,7 +700,7 @@ impl From<tokio_postgres::Error> for WriteError {
 /// Where a row version stands in its table: PostgreSQL's `ctid`. It stays while the transaction that found it holds the lock
 /// that guards the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct RowPlace {
+pub(super) struct RowPlace {
     block: u32,
     offset: u16,
 }
@@ -1088,20 +1122,22 @@ fn change_statements() -> Vec<(Vec<Part>, String)> {
 /// What a lane asks, and the settings it asks under: for the test of the plans.
 pub fn lane_statements() -> (&'static str, Vec<String>) {
     let lookups = Lookup::ALL.iter().map(|lookup| lookup.sql());
-    (LANE_SETTINGS, lookups.chain(change_statements().into_iter().map(|(_, sql)| sql)).collect())
+    (INDEXES_ONLY, lookups.chain(change_statements().into_iter().map(|(_, sql)| sql)).collect())
 }
 
-/// A lane only ever looks rows up by their full key, in the order of an index. The planner does not know that of a fresh
-/// table: it would rather scan it, or take any index that begins with the tenant and sort, and then keep that plan while
-/// the table grows. With these settings only the index that fits is left. They hold for the lane's session only.
-const LANE_SETTINGS: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; \
-                             SET enable_hashjoin = off; SET enable_mergejoin = off; \
-                             SET plan_cache_mode = force_generic_plan; SET jit = off; \
-                             SET idle_in_transaction_session_timeout = '30s'; SET synchronous_commit = on";
+/// A lane and a gathered read only ever look rows up by a key, in the order of an index. The planner does not know that of a
+/// fresh table: it would rather scan it, or take any index that begins with the tenant and sort, and then keep that plan
+/// while the table grows. With these settings only the index that fits is left. They hold for their sessions only.
+pub(super) const INDEXES_ONLY: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; \
+                                       SET enable_hashjoin = off; SET enable_mergejoin = off; \
+                                       SET plan_cache_mode = force_generic_plan; SET jit = off";
+
+const LANE_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '30s'; SET synchronous_commit = on";
 
 impl Lane {
     async fn open(store: &PostgresStore) -> Result<Lane, StoreError> {
         let client = store.endpoint.connect().await?;
+        client.batch_execute(INDEXES_ONLY).await?;
         client.batch_execute(LANE_SETTINGS).await?;
         let lookups = join_all(Lookup::ALL.iter().map(|lookup| {
             let client = &client;
@@ -1544,7 +1580,7 @@ fn is_lost(error: &tokio_postgres::Error) -> bool {
 
 /// A statement's array parameter: one column of its keys or rows.
 #[derive(Debug)]
-enum Column<'a> {
+pub(super) enum Column<'a> {
     Uuid(Vec<Option<Uuid>>),
     Text(Vec<Option<&'a str>>),
     Int(Vec<Option<i64>>),

@@ -22,6 +22,7 @@ use scrip_domain::{
 use uuid::Uuid;
 
 pub use super::decode::EventPosition;
+use super::gather::gathered_sql;
 use super::value::{Param, Row};
 use super::{Definitions, Store, StoreError, decode, projection};
 
@@ -110,6 +111,28 @@ impl Store {
             Store::Sqlite(store) => store.query(sql, parameters, decode),
             Store::Postgres(store) => store.query(sql, parameters, decode).await,
         }
+    }
+
+    /// The same for a read that is asked all day: on PostgreSQL those of many callers become one statement.
+    pub(super) async fn query_gathered<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Found<T>,
+    ) -> Found<Vec<T>> {
+        match self {
+            Store::Sqlite(store) => store.query(sql, parameters, decode),
+            Store::Postgres(store) => store.query_gathered(sql, parameters, decode).await,
+        }
+    }
+
+    async fn first_gathered<T>(
+        &self,
+        sql: &str,
+        parameters: &[Param<'_>],
+        decode: impl Fn(&Row) -> Found<T>,
+    ) -> Found<Option<T>> {
+        Ok(self.query_gathered(sql, parameters, decode).await?.into_iter().next())
     }
 
     pub(super) async fn first<T>(
@@ -226,7 +249,7 @@ impl Store {
     // Templates.
 
     pub async fn find_template(&self, tenant: TenantId, id: TemplateId) -> Found<Option<Template>> {
-        self.first(&find_template_sql(), &[tenant.into(), id.0.into()], template).await
+        self.first_gathered(&find_template_sql(), &[tenant.into(), id.0.into()], template).await
     }
 
     /// Newest first.
@@ -307,7 +330,7 @@ impl Store {
 
     pub async fn find_coupon(&self, tenant: TenantId, id: CouponId) -> Found<Option<Coupon>> {
         let sql = find_by_id_sql(decode::COUPON, "mkt_user_coupon");
-        self.first(&sql, &[tenant.into(), id.0.into()], decode::coupon).await
+        self.first_gathered(&sql, &[tenant.into(), id.0.into()], decode::coupon).await
     }
 
     /// A member's coupons, newest first. `status` is the one that holds at `at`.
@@ -329,7 +352,7 @@ impl Store {
         }
         parameters.extend(template.map(|template| Param::Uuid(template.0)));
         parameters.push(limit.into());
-        self.query(&sql, &parameters, decode::coupon).await
+        self.query_gathered(&sql, &parameters, decode::coupon).await
     }
 
     /// Every coupon of a tenant in the order of ids, for exports.
@@ -453,7 +476,7 @@ impl Store {
             Ok((decode::account(row)?, expiring, (row.int(16)?, row.int(17)?, row.opt_time(18)?)))
         };
         let parameters = [at.into(), horizon.into(), tenant.into(), member.into()];
-        let found = self.first(balance_sql(), &parameters, decode).await?;
+        let found = self.first_gathered(balance_sql(), &parameters, decode).await?;
         let Some((account, (overdue, expiring, next_expires_at), (due_holds, pending, next_available_at))) = found
         else {
             return Ok(Balance::default());
@@ -979,6 +1002,26 @@ pub fn hot_queries() -> Vec<(String, String)> {
     all.extend(WINDOWS_BETWEEN.map(|sql| named("windows_between", sql.to_owned())));
     let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS).chain(DUE_ORDERS);
     all.extend(due.enumerate().map(|(number, sql)| (format!("due {number}"), sql.to_owned())));
+    all
+}
+
+/// The statements of gathered reads ([`super::gather`]): for the test of their plans.
+pub fn gathered_statements() -> Vec<String> {
+    let by_id = ["uuid", "uuid"];
+    let mut all = vec![
+        gathered_sql(&find_template_sql(), &by_id),
+        gathered_sql(&find_by_id_sql(decode::COUPON, "mkt_user_coupon"), &by_id),
+        gathered_sql(balance_sql(), &["bigint", "bigint", "uuid", "text"]),
+    ];
+    for status in CouponStatus::ALL.into_iter().map(Some).chain([None]) {
+        for by_template in [false, true] {
+            let mut types = vec!["uuid", "text", "uuid"];
+            types.extend(status.is_some_and(depends_on_time).then_some("bigint"));
+            types.extend(by_template.then_some("uuid"));
+            types.push("bigint");
+            all.push(gathered_sql(&list_coupons_sql(status, by_template), &types));
+        }
+    }
     all
 }
 

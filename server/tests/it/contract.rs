@@ -1,12 +1,14 @@
 //! What every store must do, run on each.
 
 use scrip_domain::command::Movement;
+use scrip_domain::coupon::Definition;
 use scrip_domain::points::TransactionType;
 use scrip_domain::{Answer, Command, Idempotency, MemberId, Outcome, Rejection};
 use scrip_server::engine::EngineOptions;
-use scrip_server::store::{Store, StoreOptions};
+use scrip_server::store::{Store, StoreOptions, StoreUrl};
 
 use crate::harness::{Fixture, KINDS, definition, envelope, member, template, tenant};
+use crate::postgres;
 
 fn movement(points: i64, kind: TransactionType) -> Movement {
     Movement { points, kind, reference: Some("o-1".into()), remark: None }
@@ -164,6 +166,60 @@ async fn a_coupon_goes_through_its_life_and_every_step_is_an_event() {
         let listed =
             fixture.store.list_coupons(tenant, &dora, None, None, scrip_server::clock::now(), None, 10).await.unwrap();
         assert_eq!(listed.len(), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_asked_at_once_share_statements_and_each_gets_its_own_rows() {
+    const MEMBERS: usize = 300;
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let template_id = template(&engine, tenant, Definition { limit_per_member: 3, ..definition() }, None).await;
+        let grants = (0..MEMBERS).map(|number| envelope(tenant, grant(&member(number), number as i64 + 1)));
+        let claims = (0..MEMBERS).flat_map(|number| {
+            let claim = move |_| Command::Claim { template_id, member_id: member(number), member_level: None };
+            (0..number % 4).map(claim).map(|command| envelope(tenant, command))
+        });
+        for answer in engine.submit_all(grants.chain(claims).collect()).await {
+            assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{kind:?}: {answer:?}");
+        }
+        let store = &fixture.store;
+        let now = scrip_server::clock::now();
+        let all_at_once = async || {
+            let asked = (0..MEMBERS).map(async |number| {
+                let id = member(number);
+                let (balance, coupons, found) = tokio::join!(
+                    store.balance(tenant, &id, now, now),
+                    store.list_coupons(tenant, &id, None, None, now, None, 2),
+                    store.find_template(tenant, template_id),
+                );
+                assert_eq!(balance.expect("a balance").available, number as i64 + 1, "{kind:?}");
+                let coupons = coupons.expect("coupons");
+                assert_eq!(coupons.len(), (number % 4).min(2), "{kind:?}: as many as there are, at most the limit");
+                assert!(coupons.iter().all(|coupon| coupon.member_id == id), "{kind:?}: of nobody else");
+                assert!(coupons.is_sorted_by(|one, next| one.id > next.id), "{kind:?}: newest first");
+                assert_eq!(found.expect("a look-up").map(|found| found.id), Some(template_id), "{kind:?}");
+            });
+            futures_util::future::join_all(asked).await;
+        };
+        all_at_once().await;
+        let before = store.traffic().reads.get();
+        all_at_once().await;
+        let statements = store.traffic().reads.get() - before;
+        let StoreUrl::Postgres(url) = &fixture.url else { continue };
+        assert!(
+            statements <= 3 * MEMBERS as u64 / 10,
+            "{statements} statements for {MEMBERS} callers' three reads each"
+        );
+        // Connections that break cost no read.
+        let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                         WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        postgres::connect(url).await.query(terminate, &[]).await.expect("backends end");
+        let nobody = store.balance(tenant, &member("nobody"), now, now).await;
+        assert!(nobody.is_ok() || store.balance(tenant, &member("nobody"), now, now).await.is_ok(), "{nobody:?}");
+        all_at_once().await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every hot query is served by an index, on tables of 100,000 rows, in both stores.
 
-use scrip_server::store::read::hot_queries;
+use scrip_server::store::read::{gathered_statements, hot_queries};
 use scrip_server::store::{StoreUrl, batch_look_ups, lane_statements};
 
 use crate::harness::{Fixture, Kind};
@@ -150,6 +150,9 @@ async fn postgres_serves_every_hot_query_and_lane_statement_from_an_index() {
     client.batch_execute(settings).await.expect("the lanes' settings");
     for sql in statements {
         scans.extend(scans_of(&client, "lane", &sql).await);
+    }
+    for sql in gathered_statements() {
+        scans.extend(scans_of(&client, "gathered", &sql).await);
     }
     assert!(scans.is_empty(), "{}", scans.join("\n"));
     for index in NAMED {
