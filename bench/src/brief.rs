@@ -270,6 +270,7 @@ impl Brief {
             hold_id: None,
             reverses_id: None,
             lot_id: None,
+            counterpart_id: None,
             allocations: Vec::new(),
             by_order: false,
             expires_at: None,

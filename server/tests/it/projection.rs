@@ -30,9 +30,19 @@ async fn history(store: &Store, seed: u64, commands: usize) -> Vec<TenantId> {
 
 /// Every member's column of an account, from the books.
 async fn books(store: &Store, tenant: TenantId, column: &str) -> HashMap<MemberId, i64> {
-    let sql = format!("SELECT member_id, {column} FROM mkt_points_account WHERE tenant_id = $1");
-    let rows = store.stream(&sql, &[Param::Uuid(tenant.0)], |row| Ok((row.caller_id(0)?, row.int(1)?))).await;
-    rows.expect("accounts").into_iter().collect()
+    members(store, tenant, &format!("SELECT member_id, {column} FROM mkt_points_account WHERE tenant_id = $1")).await
+}
+
+/// What each member was granted; what members gave each other is no earning.
+async fn earnings(store: &Store, tenant: TenantId) -> HashMap<MemberId, i64> {
+    let sql = "SELECT member_id, CAST(sum(points) AS BIGINT) FROM mkt_points_transaction \
+               WHERE tenant_id = $1 AND type IN ('EARN_ORDER', 'EARN_CHECKIN', 'EARN_TASK', 'EARN_ADMIN') GROUP BY member_id";
+    members(store, tenant, sql).await
+}
+
+async fn members(store: &Store, tenant: TenantId, sql: &str) -> HashMap<MemberId, i64> {
+    let rows = store.stream(sql, &[Param::Uuid(tenant.0)], |row| Ok((row.caller_id(0)?, row.int(1)?))).await;
+    rows.expect("members").into_iter().collect()
 }
 
 /// Waits until every event shows: on PostgreSQL, when the older transactions of the whole server have ended.
@@ -77,9 +87,10 @@ async fn check(kind: Kind) {
 /// Compares boards and statistics with the accounts; how many members there are.
 async fn compare(store: &Store, tenant: TenantId) -> usize {
     let today = jiff::civil::date(2026, 1, 1);
-    for (metric, column) in [(Metric::Earned, "total_points"), (Metric::Balance, "available")] {
+    let of_metrics =
+        [(Metric::Earned, earnings(store, tenant).await), (Metric::Balance, books(store, tenant, "available").await)];
+    for (metric, books) in of_metrics {
         let name = board(metric, Period::All, today);
-        let books = books(store, tenant, column).await;
         let mut expected: Vec<(MemberId, i64)> =
             books.iter().filter(|(_, score)| **score > 0).map(|(member, score)| (member.clone(), *score)).collect();
         expected.sort_by(|(a, x), (b, y)| y.cmp(x).then(a.cmp(b)));
