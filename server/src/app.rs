@@ -20,7 +20,7 @@ use crate::relay::guard::Guard;
 use crate::relay::nats::Publisher;
 use crate::relay::sender::Sender;
 use crate::relay::webhooks::Dispatcher;
-use crate::store::{Store, statistics};
+use crate::store::{Store, StoreUrl, statistics};
 
 /// How long a stopping server still accepts connections, while `/readyz` already says that it stops.
 const DRAIN_NOTICE: Duration = Duration::from_millis(500);
@@ -58,7 +58,13 @@ impl App {
         platform_key: Option<&str>,
         decider: Option<Decider>,
     ) -> anyhow::Result<App> {
-        let options = settings.store.options()?;
+        let mut options = settings.store.options()?;
+        options.replica = settings.store.replica()?;
+        if options.replica.is_some() && matches!(options.url, StoreUrl::Sqlite(_)) {
+            anyhow::bail!(
+                "store.replica_url is set, but store.url is a SQLite file, which has no replicas; leave it out"
+            );
+        }
         let store = Store::open(&options).await.context("store.url (--store) cannot be used")?;
         let lock = store.lock().context("store.url (--store) cannot be used")?;
         if settings.store.migrate {
@@ -70,6 +76,10 @@ impl App {
         store.ping().await.context("the schema is missing; run `scrip migrate`")?;
         let metrics = Metrics::new();
         metrics.show_traffic(store.traffic());
+        if let Some((replica, traffic)) = store.replica_metrics() {
+            metrics.show_traffic(&traffic);
+            metrics.show_replica(&replica);
+        }
         let engine = Engine::start_with(&store, settings.engine.options(), metrics.clone(), decider).await?;
         let (platform_digest, new_platform_key) = platform_key_of(&store, platform_key).await?;
         let limits = HttpLimits {

@@ -16,7 +16,7 @@ use crate::projection::ProjectionOptions;
 use crate::relay::guard::Policy;
 use crate::relay::nats::BrokerOptions;
 use crate::relay::webhooks::WebhookOptions;
-use crate::store::{StoreOptions, StoreUrl};
+use crate::store::{ReplicaOptions, StoreOptions, StoreUrl};
 use crate::telemetry::{LogOptions, TelemetryOptions};
 
 /// The text of every setting's default.
@@ -59,6 +59,8 @@ pub struct StoreSettings {
     pub statement_seconds: u64,
     pub slow_statement_ms: u64,
     pub migrate: bool,
+    pub replica_url: Option<String>,
+    pub replica_lag_ms: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -203,6 +205,7 @@ impl Settings {
             ("store.acquire_seconds", store.acquire_seconds, 1..=3_600),
             ("store.statement_seconds", store.statement_seconds, 1..=86_400),
             ("store.slow_statement_ms", store.slow_statement_ms, 1..=3_600_000),
+            ("store.replica_lag_ms", store.replica_lag_ms, 50..=3_600_000),
             ("telemetry.traces_per_mille", telemetry.traces_per_mille.into(), 0..=1_000),
             ("engine.lanes", engine.lanes as u64, 1..=1_000),
             ("engine.queue_max", engine.queue_max as u64, 1..=1_000_000),
@@ -233,6 +236,9 @@ impl Settings {
             })
             .collect();
         if let Err(error) = quota.options() {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = store.replica() {
             problems.push(error.to_string());
         }
         if let Err(error) = webhooks.policy() {
@@ -274,6 +280,21 @@ impl StoreSettings {
             slow_statement: Duration::from_millis(self.slow_statement_ms),
             ..StoreOptions::new(url)
         })
+    }
+
+    /// The replica that reads may be answered by, when there is one.
+    ///
+    /// # Errors
+    /// When its URL is none of PostgreSQL.
+    pub fn replica(&self) -> anyhow::Result<Option<ReplicaOptions>> {
+        let Some(text) = &self.replica_url else { return Ok(None) };
+        let url = text.parse().map_err(|error| anyhow::anyhow!("store.replica_url cannot be used: {error}"))?;
+        let StoreUrl::Postgres(url) = url else {
+            anyhow::bail!(
+                "store.replica_url cannot be used: only PostgreSQL has replicas (postgres://USER@HOST/DATABASE)"
+            );
+        };
+        Ok(Some(ReplicaOptions { url, lag_limit: Duration::from_millis(self.replica_lag_ms) }))
     }
 }
 

@@ -10,8 +10,8 @@ use prometheus::{
 use scrip_domain::Timestamp;
 use scrip_domain::job::{JobKind, JobState};
 
-use crate::store::Traffic;
 use crate::store::job::JobCount;
+use crate::store::{ReplicaMetrics, Traffic};
 
 /// Every metric of the process.
 pub struct Metrics {
@@ -166,6 +166,13 @@ impl Metrics {
         keep(&self.registry, Ok(traffic.acquire_seconds.clone()));
         keep(&self.registry, Ok(traffic.connections.clone()));
         keep(&self.registry, Ok(traffic.waiting.clone()));
+    }
+
+    /// Shows how a store's replica does. Once for each store.
+    pub fn show_replica(&self, replica: &ReplicaMetrics) {
+        keep(&self.registry, Ok(replica.connected.clone()));
+        keep(&self.registry, Ok(replica.lag_seconds.clone()));
+        keep(&self.registry, Ok(replica.reads.clone()));
     }
 
     pub fn observe_request(&self, route: &'static str, status: u16, seconds: f64) {

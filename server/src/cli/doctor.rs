@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
@@ -14,7 +14,8 @@ use crate::bench::probe;
 use crate::clock;
 use crate::codes::key::CodeKeys;
 use crate::codes::{self, KeyFile};
-use crate::store::{Row, Store, StoreUrl};
+use crate::config::Settings;
+use crate::store::{self, ReplicaStanding, Row, Store, StoreUrl};
 
 /// Looks for settings that lose data, missing or unused indexes, clock skew, a slow or full disk. Exits 1 on a failure.
 #[derive(Debug, Args)]
@@ -64,6 +65,9 @@ const FREE_BYTES: u64 = 10 << 30;
 /// A sync slower than this at its median makes every answer slow.
 const SLOW_SYNC_MS: f64 = 10.0;
 const CLOCK_SKEW_MS: i64 = 500;
+/// A replica that lacks more of the log than this falls behind.
+const BEHIND_BYTES: u64 = 64 << 20;
+const BROKER_PATIENCE: Duration = Duration::from_secs(10);
 /// Transactions until PostgreSQL's numbers wrap; autovacuum acts at 200 million of age.
 const OLD_XID_AGE: i64 = 1_000_000_000;
 
@@ -99,6 +103,8 @@ impl DoctorArgs {
                 }
             }
         }
+        look_at_replica(&mut findings, &settings).await?;
+        look_at_broker(&mut findings, &settings).await?;
         let failed = findings.0.iter().any(|finding| finding.level == Level::Failure);
         output::print(self.json, &findings.0, &["", "what", "found", "remedy"], |finding| {
             let level = match finding.level {
@@ -136,6 +142,35 @@ async fn look_at_code_keys(findings: &mut Findings, store: &Store, file: &KeyFil
             findings.add(Level::Failure, what, format!("{error:#}"), remedy);
         }
     }
+}
+
+/// Without its replica a node serves as well, from the primary.
+async fn look_at_replica(findings: &mut Findings, settings: &Settings) -> anyhow::Result<()> {
+    let Some(replica) = settings.store.replica()? else { return Ok(()) };
+    let examined = store::examine_replica(&settings.store.options()?, &replica).await;
+    let remedy =
+        "Check store.replica_url, the network and the replica's log; until then the primary answers every read.";
+    match examined {
+        Ok(ReplicaStanding { behind_bytes }) => {
+            let found = format!("{} behind the primary", indicatif::HumanBytes(behind_bytes));
+            let remedy = "The replica falls behind: look at its disk and network, and whether its replay is paused.";
+            findings.expect(behind_bytes < BEHIND_BYTES, Level::Warning, "replica", found, remedy);
+        }
+        Err(error) => findings.add(Level::Warning, "replica", error.to_string(), remedy),
+    }
+    Ok(())
+}
+
+/// Without the broker events wait in the log.
+async fn look_at_broker(findings: &mut Findings, settings: &Settings) -> anyhow::Result<()> {
+    let Some(broker) = settings.events.broker()? else { return Ok(()) };
+    let remedy = "Check events.nats_url, events.nats_credentials, the network and NATS's log; until then events wait.";
+    match tokio::time::timeout(BROKER_PATIENCE, broker.examine()).await {
+        Ok(Ok(found)) => findings.add(Level::Ok, "broker", found, ""),
+        Ok(Err(error)) => findings.add(Level::Warning, "broker", format!("{}: {error:#}", broker.url), remedy),
+        Err(_) => findings.add(Level::Warning, "broker", format!("{}: no answer", broker.url), remedy),
+    }
+    Ok(())
 }
 
 fn look_at_disk(findings: &mut Findings, folder: &Path) {

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::answer;
 use super::auth::{AnyKey, Operator, Service};
+use super::consistency::{ConsistencyToken, Reads};
 use super::extract::{Checked, Cursor, InPath, Input, Parameters};
 use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
@@ -250,14 +251,15 @@ pub async fn create_claim(
 
 /// Read a coupon
 #[utoipa::path(get, path = "/v1/coupons/{coupon_id}", tag = "Coupons", security(("key" = ["MEMBER"])),
-    params(("coupon_id" = schema::CouponId, Path)),
+    params(("coupon_id" = schema::CouponId, Path), ConsistencyToken),
     responses((status = 200, description = "The coupon", body = CouponView<'static>), Problems))]
 pub async fn get_coupon(
     State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(coupon_id): InPath<CouponId>,
 ) -> Result<Response, Problem> {
-    let found = app.store.find_coupon(key.tenant_to_search(), coupon_id).await?;
+    let found = reads.find_coupon(key.tenant_to_search(), coupon_id).await?;
     let Some(coupon) = found.filter(|coupon| key.may_see(&coupon.member_id)) else {
         return Err(Problem::new(Code::CouponNotFound));
     };
@@ -269,11 +271,12 @@ pub async fn get_coupon(
 /// List a member's coupons, newest first
 #[utoipa::path(get, path = "/v1/members/{member_id}/coupons", tag = "Coupons", security(("key" = ["MEMBER"])),
     params(("member_id" = schema::MemberId, Path), ("status" = Option<schema::CouponStatus>, Query),
-        ("template_id" = Option<schema::TemplateId>, Query), PageQuery),
+        ("template_id" = Option<schema::TemplateId>, Query), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = CouponPage), Problems))]
 pub async fn list_coupons(
     State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(member_id): InPath<MemberId>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -284,10 +287,10 @@ pub async fn list_coupons(
     let page = parameters.page();
     parameters.finish()?;
     let (tenant, now, limit) = (caller.tenant(), clock::now(), page.limit + 1);
-    let mut coupons = app.store.list_coupons(tenant, &member_id, status, template, now, page.cursor, limit).await?;
+    let mut coupons = reads.list_coupons(tenant, &member_id, status, template, now, page.cursor, limit).await?;
     let next_cursor = super::cut(&mut coupons, page.limit, |coupon| coupon.id.write());
     let versions = coupons.iter().map(|coupon| (coupon.template_id, coupon.template_version));
-    app.store.learn_definitions(caller.tenant(), versions).await?;
+    reads.learn_definitions(caller.tenant(), versions).await?;
     let mut definitions = Vec::with_capacity(coupons.len());
     for coupon in &coupons {
         // From memory, nearly always: a version never changes.
@@ -326,9 +329,14 @@ impl Cursor for UseCursor {
 /// Those that stand: a use taken back by a return is none. GET /v1/exports/usages gives all of them as a file.
 #[utoipa::path(get, path = "/v1/coupon-usages", tag = "Coupons", security(("key" = ["SERVICE"])),
     params(("template_id" = Option<schema::TemplateId>, Query), ("from" = Option<Time>, Query),
-        ("until" = Option<Time>, Query), PageQuery),
+        ("until" = Option<Time>, Query), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = UsagePage), Problems))]
-pub async fn list_usages(State(app): State<AppState>, Service(caller): Service, uri: Uri) -> Result<Response, Problem> {
+pub async fn list_usages(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    uri: Uri,
+    reads: Reads,
+) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(&uri)?;
     let template = parameters.take("template_id", "a template id", |text| text.parse().ok());
     let from = parameters.time("from");
@@ -337,12 +345,12 @@ pub async fn list_usages(State(app): State<AppState>, Service(caller): Service, 
     parameters.finish()?;
     let after = page.cursor.map(|UseCursor(at, id)| (at, id));
     let (tenant, limit) = (caller.tenant(), page.limit + 1);
-    let mut coupons = app.store.list_usages(tenant, template, from, until, after, limit).await?;
+    let mut coupons = reads.list_usages(tenant, template, from, until, after, limit).await?;
     let next_cursor = super::cut(&mut coupons, page.limit, |coupon| {
         UseCursor(coupon.used_at.unwrap_or(Timestamp(0)), coupon.id).write()
     });
     let versions = coupons.iter().map(|coupon| (coupon.template_id, coupon.template_version));
-    app.store.learn_definitions(tenant, versions).await?;
+    reads.learn_definitions(tenant, versions).await?;
     let mut definitions = Vec::with_capacity(coupons.len());
     for coupon in &coupons {
         definitions.push(definition_of(&app, &caller, coupon).await?);

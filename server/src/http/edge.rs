@@ -22,7 +22,7 @@ use tower::{Layer, Service};
 
 use super::problem::{Code, Language, Problem};
 use super::quota::AllowanceSlot;
-use super::{AppState, docs};
+use super::{AppState, consistency, docs};
 use crate::clock;
 use crate::telemetry;
 
@@ -62,7 +62,7 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let started = Instant::now();
         let route = route_of(&request);
-        let version = request.version();
+        let (method, version) = (request.method().clone(), request.version());
         let id = request_id(request.headers_mut());
         let allowance = self.app.quotas.are_set().then(AllowanceSlot::default);
         if let Some(slot) = &allowance {
@@ -104,6 +104,7 @@ where
             );
             let headers = response.headers_mut();
             headers.insert(REQUEST_ID.clone(), id);
+            consistency::write_token(&app, &method, headers);
             // A client must not send its next request on a connection that is about to be closed. HTTP/2 says so itself.
             if version < Version::HTTP_2 && app.draining.load(Ordering::Relaxed) {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -11,6 +11,7 @@ mod baskets;
 mod batch;
 mod bulks;
 mod codes;
+mod consistency;
 mod coupons;
 mod docs;
 mod edge;

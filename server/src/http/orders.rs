@@ -21,6 +21,7 @@ use super::AppState;
 use super::answer;
 use super::auth::{AnyKey, Caller, Operator, Service};
 use super::baskets::{self, LineRequest};
+use super::consistency::{ConsistencyToken, Reads};
 use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Object, Parameters};
 use super::fields::FieldErrors;
 use super::points::check_remark;
@@ -336,25 +337,21 @@ pub async fn reserve_order(
 
 /// Read an order
 #[utoipa::path(get, path = "/v1/orders/{order_id}", tag = "Orders", security(("key" = ["MEMBER"])),
-    params(("order_id" = schema::OrderId, Path)),
+    params(("order_id" = schema::OrderId, Path), ConsistencyToken),
     responses((status = 200, description = "The order", body = OrderView<'static>), Problems))]
-pub async fn get_order(
-    State(app): State<AppState>,
-    key: AnyKey,
-    InPath(order_id): InPath<OrderId>,
-) -> Result<Response, Problem> {
-    let found = app.store.find_order(key.tenant_to_search(), &order_id).await?;
+pub async fn get_order(key: AnyKey, reads: Reads, InPath(order_id): InPath<OrderId>) -> Result<Response, Problem> {
+    let found = reads.find_order(key.tenant_to_search(), &order_id).await?;
     let order = found.filter(|order| key.may_see(&order.member_id)).ok_or(Problem::new(Code::OrderNotFound))?;
     answer::ok(&OrderView::at(&order, clock::now()))
 }
 
 /// List a member's orders, newest first
 #[utoipa::path(get, path = "/v1/members/{member_id}/orders", tag = "Orders", security(("key" = ["MEMBER"])),
-    params(("member_id" = schema::MemberId, Path), ("status" = Option<schema::OrderStatus>, Query), PageQuery),
+    params(("member_id" = schema::MemberId, Path), ("status" = Option<schema::OrderStatus>, Query), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = OrderPage), Problems))]
 pub async fn list_orders(
-    State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(member_id): InPath<MemberId>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -364,7 +361,7 @@ pub async fn list_orders(
     let page = parameters.page();
     parameters.finish()?;
     let (now, limit) = (clock::now(), page.limit + 1);
-    let mut orders = app.store.list_orders(tenant, &member_id, status, now, page.cursor, limit).await?;
+    let mut orders = reads.list_orders(tenant, &member_id, status, now, page.cursor, limit).await?;
     let next_cursor = super::cut(&mut orders, page.limit, |order| order.id.write());
     answer::ok(&Page { data: orders.iter().map(|order| OrderView::at(order, now)).collect(), next_cursor })
 }
@@ -435,11 +432,11 @@ pub async fn refund_order(
 
 /// List an order's refunds, by their ids
 #[utoipa::path(get, path = "/v1/orders/{order_id}/refunds", tag = "Orders", security(("key" = ["MEMBER"])),
-    params(("order_id" = schema::OrderId, Path), PageQuery),
+    params(("order_id" = schema::OrderId, Path), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = RefundPage), Problems))]
 pub async fn list_refunds(
-    State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(order_id): InPath<OrderId>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -447,10 +444,10 @@ pub async fn list_refunds(
     let mut parameters = Parameters::of(&uri)?;
     let page = parameters.page::<RefundId>();
     parameters.finish()?;
-    let member = app.store.members_of_orders(tenant, &[&order_id]).await?.remove(&order_id);
+    let member = reads.members_of_orders(tenant, &[&order_id]).await?.remove(&order_id);
     member.filter(|member| key.may_see(member)).ok_or(Problem::new(Code::OrderNotFound))?;
     let after = page.cursor.as_ref().map(|id| id.as_str());
-    let mut refunds = app.store.list_refunds(tenant, &order_id, after, page.limit + 1).await?;
+    let mut refunds = reads.list_refunds(tenant, &order_id, after, page.limit + 1).await?;
     let next_cursor = super::cut(&mut refunds, page.limit, |refund| refund.refund_id.write());
     answer::ok(&Page { data: refunds.iter().map(RefundView::from).collect(), next_cursor })
 }
@@ -460,18 +457,14 @@ pub async fn list_refunds(
 /// Coupons that had expired when their order was refunded and could not be extended. An operator compensates the member by
 /// hand, with points or another coupon, and closes the case.
 #[utoipa::path(get, path = "/v1/coupon-compensations", tag = "Orders", security(("key" = ["OPERATOR"])),
-    params(("status" = Option<schema::CompensationStatus>, Query), PageQuery),
+    params(("status" = Option<schema::CompensationStatus>, Query), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = CompensationPage), Problems))]
-pub async fn list_compensations(
-    State(app): State<AppState>,
-    Operator(caller): Operator,
-    uri: Uri,
-) -> Result<Response, Problem> {
+pub async fn list_compensations(Operator(caller): Operator, reads: Reads, uri: Uri) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(&uri)?;
     let status = parameters.take("status", "PENDING, RESOLVED or DISMISSED", CompensationStatus::parse);
     let page = parameters.page();
     parameters.finish()?;
-    let mut cases = app.store.list_compensations(caller.tenant(), status, page.cursor, page.limit + 1).await?;
+    let mut cases = reads.list_compensations(caller.tenant(), status, page.cursor, page.limit + 1).await?;
     let next_cursor = super::cut(&mut cases, page.limit, |case| case.id.write());
     answer::ok(&Page { data: cases.iter().map(CompensationView::from).collect(), next_cursor })
 }

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::answer;
 use super::auth::{AnyKey, Service};
+use super::consistency::{ConsistencyToken, Reads};
 use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Parameters};
 use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
@@ -243,16 +244,12 @@ pub fn check_remark(errors: &mut FieldErrors, remark: Option<&str>) {
 ///
 /// Zeros for a member never seen. What has expired by now counts as expired, written or not.
 #[utoipa::path(get, path = "/v1/members/{member_id}/points", tag = "Points", security(("key" = ["MEMBER"])),
-    params(("member_id" = schema::MemberId, Path)),
+    params(("member_id" = schema::MemberId, Path), ConsistencyToken),
     responses((status = 200, description = "The balance", body = BalanceView<'static>), Problems))]
-pub async fn get_points(
-    State(app): State<AppState>,
-    key: AnyKey,
-    InPath(member_id): InPath<MemberId>,
-) -> Result<Response, Problem> {
+pub async fn get_points(key: AnyKey, reads: Reads, InPath(member_id): InPath<MemberId>) -> Result<Response, Problem> {
     let tenant = key.on_behalf_of(&member_id)?.tenant();
     let now = clock::now();
-    let balance = app.store.balance(tenant, &member_id, now, now.plus_days(EXPIRING_WITHIN_DAYS)).await?;
+    let balance = reads.balance(tenant, &member_id, now, now.plus_days(EXPIRING_WITHIN_DAYS)).await?;
     answer::ok(&BalanceView::new(&member_id, &balance, EXPIRING_WITHIN_DAYS, now))
 }
 
@@ -312,14 +309,10 @@ pub async fn create_hold(
 
 /// Read a hold
 #[utoipa::path(get, path = "/v1/points-holds/{hold_id}", tag = "Points", security(("key" = ["MEMBER"])),
-    params(("hold_id" = schema::HoldId, Path)),
+    params(("hold_id" = schema::HoldId, Path), ConsistencyToken),
     responses((status = 200, description = "The hold", body = HoldView<'static>), Problems))]
-pub async fn get_hold(
-    State(app): State<AppState>,
-    key: AnyKey,
-    InPath(hold_id): InPath<HoldId>,
-) -> Result<Response, Problem> {
-    let found = app.store.find_hold(key.tenant_to_search(), hold_id).await?;
+pub async fn get_hold(key: AnyKey, reads: Reads, InPath(hold_id): InPath<HoldId>) -> Result<Response, Problem> {
+    let found = reads.find_hold(key.tenant_to_search(), hold_id).await?;
     let hold = found.filter(|hold| key.may_see(&hold.member_id)).ok_or(Problem::new(Code::HoldNotFound))?;
     answer::ok(&HoldView::at(&hold, clock::now()))
 }
@@ -359,14 +352,14 @@ pub async fn release_hold(
 
 /// Read a transaction
 #[utoipa::path(get, path = "/v1/points-transactions/{transaction_id}", tag = "Points", security(("key" = ["MEMBER"])),
-    params(("transaction_id" = schema::TransactionId, Path)),
+    params(("transaction_id" = schema::TransactionId, Path), ConsistencyToken),
     responses((status = 200, description = "The transaction", body = TransactionView<'static>), Problems))]
 pub async fn get_transaction(
-    State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(transaction_id): InPath<TransactionId>,
 ) -> Result<Response, Problem> {
-    let found = app.store.find_transaction(key.tenant_to_search(), transaction_id).await?;
+    let found = reads.find_transaction(key.tenant_to_search(), transaction_id).await?;
     let found = found.filter(|transaction| key.may_see(&transaction.member_id));
     let transaction = found.ok_or(Problem::new(Code::TransactionNotFound))?;
     answer::ok(&TransactionView::from(&transaction))
@@ -407,11 +400,11 @@ impl Cursor for i64 {
 /// List a member's transactions, newest first
 #[utoipa::path(get, path = "/v1/members/{member_id}/points/transactions", tag = "Points",
     security(("key" = ["MEMBER"])),
-    params(("member_id" = schema::MemberId, Path), ("type" = Option<schema::TransactionType>, Query), PageQuery),
+    params(("member_id" = schema::MemberId, Path), ("type" = Option<schema::TransactionType>, Query), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = PointsTransactionPage), Problems))]
 pub async fn list_transactions(
-    State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(member_id): InPath<MemberId>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -420,7 +413,7 @@ pub async fn list_transactions(
     let kind = parameters.take("type", "a transaction type", TransactionType::parse);
     let page = parameters.page();
     parameters.finish()?;
-    let mut found = app.store.list_transactions(tenant, &member_id, kind, page.cursor, page.limit + 1).await?;
+    let mut found = reads.list_transactions(tenant, &member_id, kind, page.cursor, page.limit + 1).await?;
     let next_cursor = super::cut(&mut found, page.limit, |transaction| transaction.sequence.write());
     answer::ok(&Page { data: found.iter().map(TransactionView::from).collect(), next_cursor })
 }
@@ -444,11 +437,11 @@ impl Cursor for LotCursor {
 
 /// List a member's lots with points left, soonest expiring first
 #[utoipa::path(get, path = "/v1/members/{member_id}/points/lots", tag = "Points", security(("key" = ["MEMBER"])),
-    params(("member_id" = schema::MemberId, Path), PageQuery),
+    params(("member_id" = schema::MemberId, Path), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = PointsLotPage), Problems))]
 pub async fn list_lots(
-    State(app): State<AppState>,
     key: AnyKey,
+    reads: Reads,
     InPath(member_id): InPath<MemberId>,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -456,7 +449,7 @@ pub async fn list_lots(
     let mut parameters = Parameters::of(&uri)?;
     let page = parameters.page::<LotCursor>();
     parameters.finish()?;
-    let mut lots = app.store.list_lots(tenant, &member_id, page.cursor, page.limit + 1).await?;
+    let mut lots = reads.list_lots(tenant, &member_id, page.cursor, page.limit + 1).await?;
     let next_cursor = super::cut(&mut lots, page.limit, |lot| lot.spending_order().write());
     // What has expired is gone, whether or not a sweep has written it; a hold protects its part.
     let now = clock::now();

@@ -23,12 +23,14 @@ use super::AppState;
 use super::answer;
 use super::auth::AnyKey;
 use super::baskets::{self, LineRequest};
+use super::consistency::{ConsistencyToken, Reads};
 use super::extract::{Checked, Input, Object};
 use super::fields::FieldErrors;
 use super::problem::{Language, Problem};
 use super::quote_token;
 use super::schema::{self, Problems};
 use super::time::Time;
+use crate::store::Store;
 
 /// How many of a member's available coupons `best` looks at, the newest.
 const MAX_WALLET: i64 = 200;
@@ -136,22 +138,24 @@ impl Held {
 /// Tells for every coupon what it takes off or why it does not apply, for every line what it gets, and how many points it earns.
 /// Nothing is locked or written. With `best`, chooses among the member's available coupons, or among `coupon_ids`.
 #[utoipa::path(post, path = "/v1/quotes", tag = "Orders", security(("key" = ["MEMBER"])), request_body = QuoteRequest,
+    params(ConsistencyToken),
     responses((status = 200, description = "The price and its explanation", body = QuoteView<'static>), Problems))]
 pub async fn create_quote(
     State(app): State<AppState>,
     caller: AnyKey,
+    reads: Reads,
     headers: HeaderMap,
     input: Input<QuoteRequest>,
 ) -> Result<Response, Problem> {
     let wish = input.value;
     let caller = caller.on_behalf_of(&wish.member_id)?;
     let (tenant, at) = (caller.tenant(), caller.operators_time("as_of", wish.as_of, input.now)?);
-    let (held, all_seen) = held(&app, tenant, &wish, at).await?;
+    let (held, all_seen) = held(&reads, tenant, &wish, at).await?;
     let available = match wish.points {
         0 => 0,
-        _ => app.store.balance(tenant, &wish.member_id, at, at).await?.available,
+        _ => reads.balance(tenant, &wish.member_id, at, at).await?.available,
     };
-    let rules = app.store.rules_at(tenant, at).await?;
+    let rules = reads.rules_at(tenant, at).await?;
     let basket = Basket {
         lines: wish.lines,
         freight: wish.freight,
@@ -197,24 +201,24 @@ pub async fn create_quote(
 }
 
 /// The coupons in question that are the member's, and whether they are all there are.
-async fn held(app: &AppState, tenant: TenantId, wish: &Wish, at: Timestamp) -> Result<(Vec<Held>, bool), Problem> {
+async fn held(store: &Store, tenant: TenantId, wish: &Wish, at: Timestamp) -> Result<(Vec<Held>, bool), Problem> {
     let (coupons, all_seen) = if wish.best && wish.coupon_ids.is_empty() {
         let status = Some(CouponStatus::Available);
         let member = &wish.member_id;
-        let mut wallet = app.store.list_coupons(tenant, member, status, None, at, None, MAX_WALLET + 1).await?;
+        let mut wallet = store.list_coupons(tenant, member, status, None, at, None, MAX_WALLET + 1).await?;
         let all_seen = super::cut(&mut wallet, MAX_WALLET, |_| String::new()).is_none();
         (wallet, all_seen)
     } else {
-        let mut found = app.store.find_coupons(tenant, &wish.coupon_ids).await?;
+        let mut found = store.find_coupons(tenant, &wish.coupon_ids).await?;
         found.retain(|_, coupon| coupon.member_id == wish.member_id);
         (wish.coupon_ids.iter().filter_map(|id| found.remove(id)).collect(), true)
     };
     let versions = coupons.iter().map(|coupon| (coupon.template_id, coupon.template_version));
-    app.store.learn_definitions(tenant, versions).await?;
+    store.learn_definitions(tenant, versions).await?;
     let mut held = Vec::with_capacity(coupons.len());
     for coupon in coupons {
         let (template, version) = (coupon.template_id, coupon.template_version);
-        let definition = app.store.definition(tenant, template, version).await?;
+        let definition = store.definition(tenant, template, version).await?;
         let missing = || Problem::internal(format!("version {version} of the template {template} is missing"));
         let definition = definition.ok_or_else(missing)?;
         let refusal = coupon::refusal_at(&coupon, wish.order_id.as_ref(), at);

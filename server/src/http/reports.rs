@@ -1,7 +1,6 @@
 //! Leaderboards, statistics and the points liability: read models, which lag behind by about a second and say as of when
 //! they are; except the liability, which is read from the books themselves.
 
-use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use jiff::civil::Date;
@@ -9,9 +8,9 @@ use scrip_domain::{MemberId, TemplateId, TenantId, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::AppState;
 use super::answer;
 use super::auth::{Operator, Service};
+use super::consistency::{ConsistencyToken, Reads};
 use super::extract::{Cursor, InPath, Parameters};
 use super::problem::{Code, Problem};
 use super::schema::{self, PageQuery, Problems};
@@ -20,6 +19,7 @@ use crate::clock;
 use crate::projection::{self, Metric, POINTS, Period};
 use crate::reports::Liability;
 use crate::store::Statistic;
+use crate::store::Store;
 
 /// Days a report covers at most, and when nothing is said.
 const MAX_DAYS: i32 = 400;
@@ -110,9 +110,9 @@ impl Cursor for BoardCursor {
     }
 }
 
-async fn rank_of(app: &AppState, tenant: TenantId, board: &str, score: i64) -> Result<i64, Problem> {
+async fn rank_of(store: &Store, tenant: TenantId, board: &str, score: i64) -> Result<i64, Problem> {
     let (bucket, end) = projection::bucket(score);
-    Ok(1 + app.store.members_above(tenant, board, score, bucket, end).await?)
+    Ok(1 + store.members_above(tenant, board, score, bucket, end).await?)
 }
 
 /// Gives rows in the order of a board their ranks: `first` is the first row's, `before` stand above it.
@@ -135,38 +135,34 @@ fn ranked(rows: Vec<(MemberId, i64)>, first: i64, before: i64) -> Vec<BoardPlace
 /// Weeks begin on Monday.
 #[utoipa::path(get, path = "/v1/points/leaderboard", tag = "Reports", security(("key" = ["SERVICE"])),
     params(("metric" = Option<schema::BoardMetric>, Query), ("period" = Option<schema::BoardPeriod>, Query),
-        ("date" = Option<schema::LocalDate>, Query), PageQuery),
+        ("date" = Option<schema::LocalDate>, Query), PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = Leaderboard), Problems))]
-pub async fn get_leaderboard(
-    State(app): State<AppState>,
-    Service(caller): Service,
-    uri: Uri,
-) -> Result<Response, Problem> {
+pub async fn get_leaderboard(Service(caller): Service, reads: Reads, uri: Uri) -> Result<Response, Problem> {
     let tenant = caller.tenant();
     let mut parameters = Parameters::of(&uri)?;
-    let today = projection::local_date(&app.store.zone(tenant).await?, clock::now());
+    let today = projection::local_date(&reads.zone(tenant).await?, clock::now());
     let board = Board::take(&mut parameters, today);
     let page = parameters.page::<BoardCursor>();
     parameters.finish()?;
     let after = page.cursor.as_ref().map(|(score, member)| (*score, member));
-    let mut rows = app.store.board_from(tenant, &board.name, after, page.limit + 1).await?;
+    let mut rows = reads.board_from(tenant, &board.name, after, page.limit + 1).await?;
     let next_cursor = super::cut(&mut rows, page.limit, |(member, score)| (*score, member.clone()).write());
     let data = match rows.first() {
         None => Vec::new(),
         Some((_, score)) => {
-            let first = rank_of(&app, tenant, &board.name, *score).await?;
+            let first = rank_of(&reads, tenant, &board.name, *score).await?;
             // How many rows stand above the page, of those that share the first row's score too.
             let above = match after {
                 Some((last, member)) if last == *score => {
-                    first - 1 + app.store.board_ties_before(tenant, &board.name, last, member).await?
+                    first - 1 + reads.board_ties_before(tenant, &board.name, last, member).await?
                 }
                 _ => first - 1,
             };
             ranked(rows, first, above)
         }
     };
-    let members = app.store.board_members(tenant, &board.name).await?;
-    let as_of = Time(app.store.projection_progress(tenant).await?.as_of);
+    let members = reads.board_members(tenant, &board.name).await?;
+    let as_of = Time(reads.projection_progress(tenant).await?.as_of);
     let (metric, period) = (board.metric.as_str(), board.period.as_str());
     answer::ok(&Leaderboard { metric, period, members, as_of, data, next_cursor })
 }
@@ -177,46 +173,46 @@ pub async fn get_leaderboard(
 #[utoipa::path(get, path = "/v1/members/{member_id}/points/rank", tag = "Reports", security(("key" = ["SERVICE"])),
     params(("member_id" = schema::MemberId, Path), ("metric" = Option<schema::BoardMetric>, Query),
         ("period" = Option<schema::BoardPeriod>, Query), ("date" = Option<schema::LocalDate>, Query),
-        ("around" = Option<i64>, Query, minimum = 0, maximum = 50)),
+        ("around" = Option<i64>, Query, minimum = 0, maximum = 50), ConsistencyToken),
     responses((status = 200, description = "The rank", body = MemberRank), Problems))]
 pub async fn get_rank(
-    State(app): State<AppState>,
     Service(caller): Service,
+    reads: Reads,
     InPath(member_id): InPath<MemberId>,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let tenant = caller.tenant();
     let mut parameters = Parameters::of(&uri)?;
-    let today = projection::local_date(&app.store.zone(tenant).await?, clock::now());
+    let today = projection::local_date(&reads.zone(tenant).await?, clock::now());
     let board = Board::take(&mut parameters, today);
     let around = parameters.take("around", "an integer from 0 to 50", |text| {
         text.parse().ok().filter(|around| (0..=MAX_AROUND).contains(around))
     });
     parameters.finish()?;
     let around = around.unwrap_or(0);
-    let score = app.store.score(tenant, &board.name, &member_id).await?.unwrap_or(0);
+    let score = reads.score(tenant, &board.name, &member_id).await?.unwrap_or(0);
     let (mut rank, mut above, mut below) = (None, Vec::new(), Vec::new());
     if score > 0 {
-        let own = rank_of(&app, tenant, &board.name, score).await?;
+        let own = rank_of(&reads, tenant, &board.name, score).await?;
         rank = Some(own);
         if around > 0 {
-            let ties = app.store.board_ties_before(tenant, &board.name, score, &member_id).await?;
-            let mut rows = app.store.board_above(tenant, &board.name, (score, &member_id), around).await?;
+            let ties = reads.board_ties_before(tenant, &board.name, score, &member_id).await?;
+            let mut rows = reads.board_above(tenant, &board.name, (score, &member_id), around).await?;
             rows.reverse();
             if let Some((_, first_score)) = rows.first() {
-                let first = rank_of(&app, tenant, &board.name, *first_score).await?;
+                let first = rank_of(&reads, tenant, &board.name, *first_score).await?;
                 let before = own - 1 + ties - rows.len() as i64;
                 above = ranked(rows, first, before);
             }
             let after = Some((score, &member_id));
-            let rows = app.store.board_from(tenant, &board.name, after, around).await?;
+            let rows = reads.board_from(tenant, &board.name, after, around).await?;
             let place = own + ties;
             let first = if rows.first().is_some_and(|(_, next)| *next == score) { own } else { place + 1 };
             below = ranked(rows, first, place);
         }
     }
-    let members = app.store.board_members(tenant, &board.name).await?;
-    let as_of = Time(app.store.projection_progress(tenant).await?.as_of);
+    let members = reads.board_members(tenant, &board.name).await?;
+    let as_of = Time(reads.projection_progress(tenant).await?.as_of);
     let (metric, period) = (board.metric.as_str(), board.period.as_str());
     answer::ok(&MemberRank { member_id, metric, period, rank, score, members, as_of, above, below })
 }
@@ -256,19 +252,15 @@ pub struct PointsReport {
 
 /// Read points statistics by type and day
 #[utoipa::path(get, path = "/v1/reports/points", tag = "Reports", security(("key" = ["OPERATOR"])),
-    params(("from" = Option<schema::LocalDate>, Query), ("to" = Option<schema::LocalDate>, Query)),
+    params(("from" = Option<schema::LocalDate>, Query), ("to" = Option<schema::LocalDate>, Query), ConsistencyToken),
     responses((status = 200, description = "The report", body = PointsReport), Problems))]
-pub async fn get_points_report(
-    State(app): State<AppState>,
-    Operator(caller): Operator,
-    uri: Uri,
-) -> Result<Response, Problem> {
+pub async fn get_points_report(Operator(caller): Operator, reads: Reads, uri: Uri) -> Result<Response, Problem> {
     let tenant = caller.tenant();
     let mut parameters = Parameters::of(&uri)?;
     let to = take_date(&mut parameters, "to");
     let from = take_date(&mut parameters, "from");
     parameters.finish()?;
-    let today = projection::local_date(&app.store.zone(tenant).await?, clock::now());
+    let today = projection::local_date(&reads.zone(tenant).await?, clock::now());
     let to = to.unwrap_or(today);
     let from = from.unwrap_or_else(|| days_before(to, DEFAULT_DAYS - 1));
     if from > to || days_before(to, MAX_DAYS) >= from {
@@ -276,9 +268,9 @@ pub async fn get_points_report(
         return Err(Problem::field("from", "is out of range", remedy));
     }
     let (from, to) = (from.to_string(), to.to_string());
-    let found = app.store.statistics(tenant, POINTS, &from, &to).await?;
-    let totals = app.store.statistic_totals(tenant, POINTS).await?;
-    let as_of = Time(app.store.projection_progress(tenant).await?.as_of);
+    let found = reads.statistics(tenant, POINTS, &from, &to).await?;
+    let totals = reads.statistic_totals(tenant, POINTS).await?;
+    let as_of = Time(reads.projection_progress(tenant).await?.as_of);
     let data = found.into_iter().map(PointsStatistic::of).collect();
     answer::ok(&PointsReport { from, to, as_of, data, totals: totals.into_iter().map(PointsStatistic::of).collect() })
 }
@@ -319,16 +311,16 @@ pub struct TemplateStatistics {
 
 /// Read a template's statistics
 #[utoipa::path(get, path = "/v1/coupon-templates/{template_id}/statistics", tag = "Reports",
-    security(("key" = ["OPERATOR"])), params(("template_id" = schema::TemplateId, Path)),
+    security(("key" = ["OPERATOR"])), params(("template_id" = schema::TemplateId, Path), ConsistencyToken),
     responses((status = 200, description = "The statistics", body = TemplateStatistics), Problems))]
 pub async fn get_template_statistics(
-    State(app): State<AppState>,
     Operator(caller): Operator,
+    reads: Reads,
     InPath(template_id): InPath<TemplateId>,
 ) -> Result<Response, Problem> {
     let tenant = caller.tenant();
-    let template = app.store.find_template(tenant, template_id).await?.ok_or(Problem::new(Code::TemplateNotFound))?;
-    let Steps { totals, trend, as_of } = steps(&app, tenant, &template_id.to_string()).await?;
+    let template = reads.find_template(tenant, template_id).await?.ok_or(Problem::new(Code::TemplateNotFound))?;
+    let Steps { totals, trend, as_of } = steps(&reads, tenant, &template_id.to_string()).await?;
     let (claimed_count, used_count) = (template.claimed_count, template.used_count);
     answer::ok(&TemplateStatistics {
         template_id,
@@ -364,9 +356,10 @@ pub struct CouponReport {
 
 /// Read the statistics of all coupons
 #[utoipa::path(get, path = "/v1/reports/coupons", tag = "Reports", security(("key" = ["OPERATOR"])),
+    params(ConsistencyToken),
     responses((status = 200, description = "The statistics", body = CouponReport), Problems))]
-pub async fn get_coupon_report(State(app): State<AppState>, Operator(caller): Operator) -> Result<Response, Problem> {
-    let Steps { totals, trend, as_of } = steps(&app, caller.tenant(), projection::COUPONS).await?;
+pub async fn get_coupon_report(Operator(caller): Operator, reads: Reads) -> Result<Response, Problem> {
+    let Steps { totals, trend, as_of } = steps(&reads, caller.tenant(), projection::COUPONS).await?;
     let claimed_count = totals.of("claimed").0;
     let used_count = totals.of("used").0 - totals.of("returned").0 - totals.of("compensation_needed").0;
     answer::ok(&CouponReport {
@@ -410,11 +403,11 @@ impl Totals {
     }
 }
 
-async fn steps(app: &AppState, tenant: TenantId, subject: &str) -> Result<Steps, Problem> {
-    let totals = Totals(app.store.statistic_totals(tenant, subject).await?);
-    let today = projection::local_date(&app.store.zone(tenant).await?, clock::now());
+async fn steps(store: &Store, tenant: TenantId, subject: &str) -> Result<Steps, Problem> {
+    let totals = Totals(store.statistic_totals(tenant, subject).await?);
+    let today = projection::local_date(&store.zone(tenant).await?, clock::now());
     let from = days_before(today, TREND_DAYS - 1);
-    let days = app.store.statistics(tenant, subject, &from.to_string(), &today.to_string()).await?;
+    let days = store.statistics(tenant, subject, &from.to_string(), &today.to_string()).await?;
     let trend = from.series(jiff::Span::new().days(1)).take(TREND_DAYS as usize).map(|date| {
         let day = date.to_string();
         let of = |name: &str| {
@@ -424,7 +417,7 @@ async fn steps(app: &AppState, tenant: TenantId, subject: &str) -> Result<Steps,
         let (used, discount_amount) = of("used");
         TemplateDay { claimed: of("claimed").0, used, expired: of("expired").0, discount_amount, day }
     });
-    Ok(Steps { totals, trend: trend.collect(), as_of: Time(app.store.projection_progress(tenant).await?.as_of) })
+    Ok(Steps { totals, trend: trend.collect(), as_of: Time(store.projection_progress(tenant).await?.as_of) })
 }
 
 /// Points that can still be spent and expire in one month.
@@ -459,12 +452,13 @@ pub struct LiabilityReport {
 
 /// Read the points liability
 #[utoipa::path(get, path = "/v1/reports/points-liability", tag = "Reports", security(("key" = ["OPERATOR"])),
+    params(ConsistencyToken),
     responses((status = 200, description = "The report", body = LiabilityReport), Problems))]
-pub async fn get_liability(State(app): State<AppState>, Operator(caller): Operator) -> Result<Response, Problem> {
+pub async fn get_liability(Operator(caller): Operator, reads: Reads) -> Result<Response, Problem> {
     let tenant = caller.tenant();
-    let zone = app.store.zone(tenant).await?;
+    let zone = reads.zone(tenant).await?;
     let now = clock::now();
-    let liability = Liability::read(&app.store, tenant, &zone, now).await?;
+    let liability = Liability::read(reads.store(), tenant, &zone, now).await?;
     answer::ok(&report(liability, now))
 }
 

@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::answer::{self, etag};
 use super::auth::{Operator, Service};
+use super::consistency::{ConsistencyToken, Reads};
 use super::extract::{Checked, Cursor, Input, Object, Parameters};
 use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
@@ -557,19 +558,15 @@ impl<'a> From<&'a Campaign> for CampaignView<'a> {
 ///
 /// Those that hold now, or at `at`. The ETag is the newest version, which may be one that holds later.
 #[utoipa::path(get, path = "/v1/points-rules", tag = "Rules", security(("key" = ["SERVICE"])),
-    params(("at" = Option<String>, Query, description = "A time in RFC 3339. Default: now.")),
+    params(("at" = Option<String>, Query, description = "A time in RFC 3339. Default: now."), ConsistencyToken),
     responses((status = 200, description = "The rules", body = RulesView<'static>, headers(("ETag" = String))), Problems))]
-pub async fn get_points_rules(
-    State(app): State<AppState>,
-    Service(caller): Service,
-    uri: Uri,
-) -> Result<Response, Problem> {
+pub async fn get_points_rules(Service(caller): Service, reads: Reads, uri: Uri) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(&uri)?;
     let at = parameters.take("at", "a time in RFC 3339, like 2026-03-01T00:00:00Z", |text| {
         serde_json::from_value::<Time>(text.into()).ok()
     });
     parameters.finish()?;
-    let found = app.store.find_rules(caller.tenant(), at.map_or_else(clock::now, |at| at.0)).await?;
+    let found = reads.find_rules(caller.tenant(), at.map_or_else(clock::now, |at| at.0)).await?;
     let mut response = answer::ok(&RulesView::from(&found))?;
     response.headers_mut().insert(header::ETAG, etag(found.newest));
     Ok(response)
@@ -602,16 +599,12 @@ pub async fn set_points_rules(
 
 /// List the versions of the rules, newest first
 #[utoipa::path(get, path = "/v1/points-rules/versions", tag = "Rules", security(("key" = ["SERVICE"])),
-    params(PageQuery), responses((status = 200, description = "A page", body = RulesPage), Problems))]
-pub async fn list_points_rules_versions(
-    State(app): State<AppState>,
-    Service(caller): Service,
-    uri: Uri,
-) -> Result<Response, Problem> {
+    params(PageQuery, ConsistencyToken), responses((status = 200, description = "A page", body = RulesPage), Problems))]
+pub async fn list_points_rules_versions(Service(caller): Service, reads: Reads, uri: Uri) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(&uri)?;
     let page = parameters.page::<i64>();
     parameters.finish()?;
-    let mut found = app.store.list_rules(caller.tenant(), page.cursor, page.limit + 1).await?;
+    let mut found = reads.list_rules(caller.tenant(), page.cursor, page.limit + 1).await?;
     let next_cursor = super::cut(&mut found, page.limit, |version| version.rules.version.write());
     answer::ok(&Page { data: found.iter().map(RulesView::from).collect(), next_cursor })
 }

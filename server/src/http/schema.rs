@@ -227,6 +227,11 @@ fn parameter(name: &str, place: ParameterIn, required: bool, description: &str, 
         .build()
 }
 
+/// A header that need not be there.
+pub fn header(name: &str, description: &str, pattern: &str) -> Parameter {
+    parameter(name, ParameterIn::Header, false, description, text().pattern(Some(pattern)))
+}
+
 /// The header of a request to be decided once.
 pub struct IdempotencyKey;
 
@@ -234,8 +239,7 @@ impl IntoParams for IdempotencyKey {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let description =
             "The same key with the same request answers as the first time, with `Idempotency-Replayed: true`.";
-        let schema = text().pattern(Some("^[ -~]{1,128}$"));
-        vec![parameter("Idempotency-Key", ParameterIn::Header, false, description, schema)]
+        vec![header("Idempotency-Key", description, "^[ -~]{1,128}$")]
     }
 }
 

@@ -22,6 +22,7 @@ use utoipa::openapi::schema::{Object as ObjectSchema, Schema, Type};
 use super::AppState;
 use super::answer::{self, etag};
 use super::auth::{Operator, Service};
+use super::consistency::{ConsistencyToken, Reads};
 use super::extract::{Checked, Cursor, InPath, Input, NoOptions, Object, Parameters, parse_value};
 use super::fields::FieldErrors;
 use super::percent::Percent;
@@ -631,13 +632,9 @@ pub async fn create_coupon_template(
 #[utoipa::path(get, path = "/v1/coupon-templates", tag = "Coupon templates", security(("key" = ["SERVICE"])),
     params(("enabled" = Option<bool>, Query), ("type" = Option<schema::BenefitType>, Query),
         ("archived" = Option<bool>, Query, description = "true lists the archived ones, which are left out otherwise."),
-        PageQuery),
+        PageQuery, ConsistencyToken),
     responses((status = 200, description = "A page", body = CouponTemplatePage), Problems))]
-pub async fn list_coupon_templates(
-    State(app): State<AppState>,
-    Service(caller): Service,
-    uri: Uri,
-) -> Result<Response, Problem> {
+pub async fn list_coupon_templates(Service(caller): Service, reads: Reads, uri: Uri) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(&uri)?;
     let enabled = parameters.take("enabled", "true or false", |text| text.parse().ok());
     let kind = parameters.take("type", &format!("one of {}", Benefit::KINDS.join(", ")), |text| {
@@ -647,7 +644,7 @@ pub async fn list_coupon_templates(
     let page = parameters.page();
     parameters.finish()?;
     let (tenant, limit) = (caller.tenant(), page.limit + 1);
-    let mut found = app.store.list_templates(tenant, enabled, kind, Some(archived), page.cursor, limit).await?;
+    let mut found = reads.list_templates(tenant, enabled, kind, Some(archived), page.cursor, limit).await?;
     let next_cursor = super::cut(&mut found, page.limit, |template| template.id.write());
     answer::ok(&Page { data: found.iter().map(TemplateView::from).collect(), next_cursor })
 }
@@ -657,16 +654,16 @@ pub async fn list_coupon_templates(
 /// The ETag is the version: a 304 says that the definition is unchanged, not the counters.
 #[utoipa::path(get, path = "/v1/coupon-templates/{template_id}", tag = "Coupon templates",
     security(("key" = ["SERVICE"])),
-    params(("template_id" = schema::TemplateId, Path), ("If-None-Match" = Option<String>, Header)),
+    params(("template_id" = schema::TemplateId, Path), ("If-None-Match" = Option<String>, Header), ConsistencyToken),
     responses((status = 200, description = "The template", body = TemplateView<'static>, headers(("ETag" = String))),
         (status = 304, description = "Unchanged"), Problems))]
 pub async fn get_coupon_template(
-    State(app): State<AppState>,
     Service(caller): Service,
+    reads: Reads,
     InPath(template_id): InPath<TemplateId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let found = app.store.find_template(caller.tenant(), template_id).await?;
+    let found = reads.find_template(caller.tenant(), template_id).await?;
     let template = found.ok_or(Problem::new(Code::TemplateNotFound))?;
     let tag = etag(template.version);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());

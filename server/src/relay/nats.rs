@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::jetstream::context::Context;
+use async_nats::jetstream::context::{Context, GetStreamErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream;
 use async_nats::{ConnectOptions, ServerAddr};
@@ -98,6 +98,44 @@ pub struct BrokerOptions {
     pub poll: Duration,
 }
 
+impl BrokerOptions {
+    async fn connect(&self) -> anyhow::Result<Context> {
+        let mut options = ConnectOptions::new()
+            .name("scrip")
+            .connection_timeout(CONNECT_TIMEOUT)
+            .tls_client_config(crate::tls::client_config()?)
+            .require_tls(self.url.0.clone().into_inner().scheme() == "tls");
+        if let Some(path) = &self.credentials {
+            options = options
+                .credentials_file(path)
+                .await
+                .with_context(|| format!("events.nats_credentials: {} cannot be read", path.display()))?;
+        }
+        let client = options.connect(self.url.0.clone()).await.context("no connection")?;
+        let mut context = async_nats::jetstream::new(client);
+        context.set_timeout(ACK_TIMEOUT);
+        Ok(context)
+    }
+
+    /// Whether the broker is there and what its stream holds; makes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn examine(&self) -> anyhow::Result<String> {
+        let context = self.connect().await?;
+        match context.get_stream(&self.stream).await {
+            Ok(mut stream) => {
+                let messages = stream.info().await?.state.messages;
+                Ok(format!("{}, stream {}: {messages} messages", self.url, self.stream))
+            }
+            Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => {
+                Ok(format!("{}, no stream {} yet", self.url, self.stream))
+            }
+            Err(error) => Err(error).context("JetStream does not answer; run NATS with it turned on"),
+        }
+    }
+}
+
 /// Publishes until it is dropped.
 pub struct Publisher {
     store: Store,
@@ -165,21 +203,8 @@ impl Publisher {
     }
 
     async fn connect(&self) -> anyhow::Result<Context> {
-        let BrokerOptions { url, credentials, stream, replicas, retention, .. } = &self.options;
-        let mut options = ConnectOptions::new()
-            .name("scrip")
-            .connection_timeout(CONNECT_TIMEOUT)
-            .tls_client_config(crate::tls::client_config()?)
-            .require_tls(url.0.clone().into_inner().scheme() == "tls");
-        if let Some(path) = credentials {
-            options = options
-                .credentials_file(path)
-                .await
-                .with_context(|| format!("events.nats_credentials: {} cannot be read", path.display()))?;
-        }
-        let client = options.connect(url.0.clone()).await.context("no connection")?;
-        let mut context = async_nats::jetstream::new(client);
-        context.set_timeout(ACK_TIMEOUT);
+        let context = self.options.connect().await?;
+        let BrokerOptions { stream, replicas, retention, .. } = &self.options;
         if let Err(error) = context.get_stream(stream).await {
             tracing::info!(stream, %error, "the stream is not there; it is made. A broker that was wiped gets the past again \
                 with: scrip events replay --from start");

@@ -18,6 +18,7 @@ mod orders;
 mod postgres;
 mod projection;
 pub mod read;
+mod replica;
 mod sqlite;
 pub mod statistics;
 mod table;
@@ -38,6 +39,7 @@ pub use definitions::Definitions;
 pub use job::JobsReady;
 pub use postgres::{PostgresStore, PostgresWriter, lane_statements};
 pub use projection::{Folded, Progress, Statistic};
+pub use replica::{Position, ReplicaMetrics, ReplicaOptions, ReplicaStanding, examine_replica};
 pub use sqlite::{SqliteStore, SqliteWriter, batch_look_ups};
 pub use traffic::Traffic;
 pub use value::{Param, Row};
@@ -95,6 +97,8 @@ pub struct StoreOptions {
     pub slow_statement: Duration,
     /// How long to keep asking what became of a commit whose connection was lost.
     pub resolve_timeout: Duration,
+    /// Answers reads in the primary's place (PostgreSQL).
+    pub replica: Option<ReplicaOptions>,
 }
 
 impl StoreOptions {
@@ -106,6 +110,7 @@ impl StoreOptions {
             statement_timeout: Duration::from_secs(30),
             slow_statement: Duration::from_millis(100),
             resolve_timeout: Duration::from_secs(10),
+            replica: None,
         }
     }
 }
@@ -237,19 +242,44 @@ impl Store {
         }
     }
 
-    /// Brings the figures of the pool up to date, to be shown.
+    /// Brings the figures of the pools up to date, to be shown.
     pub fn show_pool(&self) {
-        let (in_use, idle, waiting) = match self {
-            Store::Sqlite(store) => store.readers_in_use(),
-            Store::Postgres(store) => {
-                let (size, idle, waiting) = store.pool_status();
-                (size.saturating_sub(idle), idle, waiting)
-            }
+        let replica = self.replica_metrics();
+        let pools = match self {
+            Store::Sqlite(store) => [Some(store.readers_in_use()), None],
+            Store::Postgres(store) => store.pool_status(),
         };
-        let Traffic { connections, waiting: gauge, .. } = self.traffic();
-        connections.with_label_values(&["in_use"]).set(in_use as i64);
-        connections.with_label_values(&["idle"]).set(idle as i64);
-        gauge.set(waiting as i64);
+        let of_pools = [Some(self.traffic()), replica.as_ref().map(|(_, traffic)| traffic)];
+        for (status, traffic) in pools.into_iter().zip(of_pools) {
+            let (Some((in_use, idle, waiting)), Some(traffic)) = (status, traffic) else { continue };
+            traffic.connections.with_label_values(&["in_use"]).set(in_use as i64);
+            traffic.connections.with_label_values(&["idle"]).set(idle as i64);
+            traffic.waiting.set(waiting as i64);
+        }
+    }
+
+    /// The store to read from, by a caller that has seen up to `seen`: this one, or the same whose reads ask the replica.
+    pub async fn for_reads(&self, seen: Option<Position>) -> Store {
+        match self {
+            Store::Postgres(store) => Store::Postgres(store.for_reads(seen).await.unwrap_or(store).clone()),
+            Store::Sqlite(_) => self.clone(),
+        }
+    }
+
+    /// What a caller whose write was just answered has seen, to be brought along with its reads; `None` without a replica.
+    pub fn written(&self) -> Option<Position> {
+        match self {
+            Store::Sqlite(_) => None,
+            Store::Postgres(store) => store.written(),
+        }
+    }
+
+    /// The figures of the replica and of its pool, when there is one.
+    pub fn replica_metrics(&self) -> Option<(ReplicaMetrics, Traffic)> {
+        match self {
+            Store::Sqlite(_) => None,
+            Store::Postgres(store) => store.replica_metrics(),
+        }
     }
 
     /// The definitions known to this process.

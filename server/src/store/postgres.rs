@@ -1,4 +1,4 @@
-//! PostgreSQL: several lanes, each on a connection of its own, and a pool for reads.
+//! PostgreSQL: several lanes, each on a connection of its own, and a pool for reads; another on a replica ([`replica`]).
 //!
 //! A batch takes two round trips, one more when it names orders: these are locked first and by themselves, since only their
 //! rows say what else belongs to them. The first pipelines BEGIN, the locks (templates, codes, coupons, accounts; each set in key order,
@@ -37,30 +37,48 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 use super::migrate::{self, Migration};
+use super::replica::{self, Position, Replica, ReplicaMetrics, ReplicaOptions};
 use super::table::{
     ACCOUNT, COUPON, Change, EVENT, IDEMPOTENCY, LOT, Placement, TABLES, TEMPLATE, TRANSACTION, Table, Type, Verb,
     changes,
 };
 use super::traffic::{Pipeline, Traffic, name_of};
 use super::value::{Param, Row};
-use super::{BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, decide_all, decode, local_day};
+use super::{BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, StoreUrl, decide_all, decode, local_day};
 
 /// Guards migrations across nodes; any number will do, as long as it stays the same.
 const MIGRATION_LOCK: i64 = 0x5343_5249_5000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct PostgresStore {
-    config: Config,
-    tls: Option<MakeRustlsConnect>,
-    pool: Pool,
+    endpoint: Endpoint,
+    readers: Readers,
     options: StoreOptions,
-    pub(super) definitions: Definitions,
+    pub(super) definitions: Arc<Definitions>,
     pub(super) traffic: Traffic,
-    pub(super) jobs_ready: JobsReady,
+    pub(super) jobs_ready: Arc<JobsReady>,
+    replica: Option<Arc<Replica>>,
+    /// The same store, whose SELECTs ask the replica first.
+    through_replica: Option<Arc<PostgresStore>>,
+    asks_replica: bool,
 }
 
-impl PostgresStore {
-    pub(super) async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+/// A server, and how to connect to it. Its `Display` hides the password.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    config: Config,
+    tls: Option<MakeRustlsConnect>,
+    url: StoreUrl,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.url.fmt(f)
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         let mut config: Config = url.parse().map_err(|error| StoreError::Fault(format!("store URL: {error}")))?;
         config.application_name("scrip");
         if config.get_connect_timeout().is_none() {
@@ -72,35 +90,13 @@ impl PostgresStore {
             None => statement_timeout,
         });
         let tls = (config.get_ssl_mode() != tokio_postgres::config::SslMode::Disable).then(tls).transpose()?;
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = match &tls {
-            Some(tls) => Manager::from_config(config.clone(), tls.clone(), recycling),
-            None => Manager::from_config(config.clone(), NoTls, recycling),
-        };
-        let pool = Pool::builder(manager)
-            .max_size(options.read_connections.max(1))
-            .wait_timeout(Some(options.acquire_timeout))
-            .create_timeout(Some(options.acquire_timeout))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::Fault(error.to_string()))?;
-        let store = PostgresStore {
-            config,
-            tls,
-            pool,
-            options: options.clone(),
-            definitions: Definitions::default(),
-            traffic: Traffic::new("postgres", options.slow_statement),
-            jobs_ready: JobsReady::default(),
-        };
-        store.connect().await?;
-        Ok(store)
+        Ok(Endpoint { config, tls, url: StoreUrl::Postgres(url.to_owned()) })
     }
 
-    async fn connect(&self) -> Result<Client, StoreError> {
+    pub(super) async fn connect(&self) -> Result<Client, StoreError> {
         let unavailable = |error: tokio_postgres::Error| {
             let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-            StoreError::Unavailable(format!("cannot connect to {}: {error}{cause}", self.options.url))
+            StoreError::Unavailable(format!("cannot connect to {self}: {error}{cause}"))
         };
         let client = match &self.tls {
             Some(tls) => {
@@ -117,13 +113,136 @@ impl PostgresStore {
         Ok(client)
     }
 
+    /// A pool of connections that are opened as they are needed.
+    fn readers(&self, options: &StoreOptions, traffic: Traffic) -> Result<Readers, StoreError> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = match &self.tls {
+            Some(tls) => Manager::from_config(self.config.clone(), tls.clone(), recycling),
+            None => Manager::from_config(self.config.clone(), NoTls, recycling),
+        };
+        let pool = Pool::builder(manager)
+            .max_size(options.read_connections.max(1))
+            .wait_timeout(Some(options.acquire_timeout))
+            .create_timeout(Some(options.acquire_timeout))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::Fault(error.to_string()))?;
+        Ok(Readers { pool, traffic })
+    }
+}
+
+/// The pool of one server. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Readers {
+    pool: Pool,
+    traffic: Traffic,
+}
+
+impl Readers {
+    /// A connection of the pool.
+    async fn acquire(&self) -> Result<deadpool_postgres::Object, StoreError> {
+        let begun = Instant::now();
+        let client = self.pool.get().await;
+        self.traffic.acquire_seconds.observe(begun.elapsed().as_secs_f64());
+        Ok(client?)
+    }
+
+    /// The rows of one SELECT.
+    async fn read(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        let client = self.acquire().await?;
+        self.traffic.reads.inc();
+        self.traffic.round_trips.inc();
+        let statement = client.prepare_cached(sql).await?;
+        let begun = Instant::now();
+        let rows = client.query(&statement, parameters).await?;
+        self.traffic.watch(begun, rows.len(), || name_of(sql));
+        Ok(rows)
+    }
+
+    /// The number a statement without parameters answers with.
+    pub(super) async fn number(&self, sql: &str) -> Result<Option<u64>, StoreError> {
+        replica::number(&*self.acquire().await?, sql).await
+    }
+
+    /// Connections in use and idle, and callers that wait for one.
+    fn status(&self) -> (usize, usize, usize) {
+        let status = self.pool.status();
+        (status.size.saturating_sub(status.available), status.available, status.waiting)
+    }
+}
+
+impl PostgresStore {
+    pub(super) async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let traffic = Traffic::new("postgres", options.slow_statement);
+        let endpoint = Endpoint::new(url, options)?;
+        let mut store = PostgresStore {
+            readers: endpoint.readers(options, traffic.clone())?,
+            endpoint,
+            options: options.clone(),
+            definitions: Arc::default(),
+            traffic,
+            jobs_ready: Arc::default(),
+            replica: None,
+            through_replica: None,
+            asks_replica: false,
+        };
+        store.endpoint.connect().await?;
+        if let Some(ReplicaOptions { url, lag_limit }) = &options.replica {
+            let its = Endpoint::new(url, options)?;
+            let readers = its.readers(options, Traffic::new("replica", options.slow_statement))?;
+            let primary = (store.endpoint.clone(), store.readers.clone());
+            let replica = Replica::start((its, readers), primary, *lag_limit);
+            store.through_replica = Some(Arc::new(PostgresStore {
+                endpoint: store.endpoint.clone(),
+                readers: store.readers.clone(),
+                options: options.clone(),
+                definitions: store.definitions.clone(),
+                traffic: store.traffic.clone(),
+                jobs_ready: store.jobs_ready.clone(),
+                replica: Some(replica.clone()),
+                through_replica: None,
+                asks_replica: true,
+            }));
+            store.replica = Some(replica);
+        }
+        Ok(store)
+    }
+
+    /// The store to read from, by a caller that has seen up to `seen`; `None` for this one.
+    pub(super) async fn for_reads(&self, seen: Option<Position>) -> Option<&Arc<PostgresStore>> {
+        let (Some(replica), Some(through)) = (&self.replica, &self.through_replica) else { return None };
+        replica.may_answer(seen).await.then_some(through)
+    }
+
+    /// What a caller whose write was just answered has seen; `None` without a replica.
+    pub(super) fn written(&self) -> Option<Position> {
+        Some(self.replica.as_ref()?.written())
+    }
+
+    /// Notes that something was written, or found written, that [`PostgresStore::written`] must cover.
+    pub(super) async fn has_written(&self, on: Option<&Client>) {
+        if let Some(replica) = &self.replica {
+            replica.has_written(on).await;
+        }
+    }
+
+    /// The figures of the replica and of its pool, when there is one.
+    pub(super) fn replica_metrics(&self) -> Option<(ReplicaMetrics, Traffic)> {
+        let replica = self.replica.as_ref()?;
+        Some((replica.metrics.clone(), replica.readers.traffic.clone()))
+    }
+
     pub(super) async fn writer(self: &Arc<Self>) -> Result<PostgresWriter, StoreError> {
         let lane = Lane::open(self).await?;
         Ok(PostgresWriter { store: self.clone(), lane: Some(lane), stripe: rand::random_range(0..STRIPES) })
     }
 
     pub(super) async fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
-        let mut client = self.connect().await?;
+        let mut client = self.endpoint.connect().await?;
         let transaction = client.transaction().await?;
         transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
         transaction.batch_execute(migrate::CREATE_TABLE).await?;
@@ -139,20 +258,19 @@ impl PostgresStore {
         Ok(pending.iter().map(|migration| migration.name).collect())
     }
 
-    /// A connection of the pool.
-    async fn acquire(&self) -> Result<deadpool_postgres::Object, StoreError> {
-        let begun = Instant::now();
-        let client = self.pool.get().await;
-        self.traffic.acquire_seconds.observe(begun.elapsed().as_secs_f64());
-        Ok(client?)
-    }
-
-    /// A connection for one SELECT.
-    async fn reader(&self) -> Result<deadpool_postgres::Object, StoreError> {
-        let client = self.acquire().await?;
-        self.traffic.reads.inc();
-        self.traffic.round_trips.inc();
-        Ok(client)
+    /// The rows of one SELECT: of the replica if this store asks it and it can tell, else of the primary.
+    async fn read(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        if self.asks_replica
+            && let Some(replica) = &self.replica
+            && let Some(rows) = replica.try_read(replica.readers.read(sql, parameters)).await
+        {
+            return Ok(rows);
+        }
+        self.readers.read(sql, parameters).await
     }
 
     pub(super) async fn query<T>(
@@ -161,11 +279,7 @@ impl PostgresStore {
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.reader().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let begun = Instant::now();
-        let rows = client.query(&statement, &borrowed(parameters)).await?;
-        self.traffic.watch(begun, rows.len(), || name_of(sql));
+        let rows = self.read(sql, &borrowed(parameters)).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -177,11 +291,7 @@ impl PostgresStore {
         ids: &[Uuid],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.reader().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let begun = Instant::now();
-        let rows = client.query(&statement, &[&tenant.0, &ids]).await?;
-        self.traffic.watch(begun, rows.len(), || name_of(sql));
+        let rows = self.read(sql, &[&tenant.0, &ids]).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -194,18 +304,14 @@ impl PostgresStore {
         let sql = "SELECT r.template_id, r.version, r.definition FROM unnest($2::uuid[], $3::bigint[]) \
                    AS k(template_id, version) CROSS JOIN LATERAL (SELECT * FROM mkt_coupon_template_version v \
                    WHERE v.tenant_id = $1 AND v.template_id = k.template_id AND v.version = k.version) r";
-        let client = self.reader().await?;
-        let statement = client.prepare_cached(sql).await?;
         let (ids, numbers): (Vec<Uuid>, Vec<i64>) = versions.iter().map(|(id, version)| (id.0, *version)).unzip();
-        let begun = Instant::now();
-        let rows = client.query(&statement, &[&tenant.0, &ids, &numbers]).await?;
-        self.traffic.watch(begun, rows.len(), || name_of(sql));
+        let rows = self.read(sql, &[&tenant.0, &ids, &numbers]).await?;
         let decode = |row: &Row| Ok((TemplateId(row.uuid(0)?), row.int(1)?, row.json(2)?));
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
     pub(super) async fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
-        let client = self.acquire().await?;
+        let client = self.readers.acquire().await?;
         let statement = client.prepare_cached(sql).await?;
         self.traffic.writes.inc();
         self.traffic.round_trips.inc();
@@ -222,7 +328,7 @@ impl PostgresStore {
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.acquire().await?;
+        let client = self.readers.acquire().await?;
         let statement = client.prepare_cached(sql).await?;
         self.traffic.writes.inc();
         self.traffic.round_trips.inc();
@@ -240,9 +346,7 @@ impl PostgresStore {
         names: &[&str],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.reader().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let rows = client.query(&statement, &[&tenant.0, &names]).await?;
+        let rows = self.read(sql, &[&tenant.0, &names]).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -255,11 +359,7 @@ impl PostgresStore {
         second: &[&str],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.acquire().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let begun = Instant::now();
-        let rows = client.query(&statement, &[&tenant.0, &first, &second]).await?;
-        self.traffic.watch(begun, rows.len(), || name_of(sql));
+        let rows = self.read(sql, &[&tenant.0, &first, &second]).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -271,9 +371,7 @@ impl PostgresStore {
         digests: &[&[u8]],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.reader().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let rows = client.query(&statement, &[&tenant.0, &digests]).await?;
+        let rows = self.read(sql, &[&tenant.0, &digests]).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
@@ -285,7 +383,7 @@ impl PostgresStore {
         parameters: &[Param<'_>],
         changes: &[Change<'_>],
     ) -> Result<bool, StoreError> {
-        let mut client = self.acquire().await?;
+        let mut client = self.readers.acquire().await?;
         let transaction = client.transaction().await?;
         transaction.batch_execute("SET LOCAL synchronous_commit = off").await?;
         let guard = transaction.prepare_cached(guard).await?;
@@ -307,7 +405,7 @@ impl PostgresStore {
         let mut clients: Vec<Client> = Vec::with_capacity(count);
         let mut adopt = String::new();
         for _ in 0..count {
-            let client = self.connect().await?;
+            let client = self.endpoint.connect().await?;
             client.batch_execute(&format!("{BEGIN_SNAPSHOT}; {adopt}{FOR_WHOLE_TABLES}")).await?;
             if clients.is_empty() {
                 let name: String = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
@@ -325,26 +423,25 @@ impl PostgresStore {
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        let client = self.connect().await?;
+        let client = self.endpoint.connect().await?;
         client.batch_execute("SET statement_timeout = 0").await?;
         let rows = client.query(sql, &borrowed(parameters)).await?;
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
     pub(super) async fn checkpoint(&self) -> Result<(), StoreError> {
-        let client = self.connect().await?;
+        let client = self.endpoint.connect().await?;
         Ok(client.batch_execute("SET statement_timeout = 0; CHECKPOINT").await?)
     }
 
-    /// Read connections: open, idle, waiting for one.
-    pub fn pool_status(&self) -> (usize, usize, usize) {
-        let status = self.pool.status();
-        (status.size, status.available, status.waiting)
+    /// Read connections in use and idle, and callers that wait for one; those of the replica behind.
+    pub(super) fn pool_status(&self) -> [Option<(usize, usize, usize)>; 2] {
+        [Some(self.readers.status()), self.replica.as_ref().map(|replica| replica.readers.status())]
     }
 
     /// What became of a transaction whose connection was lost.
     async fn fate_of(&self, lost: &LostCommit) -> Result<Fate, StoreError> {
-        let client = self.connect().await?;
+        let client = self.endpoint.connect().await?;
         let row = client.query_one("SELECT pg_xact_status($1::text::xid8)", &[&lost.place.xid.to_string()]).await?;
         match row.get(0) {
             Some("aborted") => return Ok(Fate::Aborted),
@@ -964,7 +1061,7 @@ const LANE_SETTINGS: &str = "SET enable_seqscan = off; SET enable_bitmapscan = o
 
 impl Lane {
     async fn open(store: &PostgresStore) -> Result<Lane, StoreError> {
-        let client = store.connect().await?;
+        let client = store.endpoint.connect().await?;
         client.batch_execute(LANE_SETTINGS).await?;
         let lookups = join_all(Lookup::ALL.map(|lookup| {
             let client = &client;
@@ -989,7 +1086,10 @@ impl PostgresWriter {
         };
         let result = lane.run(&self.store, batch, self.stripe).await;
         match result {
-            Ok(answers) => Ok(answers),
+            Ok(answers) => {
+                self.store.has_written(Some(&lane.client.client)).await;
+                Ok(answers)
+            }
             Err(Interrupted::Refused(error)) => {
                 // A dropped connection rolls back; a living one is told to.
                 if lane.client.is_closed() || lane.client.batch_execute("ROLLBACK").await.is_err() {
@@ -1001,7 +1101,9 @@ impl PostgresWriter {
                 self.lane = None;
                 let LostCommit { place: Place { xid, .. }, error, .. } = &*lost;
                 tracing::warn!(%error, xid, "the connection was lost at COMMIT; asking what became of it");
-                self.resolve(*lost).await
+                let answers = self.resolve(*lost).await?;
+                self.store.has_written(None).await;
+                Ok(answers)
             }
         }
     }

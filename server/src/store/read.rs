@@ -671,7 +671,12 @@ impl Store {
     pub async fn find_outcome(&self, tenant: TenantId, key: [u8; 16]) -> Found<Option<IdempotencyRecord>> {
         let sql = "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = $1 AND key = $2";
         let decode = |row: &Row| Ok(IdempotencyRecord { fingerprint: row.bytes(0)?, outcome: row.text(1)? });
-        self.first(sql, &[tenant.into(), Param::Bytes(&key)], decode).await
+        let found = self.first(sql, &[tenant.into(), Param::Bytes(&key)], decode).await?;
+        if let (Some(_), Store::Postgres(store)) = (&found, self) {
+            // Perhaps by another node: what its answer tells must show in what the caller reads next.
+            store.has_written(None).await;
+        }
+        Ok(found)
     }
 
     /// Those of the keys under which an answer is recorded.

@@ -2,16 +2,22 @@
 
 use std::process::Command;
 
-use scrip_server::store::StoreUrl;
+use scrip_server::store::{Store, StoreOptions, StoreUrl};
 use serde_json::Value;
 
+use crate::broker::Nats;
 use crate::harness::{Fixture, KINDS, Kind};
 use crate::postgres;
 
 /// Whether the doctor is content, and its findings.
 fn examine(store: &str) -> (bool, Vec<Value>) {
+    examine_with(store, &[])
+}
+
+fn examine_with(store: &str, settings: &[(&str, &str)]) -> (bool, Vec<Value>) {
     let arguments = ["doctor", "--json", "--store", store];
-    let output = Command::new(env!("CARGO_BIN_EXE_scrip")).args(arguments).output().expect("scrip runs");
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_scrip"));
+    let output = doctor.args(arguments).envs(settings.iter().copied()).output().expect("scrip runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     (output.status.success(), serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
 }
@@ -76,5 +82,40 @@ async fn lost_code_keys_are_a_failure() {
         let (content, findings) = examine(&url);
         let found = finding(&findings, "code keys");
         assert!(!content && found["level"] == "FAILURE", "{kind:?}: {found}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_and_a_broker_are_looked_at_and_may_be_gone() {
+    let primary = postgres::Server::own();
+    let url = primary.database().await;
+    Store::open(&StoreOptions::new(StoreUrl::Postgres(url.clone())))
+        .await
+        .expect("the store opens")
+        .migrate()
+        .await
+        .expect("the schema is made");
+    let replica = postgres::Replica::of(&primary);
+    let nats = Nats::start().await;
+    let there = [("SCRIP_STORE__REPLICA_URL", &*replica.url_of(&url)), ("SCRIP_EVENTS__NATS_URL", &*nats.url())];
+    let (content, findings) = examine_with(&url, &there);
+    assert!(content, "{findings:?}");
+    for what in ["replica", "broker"] {
+        assert_eq!(finding(&findings, what)["level"], "OK", "{findings:?}");
+    }
+    let stranger = postgres::database().await;
+    let closed = "127.0.0.1:1";
+    for (its_url, said) in [(stranger, "no replica"), (format!("postgres://scrip:secret@{closed}/scrip"), closed)] {
+        let nats_url = format!("nats://scrip:secret@{closed}");
+        let gone = [("SCRIP_STORE__REPLICA_URL", &*its_url), ("SCRIP_EVENTS__NATS_URL", &*nats_url)];
+        let (content, findings) = examine_with(&url, &gone);
+        assert!(content, "a server serves without them: {findings:?}");
+        for (what, said, setting) in [("replica", said, "store.replica_url"), ("broker", closed, "events.nats_url")] {
+            let found = finding(&findings, what);
+            assert_eq!(found["level"], "WARNING", "{found}");
+            assert!(found["found"].as_str().is_some_and(|found| found.contains(said)), "{found}");
+            assert!(found["remedy"].as_str().is_some_and(|remedy| remedy.contains(setting)), "{found}");
+        }
+        assert!(!format!("{findings:?}").contains("secret"));
     }
 }

@@ -15,6 +15,7 @@ mod plans;
 mod postgres;
 mod processes;
 mod projection;
+mod replica;
 mod statements;
 mod sweep;
 mod telemetry;

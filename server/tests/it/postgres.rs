@@ -19,6 +19,50 @@ pub struct Server {
     watcher: Option<Watcher>,
 }
 
+/// A streaming replica of a server, on a port of its own.
+pub struct Replica {
+    base_url: String,
+    port: u16,
+    watcher: Watcher,
+}
+
+impl Replica {
+    /// Copies the server and follows it from then on; it answers when this returns.
+    pub fn of(primary: &Server) -> Replica {
+        let programs = programs().expect("PostgreSQL is installed (make test installs it)");
+        let folder = tempfile::Builder::new().prefix("scrip-pg-").tempdir().expect("a temporary folder").keep();
+        let (port, primary_port) = (free_port(), primary.base_url.rsplit(':').next().expect("a port"));
+        let begin = format!(
+            r#"run "{}/pg_basebackup" -h 127.0.0.1 -p {primary_port} -U postgres -D "$dir/data" -R -X stream -c fast --no-sync >>"$dir/log" 2>&1"#,
+            programs.display()
+        );
+        let watcher = watch(&programs, &folder, port, &begin);
+        Replica { base_url: format!("postgres://postgres@127.0.0.1:{port}"), port, watcher }
+    }
+
+    /// The replica of a database of the primary.
+    pub fn url_of(&self, primary: &str) -> String {
+        let (before, after) = primary.rsplit_once(':').expect("a port");
+        let (_, database) = after.split_once('/').expect("a database");
+        format!("{before}:{}/{database}", self.port)
+    }
+
+    /// As [`Server::stop`].
+    pub fn stop(&mut self, mode: &str) {
+        self.watcher.order(mode);
+    }
+
+    /// As [`Server::start`].
+    pub fn start(&mut self) {
+        self.watcher.order("start");
+    }
+
+    /// Does what an administrator says.
+    pub async fn ask(&self, sql: &str) {
+        connect(&format!("{}/postgres", self.base_url)).await.batch_execute(sql).await.expect("the replica obeys");
+    }
+}
+
 /// The shell that started the server. It takes orders by the line, and stops the server when the pipe closes.
 struct Watcher {
     shell: Child,
@@ -99,16 +143,27 @@ fn start() -> Server {
     let programs = programs().expect("PostgreSQL is installed (make test installs it)");
     let folder = tempfile::Builder::new().prefix("scrip-pg-").tempdir().expect("a temporary folder").keep();
     let port = free_port();
+    let begin = format!(
+        r#"run "{bin}/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$dir/log" 2>&1
+        sed -i '1i host all {GUARDED} 127.0.0.1/32 scram-sha-256' "$dir/data/pg_hba.conf""#,
+        bin = programs.display(),
+    );
+    let watcher = watch(&programs, &folder, port, &begin);
+    Server { base_url: format!("postgres://postgres@127.0.0.1:{port}"), watcher: Some(watcher) }
+}
+
+/// Has a shell make the data by `begin`, start the server and watch over it.
+fn watch(programs: &Path, folder: &Path, port: u16, begin: &str) -> Watcher {
     // initdb refuses root; Debian's package brings the user postgres.
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.starts_with(b"0\n"));
     let script = format!(
         r#"set -e
+        dir="{dir}"
         run() {{ if [ "{is_root}" = true ]; then runuser -u postgres -- "$@"; else "$@"; fi; }}
-        start() {{ run "{bin}/pg_ctl" -D "{dir}/data" -w -l "{dir}/server.log" -o "-p {port} -k {dir} -c listen_addresses=127.0.0.1 -c max_connections=400 -c shared_buffers=256MB" start >>"{dir}/log" 2>&1; }}
-        stop() {{ run "{bin}/pg_ctl" -D "{dir}/data" -m "$1" -w stop >>"{dir}/log" 2>&1; }}
-        if [ "{is_root}" = true ]; then chown postgres "{dir}"; fi
-        run "{bin}/initdb" -D "{dir}/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"{dir}/log" 2>&1
-        sed -i '1i host all {GUARDED} 127.0.0.1/32 scram-sha-256' "{dir}/data/pg_hba.conf"
+        start() {{ run "{bin}/pg_ctl" -D "$dir/data" -w -l "$dir/server.log" -o "-p {port} -k $dir -c listen_addresses=127.0.0.1 -c max_connections=400 -c shared_buffers=256MB" start >>"$dir/log" 2>&1; }}
+        stop() {{ run "{bin}/pg_ctl" -D "$dir/data" -m "$1" -w stop >>"$dir/log" 2>&1; }}
+        if [ "{is_root}" = true ]; then chown postgres "$dir"; fi
+        {begin}
         start
         echo ready
         while read -r order; do
@@ -116,7 +171,7 @@ fn start() -> Server {
             echo done
         done
         stop immediate || true
-        rm -rf "{dir}""#,
+        rm -rf "$dir""#,
         dir = folder.display(),
         bin = programs.display(),
     );
@@ -129,7 +184,7 @@ fn start() -> Server {
     let answers = BufReader::new(shell.stdout.take().expect("a pipe was asked for"));
     let mut watcher = Watcher { shell, answers };
     watcher.wait_for("ready");
-    Server { base_url: format!("postgres://postgres@127.0.0.1:{port}"), watcher: Some(watcher) }
+    watcher
 }
 
 /// Where the server programs are: on the path, or where Debian keeps them.
