@@ -1,12 +1,14 @@
 //! Typed settings. The default file, compiled in, is also the manual: see `config.default.toml`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::engine::EngineOptions;
 use crate::http::quota::QuotaOptions;
@@ -16,7 +18,7 @@ use crate::projection::ProjectionOptions;
 use crate::relay::guard::Policy;
 use crate::relay::nats::BrokerOptions;
 use crate::relay::webhooks::WebhookOptions;
-use crate::store::{ReplicaOptions, StoreOptions, StoreUrl};
+use crate::store::{CacheOptions, ReplicaOptions, StoreOptions, StoreUrl};
 use crate::telemetry::{LogOptions, TelemetryOptions};
 
 /// The text of every setting's default.
@@ -27,6 +29,7 @@ pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 pub struct Settings {
     pub server: ServerSettings,
     pub store: StoreSettings,
+    pub cache: CacheSettings,
     pub engine: EngineSettings,
     pub quota: QuotaSettings,
     pub housekeeping: HousekeepingSettings,
@@ -61,6 +64,14 @@ pub struct StoreSettings {
     pub migrate: bool,
     pub replica_url: Option<String>,
     pub replica_lag_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSettings {
+    pub template_seconds: u64,
+    pub rules_seconds: u64,
+    pub redis_url: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -162,28 +173,34 @@ impl Settings {
     /// # Errors
     /// Names the setting that is unknown, of the wrong kind or out of range.
     pub fn load(file: Option<&Path>) -> anyhow::Result<Settings> {
-        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-        if let Some(path) = file {
-            anyhow::ensure!(path.is_file(), "the configuration file {} does not exist", path.display());
-            builder = builder.add_source(File::from(path).format(FileFormat::Toml));
-        }
-        let environment = Environment::with_prefix("SCRIP").prefix_separator("_").separator("__").try_parsing(true);
-        // Only SCRIP_SECTION__SETTING are settings; SCRIP_PLATFORM_KEY and the like are not.
-        let own = std::env::vars().filter(|(name, _)| name.starts_with("SCRIP_") && name.contains("__")).collect();
-        builder = builder.add_source(environment.source(Some(own)));
-        let read = builder.build().and_then(Config::try_deserialize);
-        let settings: Settings = read.map_err(|error| explain(&error)).with_context(|| match file {
-            Some(path) => format!("the configuration ({}, environment) cannot be used", path.display()),
-            None => "the configuration (environment) cannot be used".to_owned(),
-        })?;
+        let settings: Settings = read(file)?;
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Every setting as it holds, in the form of a configuration file; passwords are left out.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn show(file: Option<&Path>) -> anyhow::Result<String> {
+        Settings::load(file)?;
+        let sections: BTreeMap<String, BTreeMap<String, Value>> = read(file)?;
+        let mut text = String::new();
+        for (section, settings) in sections {
+            text.push_str(&format!("[{section}]\n"));
+            for (name, value) in settings.iter().filter(|(_, value)| !value.is_null()) {
+                text.push_str(&format!("{name} = {}\n", toml_of(value)));
+            }
+            text.push('\n');
+        }
+        Ok(text)
     }
 
     fn check(&self) -> anyhow::Result<()> {
         let Settings {
             server,
             store,
+            cache,
             engine,
             quota,
             housekeeping,
@@ -206,6 +223,8 @@ impl Settings {
             ("store.statement_seconds", store.statement_seconds, 1..=86_400),
             ("store.slow_statement_ms", store.slow_statement_ms, 1..=3_600_000),
             ("store.replica_lag_ms", store.replica_lag_ms, 50..=3_600_000),
+            ("cache.template_seconds", cache.template_seconds, 0..=86_400),
+            ("cache.rules_seconds", cache.rules_seconds, 0..=86_400),
             ("telemetry.traces_per_mille", telemetry.traces_per_mille.into(), 0..=1_000),
             ("engine.lanes", engine.lanes as u64, 1..=1_000),
             ("engine.queue_max", engine.queue_max as u64, 1..=1_000_000),
@@ -241,6 +260,9 @@ impl Settings {
         if let Err(error) = store.replica() {
             problems.push(error.to_string());
         }
+        if let Err(error) = cache.options() {
+            problems.push(error.to_string());
+        }
         if let Err(error) = webhooks.policy() {
             problems.push(error.to_string());
         }
@@ -256,6 +278,47 @@ impl Settings {
         }
         anyhow::ensure!(problems.is_empty(), "the configuration cannot be used:\n  {}", problems.join("\n  "));
         Ok(())
+    }
+}
+
+/// The settings' sources in the form asked for.
+fn read<T: DeserializeOwned>(file: Option<&Path>) -> anyhow::Result<T> {
+    let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    if let Some(path) = file {
+        anyhow::ensure!(path.is_file(), "the configuration file {} does not exist", path.display());
+        builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+    }
+    let environment = Environment::with_prefix("SCRIP").prefix_separator("_").separator("__").try_parsing(true);
+    // Only SCRIP_SECTION__SETTING are settings; SCRIP_PLATFORM_KEY and the like are not.
+    let own = std::env::vars().filter(|(name, _)| name.starts_with("SCRIP_") && name.contains("__")).collect();
+    builder = builder.add_source(environment.source(Some(own)));
+    let read = builder.build().and_then(Config::try_deserialize);
+    read.map_err(|error| explain(&error)).with_context(|| match file {
+        Some(path) => format!("the configuration ({}, environment) cannot be used", path.display()),
+        None => "the configuration (environment) cannot be used".to_owned(),
+    })
+}
+
+/// A value as TOML writes it; of URLs what is secret is left out.
+fn toml_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => Value::String(without_secrets(text)).to_string(),
+        Value::Array(values) => format!("[{}]", values.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| format!("{name:?} = {}", toml_of(value));
+            format!("{{ {} }}", fields.iter().map(field).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Of a URL everything before its last @, and everything behind its question mark; other texts as they are.
+fn without_secrets(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let place = rest.rsplit_once('@').map_or(rest.to_owned(), |(_, place)| format!("***@{place}"));
+    match place.split_once('?') {
+        Some((place, _)) => format!("{scheme}://{place}?***"),
+        None => format!("{scheme}://{place}"),
     }
 }
 
@@ -295,6 +358,19 @@ impl StoreSettings {
             );
         };
         Ok(Some(ReplicaOptions { url, lag_limit: Duration::from_millis(self.replica_lag_ms) }))
+    }
+}
+
+impl CacheSettings {
+    /// # Errors
+    /// When the shared store's URL is none.
+    pub fn options(&self) -> anyhow::Result<CacheOptions> {
+        let shared = self.redis_url.as_deref().map(str::parse).transpose();
+        Ok(CacheOptions {
+            templates_for: Duration::from_secs(self.template_seconds),
+            rules_for: Duration::from_secs(self.rules_seconds),
+            shared: shared.map_err(|error| anyhow::anyhow!("cache.redis_url cannot be used: {error}"))?,
+        })
     }
 }
 

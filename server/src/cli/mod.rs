@@ -6,6 +6,7 @@
 mod backup;
 pub mod bench;
 mod bulk;
+mod cache;
 mod codes;
 mod demo;
 mod doctor;
@@ -70,6 +71,9 @@ enum Command {
     /// List, retry, cancel and delete background jobs.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// What running servers keep in memory.
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Keys of coupon codes.
     #[command(subcommand)]
     Codes(codes::CodesCommand),
@@ -101,6 +105,8 @@ enum Command {
 enum ConfigCommand {
     /// Print every setting with its default and what it means.
     Defaults,
+    /// Print every setting as it holds, without passwords.
+    Show(ConfigArgs),
     /// Check a configuration file and the environment without starting anything.
     Check(ConfigArgs),
 }
@@ -178,6 +184,7 @@ impl Cli {
                 Command::Distribute(args) => args.run().await?,
                 Command::Grant(args) => args.run().await?,
                 Command::Jobs(command) => command.run().await?,
+                Command::Cache(command) => command.run().await?,
                 Command::Codes(command) => command.run()?,
                 Command::Export(args) => args.run().await?,
                 Command::Import(command) => return command.run().await,
@@ -187,6 +194,7 @@ impl Cli {
                 Command::Bench(args) => return args.run().await,
                 Command::Demo(args) => args.run().await?,
                 Command::Config(ConfigCommand::Defaults) => print!("{}", crate::config::DEFAULTS),
+                Command::Config(ConfigCommand::Show(args)) => print!("{}", Settings::show(args.config.as_deref())?),
                 Command::Config(ConfigCommand::Check(args)) => {
                     let settings = Settings::load(args.config.as_deref())?;
                     let options = settings.store.options()?;

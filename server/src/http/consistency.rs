@@ -19,11 +19,19 @@ use crate::store::{Position, Store};
 static TOKEN: HeaderName = HeaderName::from_static("scrip-consistency-token");
 
 /// The store as this request may read it. Goes behind who asks.
-pub struct Reads(Store);
+pub struct Reads {
+    store: Store,
+    has_token: bool,
+}
 
 impl Reads {
+    /// Whether the caller says what it has seen.
+    pub fn has_token(&self) -> bool {
+        self.has_token
+    }
+
     pub fn store(&self) -> &Store {
-        &self.0
+        &self.store
     }
 }
 
@@ -31,7 +39,7 @@ impl Deref for Reads {
     type Target = Store;
 
     fn deref(&self) -> &Store {
-        &self.0
+        &self.store
     }
 }
 
@@ -39,7 +47,8 @@ impl FromRequestParts<AppState> for Reads {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        Ok(Reads(app.store.for_reads(token(&parts.headers)?).await))
+        let token = token(&parts.headers)?;
+        Ok(Reads { store: app.store.for_reads(token).await, has_token: token.is_some() })
     }
 }
 

@@ -41,6 +41,8 @@ pub async fn get_readiness(State(app): State<AppState>) -> Result<&'static str, 
     responses((status = 200, description = "The exposition text", body = String, content_type = "text/plain")))]
 pub async fn get_metrics(State(app): State<AppState>) -> Response {
     app.store.show_pool();
+    // Brings its figures up to date.
+    let _ = app.store.cache_metrics();
     let exposition = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, exposition)], app.metrics.render()).into_response()
 }

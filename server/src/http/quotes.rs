@@ -155,7 +155,11 @@ pub async fn create_quote(
         0 => 0,
         _ => reads.balance(tenant, &wish.member_id, at, at).await?.available,
     };
-    let rules = reads.rules_at(tenant, at).await?;
+    let rules = match wish.as_of {
+        Some(_) => app.store.recent_rules_at(tenant, at).await?,
+        // Its token holds the price: no cache and no replica may say which rules make it.
+        None => app.store.rules_at(tenant, at).await?,
+    };
     let basket = Basket {
         lines: wish.lines,
         freight: wish.freight,

@@ -9,6 +9,7 @@
 
 mod broker;
 pub mod bulk;
+mod cache;
 mod codes;
 pub mod decode;
 pub mod definitions;
@@ -35,6 +36,7 @@ use scrip_domain::tenant::Tenant;
 use scrip_domain::time::LocalDay;
 use scrip_domain::{Answer, Envelope, State, Timestamp, decide};
 
+pub use cache::{CacheKey, CacheMetrics, CacheOptions, SharedUrl};
 pub use definitions::Definitions;
 pub use job::JobsReady;
 pub use postgres::{PostgresStore, PostgresWriter, lane_statements};
@@ -99,6 +101,8 @@ pub struct StoreOptions {
     pub resolve_timeout: Duration,
     /// Answers reads in the primary's place (PostgreSQL).
     pub replica: Option<ReplicaOptions>,
+    /// What a server keeps in memory of templates and rules (PostgreSQL).
+    pub caches: Option<CacheOptions>,
 }
 
 impl StoreOptions {
@@ -111,6 +115,7 @@ impl StoreOptions {
             slow_statement: Duration::from_millis(100),
             resolve_timeout: Duration::from_secs(10),
             replica: None,
+            caches: None,
         }
     }
 }
@@ -255,6 +260,25 @@ impl Store {
             traffic.connections.with_label_values(&["in_use"]).set(in_use as i64);
             traffic.connections.with_label_values(&["idle"]).set(idle as i64);
             traffic.waiting.set(waiting as i64);
+        }
+    }
+
+    /// The figures of the caches, when there are any; entries as of now.
+    pub fn cache_metrics(&self) -> Option<CacheMetrics> {
+        let Store::Postgres(store) = self else { return None };
+        let caches = store.caches.as_ref()?;
+        caches.show();
+        Some(caches.metrics.clone())
+    }
+
+    /// Has every server on this store drop entries of its caches.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn evict(&self, key: CacheKey) -> Result<(), StoreError> {
+        match self {
+            Store::Sqlite(_) => Ok(()),
+            Store::Postgres(store) => store.evict(key).await,
         }
     }
 

@@ -29,13 +29,16 @@ use scrip_domain::decide::Need;
 use scrip_domain::key::Keys;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
 use scrip_domain::{Answer, Envelope, LotId, MemberId, OrderId, RefundId, State, TemplateId, TenantId, Timestamp};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type as PgType, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
+use super::cache::{CacheKey, Caches, notice};
 use super::migrate::{self, Migration};
 use super::replica::{self, Position, Replica, ReplicaMetrics, ReplicaOptions};
 use super::table::{
@@ -61,6 +64,8 @@ pub struct PostgresStore {
     /// The same store, whose SELECTs ask the replica first.
     through_replica: Option<Arc<PostgresStore>>,
     asks_replica: bool,
+    /// With a server; without one, what is changed is told at once.
+    pub(super) caches: Option<Arc<Caches>>,
 }
 
 /// A server, and how to connect to it. Its `Display` hides the password.
@@ -113,6 +118,25 @@ impl Endpoint {
         Ok(client)
     }
 
+    /// A connection that hears what is said on a channel, while the first of the pair is kept.
+    pub(super) async fn listen(
+        &self,
+        channel: &str,
+    ) -> Result<(Client, mpsc::UnboundedReceiver<AsyncMessage>), StoreError> {
+        let (client, heard) = match &self.tls {
+            Some(tls) => {
+                let (client, connection) = self.config.connect(tls.clone()).await?;
+                (client, messages(connection))
+            }
+            None => {
+                let (client, connection) = self.config.connect(NoTls).await?;
+                (client, messages(connection))
+            }
+        };
+        client.batch_execute(&format!("LISTEN {channel}")).await?;
+        Ok((client, heard))
+    }
+
     /// A pool of connections that are opened as they are needed.
     fn readers(&self, options: &StoreOptions, traffic: Traffic) -> Result<Readers, StoreError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
@@ -129,6 +153,24 @@ impl Endpoint {
             .map_err(|error| StoreError::Fault(error.to_string()))?;
         Ok(Readers { pool, traffic })
     }
+}
+
+/// Drives a connection and hands on what the server says unasked.
+fn messages<S, T>(mut connection: Connection<S, T>) -> mpsc::UnboundedReceiver<AsyncMessage>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Whoever listens takes each at once and drops entries, which never waits.
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if sender.send(message).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 /// The pool of one server. Cheap to clone.
@@ -163,6 +205,14 @@ impl Readers {
         Ok(rows)
     }
 
+    /// Runs what has nothing to answer.
+    pub(super) async fn execute(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<(), StoreError> {
+        let client = self.acquire().await?;
+        let statement = client.prepare_cached(sql).await?;
+        client.execute(&statement, parameters).await?;
+        Ok(())
+    }
+
     /// The number a statement without parameters answers with.
     pub(super) async fn number(&self, sql: &str) -> Result<Option<u64>, StoreError> {
         replica::number(&*self.acquire().await?, sql).await
@@ -189,8 +239,14 @@ impl PostgresStore {
             replica: None,
             through_replica: None,
             asks_replica: false,
+            caches: None,
         };
         store.endpoint.connect().await?;
+        if let Some(options) = &options.caches {
+            let caches = Arc::new(Caches::new(options));
+            notice::start(&caches, store.endpoint.clone(), store.readers.clone());
+            store.caches = Some(caches);
+        }
         if let Some(ReplicaOptions { url, lag_limit }) = &options.replica {
             let its = Endpoint::new(url, options)?;
             let readers = its.readers(options, Traffic::new("replica", options.slow_statement))?;
@@ -206,6 +262,7 @@ impl PostgresStore {
                 replica: Some(replica.clone()),
                 through_replica: None,
                 asks_replica: true,
+                caches: store.caches.clone(),
             }));
             store.replica = Some(replica);
         }
@@ -228,6 +285,35 @@ impl PostgresStore {
         if let Some(replica) = &self.replica {
             replica.has_written(on).await;
         }
+    }
+
+    /// Has everybody drop what these keys' entries show.
+    async fn has_changed(&self, on: Option<&Client>, keys: &[CacheKey]) {
+        if let Some(caches) = &self.caches {
+            caches.has_committed(keys);
+            return;
+        }
+        for keys in keys.chunks(notice::KEYS_PER_NOTICE) {
+            let said = match on {
+                Some(client) => {
+                    let text = notice::notice("-", keys);
+                    client.batch_execute(&format!("SELECT pg_notify('{}', '{text}')", notice::CHANNEL)).await
+                }
+                None => Ok(()),
+            };
+            if let Err(error) = said {
+                tracing::warn!(%error, "running servers were not told what changed; they show it a while later");
+            }
+        }
+    }
+
+    /// Has all servers on this database drop these entries.
+    pub(super) async fn evict(&self, key: CacheKey) -> Result<(), StoreError> {
+        if let Some(caches) = &self.caches {
+            caches.evict_everywhere(key);
+            return Ok(());
+        }
+        self.readers.execute(notice::NOTIFY, &[&notice::CHANNEL, &notice::notice("-", &[key])]).await
     }
 
     /// The figures of the replica and of its pool, when there is one.
@@ -464,6 +550,7 @@ struct LostCommit {
     /// Its tenant and id. Only the making of tenants and keys records none.
     first_event: Option<(TenantId, Uuid)>,
     answers: Vec<Answer>,
+    changed: Vec<CacheKey>,
     error: StoreError,
 }
 
@@ -1086,7 +1173,8 @@ impl PostgresWriter {
         };
         let result = lane.run(&self.store, batch, self.stripe).await;
         match result {
-            Ok(answers) => {
+            Ok((answers, changed)) => {
+                self.store.has_changed(Some(&lane.client.client), &changed).await;
                 self.store.has_written(Some(&lane.client.client)).await;
                 Ok(answers)
             }
@@ -1101,9 +1189,12 @@ impl PostgresWriter {
                 self.lane = None;
                 let LostCommit { place: Place { xid, .. }, error, .. } = &*lost;
                 tracing::warn!(%error, xid, "the connection was lost at COMMIT; asking what became of it");
-                let answers = self.resolve(*lost).await?;
+                let changed = lost.changed.clone();
+                let resolved = self.resolve(*lost).await;
+                // Whatever became of it.
+                self.store.has_changed(None, &changed).await;
                 self.store.has_written(None).await;
-                Ok(answers)
+                resolved
             }
         }
     }
@@ -1141,7 +1232,13 @@ impl<E: Into<StoreError>> From<E> for Interrupted {
 type Rows = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>;
 
 impl Lane {
-    async fn run(&self, store: &PostgresStore, batch: &[Envelope], stripe: i64) -> Result<Vec<Answer>, Interrupted> {
+    /// The answers, and what of the caches the commit has made old.
+    async fn run(
+        &self,
+        store: &PostgresStore,
+        batch: &[Envelope],
+        stripe: i64,
+    ) -> Result<(Vec<Answer>, Vec<CacheKey>), Interrupted> {
         let (mut state, place, mut row_places) = self.load(batch, &store.definitions).await?;
         let mut answers = Vec::with_capacity(batch.len());
         while let Err(need) = decide_all(&mut state, batch, &mut answers) {
@@ -1165,9 +1262,10 @@ impl Lane {
         }
         if state.is_unchanged() {
             self.client.batch_execute("ROLLBACK").await?;
-            return Ok(answers);
+            return Ok((answers, Vec::new()));
         }
         let writes = state.writes();
+        let changed = Caches::changed_by(&writes);
         let (tx, first_ordinal) = (place.tx, place.first_ordinal());
         let changes = changes(&writes, Placement { tx, first_ordinal, stripe, now: crate::clock::now() });
         let asked = self.asked(&changes, &row_places)?;
@@ -1187,8 +1285,8 @@ impl Lane {
         let (written, committed) = tokio::join!(biased; join_all(written), self.client.batch_execute("COMMIT"));
         drop(round_trip);
         let first_event = writes.event_inserts.first().map(|(tenant, event)| (*tenant, event.id.0));
-        let at_commit = |answers, error: tokio_postgres::Error| {
-            Interrupted::AtCommit(Box::new(LostCommit { place, first_event, answers, error: error.into() }))
+        let at_commit = |answers, changed, error: tokio_postgres::Error| {
+            Interrupted::AtCommit(Box::new(LostCommit { place, first_event, answers, changed, error: error.into() }))
         };
         for result in written {
             match result {
@@ -1196,7 +1294,7 @@ impl Lane {
                 // COMMIT went through with the others.
                 Err(WriteError::Missed(detail)) => return Err(Interrupted::Refused(StoreError::Corrupt(detail))),
                 // Whether COMMIT arrived before the connection broke cannot be told from here.
-                Err(WriteError::Failed(error)) if is_lost(&error) => return Err(at_commit(answers, error)),
+                Err(WriteError::Failed(error)) if is_lost(&error) => return Err(at_commit(answers, changed, error)),
                 Err(WriteError::Failed(error)) => return Err(error.into()),
             }
         }
@@ -1205,9 +1303,9 @@ impl Lane {
                 if state.enqueues() {
                     store.jobs_ready.notify();
                 }
-                Ok(answers)
+                Ok((answers, changed))
             }
-            Err(error) if is_lost(&error) => Err(at_commit(answers, error)),
+            Err(error) if is_lost(&error) => Err(at_commit(answers, changed, error)),
             Err(error) => Err(error.into()),
         }
     }

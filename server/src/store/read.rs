@@ -1,5 +1,6 @@
 //! Reads: named columns, keyset pages, one statement each. The SQL text and the decoder serve both stores.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use scrip_domain::{
 };
 use uuid::Uuid;
 
+use super::cache::{Caches, RulesAhead};
 pub use super::decode::EventPosition;
 use super::value::{Param, Row};
 use super::{Definitions, Store, StoreError, decode, projection};
@@ -89,6 +91,8 @@ impl Snapshot {
 
 /// Sorts after every id, so that a first page needs no statement of its own.
 const LAST_ID: Uuid = Uuid::max();
+/// Versions of a tenant's rules that are kept together.
+const MAX_RULES_AHEAD: i64 = 100;
 /// The ceiling of what one page of events scans when a filter leaves most of them out.
 const EVENT_SCAN: i64 = 2_000;
 
@@ -220,6 +224,21 @@ impl Store {
 
     pub async fn find_template(&self, tenant: TenantId, id: TemplateId) -> Found<Option<Template>> {
         self.first(&find_template_sql(), &[tenant.into(), id.0.into()], template).await
+    }
+
+    /// The template as it was a moment ago, for who only shows it: the caches tell how old it may be.
+    pub async fn recent_template(&self, tenant: TenantId, id: TemplateId) -> Found<Option<Arc<Template>>> {
+        match self.caches() {
+            Some(caches) => caches.template(tenant, id, async || self.find_template(tenant, id).await).await,
+            None => Ok(self.find_template(tenant, id).await?.map(Arc::new)),
+        }
+    }
+
+    fn caches(&self) -> Option<&Caches> {
+        match self {
+            Store::Sqlite(_) => None,
+            Store::Postgres(store) => store.caches.as_deref(),
+        }
     }
 
     /// Newest first.
@@ -561,6 +580,25 @@ impl Store {
         let found = self.first(&find_rules_sql(), &[tenant.into(), at.into()], decode).await?;
         let rules = found.map_or_else(|| Arc::new(Rules::default()), |(_, rules)| rules);
         Ok(rules.at(at))
+    }
+
+    /// The same as they were a moment ago, for who only shows what they would give.
+    pub async fn recent_rules_at(&self, tenant: TenantId, at: Timestamp) -> Found<Arc<Rules>> {
+        let Some(caches) = self.caches() else { return self.rules_at(tenant, at).await };
+        match caches.rules(tenant, async || self.rules_ahead(tenant).await).await?.and_then(|ahead| ahead.at(at)) {
+            Some(rules) => Ok(rules.at(at)),
+            None => self.rules_at(tenant, at).await,
+        }
+    }
+
+    /// All versions there are, when there are few enough.
+    async fn rules_ahead(&self, tenant: TenantId) -> Found<Option<RulesAhead>> {
+        let mut found = self.list_rules(tenant, None, MAX_RULES_AHEAD + 1).await?;
+        let is_complete = found.len() as i64 <= MAX_RULES_AHEAD;
+        found.sort_by_key(|version| Reverse((version.effective_from, version.rules.version)));
+        let known_from = if is_complete { Timestamp(i64::MIN) } else { Timestamp::MAX };
+        let versions = found.into_iter().map(|version| (version.effective_from, version.rules)).collect();
+        Ok(Some(RulesAhead { known_from, versions }))
     }
 
     /// The version of the rules that holds at `at`.

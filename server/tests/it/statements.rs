@@ -238,12 +238,12 @@ async fn a_quote_costs_the_same_for_one_coupon_and_for_many() {
             asked.reads
         };
         // The embedded store has no round trips to save: it looks up coupon by coupon.
-        let (one, twenty) = if kind == Kind::Postgres { (1, 1) } else { (1, 20) };
-        assert_eq!(cost(json!({})).await, 1, "{kind:?}: the rules");
-        assert_eq!(cost(json!({ "coupon_ids": ids[..1] })).await, 1 + one, "{kind:?}: and a coupon");
-        assert_eq!(cost(json!({ "coupon_ids": ids[..20] })).await, 1 + twenty, "{kind:?}: and 20 coupons");
-        assert_eq!(cost(json!({ "points": 100 })).await, 2, "{kind:?}: and the balance");
-        assert_eq!(cost(json!({ "best": true, "points": 100 })).await, 3, "{kind:?}: and a wallet of {ROWS}");
+        let (rules, one, twenty) = (1, 1, if kind == Kind::Postgres { 1 } else { 20 });
+        assert_eq!(cost(json!({})).await, rules, "{kind:?}: the rules");
+        assert_eq!(cost(json!({ "coupon_ids": ids[..1] })).await, rules + one, "{kind:?}: and a coupon");
+        assert_eq!(cost(json!({ "coupon_ids": ids[..20] })).await, rules + twenty, "{kind:?}: and 20 coupons");
+        assert_eq!(cost(json!({ "points": 100 })).await, rules + 1, "{kind:?}: and the balance");
+        assert_eq!(cost(json!({ "best": true, "points": 100 })).await, rules + 2, "{kind:?}: and a wallet of {ROWS}");
     }
 }
 

@@ -147,6 +147,8 @@ fn files_and_variables_that_are_no_configuration() {
         ("SCRIP_STORE__REPLICA_URL", "sqlite:copy.db", "only PostgreSQL has replicas"),
         ("SCRIP_STORE__REPLICA_URL", "postgres://u:hunter2@127.0.0.1:1/x", "store.url is a SQLite file"),
         ("SCRIP_STORE__REPLICA_LAG_MS", "1", "store.replica_lag_ms is 1"),
+        ("SCRIP_CACHE__REDIS_URL", "redis", "cache.redis_url"),
+        ("SCRIP_CACHE__REDIS_URL", "http://u:hunter2@redis", "cache.redis_url"),
         ("SCRIP_LOG__FORMAT", "xml", "log.format"),
         ("SCRIP_LISTEN", "nonsense", "--listen"),
         ("SCRIP_CONFIG", "absent.toml", "absent.toml"),
@@ -225,4 +227,44 @@ async fn a_second_server_on_one_sqlite_file() {
     drop(second);
     let third = ServerProcess::start(scrip().into(), &serve(&url)).await.expect("a killed one leaves no lock");
     third.stop().await.expect("the third stops");
+}
+
+#[test]
+fn the_configuration_is_shown_without_its_secrets() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("scrip.toml");
+    let settings = format!(
+        "[store]\nurl = \"postgres://u:x@{PASSWORD}@db/scrip?password={PASSWORD}\"\n[cache]\nredis_url = \"redis://:{PASSWORD}@r/0\"\n\
+         [webhooks]\nallow = [\"receiver.internal\"]\n[telemetry]\nsentry_dsn = \"https://{PASSWORD}@sentry.example/1\"\n"
+    );
+    std::fs::write(&file, settings).expect("a configuration");
+    let shown = Command::new(scrip())
+        .args(["config", "show", "--config", &file.display().to_string()])
+        .env("SCRIP_ENGINE__LANES", "3")
+        .env("SCRIP_EVENTS__NATS_URL", format!("nats://u:{PASSWORD}@broker"))
+        .output()
+        .expect("the command runs");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert!(!text.contains(PASSWORD), "{text}");
+    for line in [
+        "[store]",
+        "url = \"postgres://***@db/scrip?***\"",
+        "redis_url = \"redis://***@r/0\"",
+        "lanes = 3",
+        "nats_url = \"nats://***@broker\"",
+        "allow = [\"receiver.internal\"]",
+        "sentry_dsn = \"https://***@sentry.example/1\"",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
+    }
+    // What is shown is a configuration; without its secrets, of this one only the store's address is left to set.
+    let again = folder.path().join("again.toml");
+    std::fs::write(&again, text).expect("a configuration");
+    let checked = Command::new(scrip())
+        .args(["config", "check", "--config", &again.display().to_string()])
+        .env("SCRIP_STORE__URL", "sqlite:scrip.db")
+        .output()
+        .expect("the command runs");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
