@@ -6,15 +6,15 @@
 //! `SELECT r.*, k.n FROM (SELECT unnest($1) AS p1, ..., unnest($m) AS n) k CROSS JOIN LATERAL (the read) r`.
 //!
 //! What it guarantees: a read sees all that was committed before it was asked, as its statement begins afterwards. What
-//! cannot be gathered (too many wait, the connection broke, the statement failed) is asked by itself, and its error is the
-//! one that is told.
+//! cannot be gathered (no connection is open, too many wait, the connection broke, the statement failed) is asked by itself,
+//! and its error is the one that is told: nobody waits for a server that is away.
 //!
-//! What bounds it: [`MAX_WAITING`] reads in the queue, [`READERS`] connections beside those of the pool, opened by the first
-//! read.
+//! What bounds it: [`MAX_WAITING`] reads in the queue, [`READERS`] connections beside those of the pool, first opened when
+//! the first read comes, and a pause between attempts that doubles from [`FIRST_PAUSE`] to [`MAX_PAUSE`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -31,6 +31,8 @@ use super::value::Param;
 const READERS: usize = 2;
 /// Reads that may wait; more are asked by themselves, where the pool bounds them.
 const MAX_WAITING: usize = 1_000;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Gathers the reads of one server. Its readers end when the last clone is gone.
 #[derive(Clone)]
@@ -51,6 +53,8 @@ struct Queue {
     waiting: HashMap<String, Vec<Asked>>,
     len: usize,
     has_readers: bool,
+    /// Readers whose connection is open.
+    connected: usize,
     is_closed: bool,
 }
 
@@ -103,14 +107,14 @@ impl Gatherer {
         let (reply, rows) = oneshot::channel();
         {
             let mut queue = shared.queue.lock();
-            if queue.len >= MAX_WAITING {
-                return None;
-            }
             if !queue.has_readers {
                 queue.has_readers = true;
                 for _ in 0..READERS {
                     tokio::spawn(shared.clone().read());
                 }
+            }
+            if queue.connected == 0 || queue.len >= MAX_WAITING {
+                return None;
             }
             queue.len += 1;
             let asked = Asked { parameters, reply };
@@ -134,16 +138,37 @@ impl Drop for Handle {
 }
 
 impl Shared {
-    /// Answers what is asked until nobody can ask any more.
+    /// Keeps a connection and answers over it what is asked, until nobody can ask any more.
     async fn read(self: Arc<Self>) {
-        let mut connection: Option<Connection> = None;
-        while let Some(gathered) = self.next().await {
-            if connection.as_ref().is_none_or(|connection| connection.client.is_closed()) {
-                // Whoever waits meanwhile is not kept waiting by a server that is away: the replies are dropped.
-                connection = Connection::open(&self.endpoint).await.ok();
+        let mut pause = FIRST_PAUSE;
+        while !self.queue.lock().is_closed {
+            match Connection::open(&self.endpoint).await {
+                Ok(connection) => {
+                    pause = FIRST_PAUSE;
+                    self.answer_over(connection).await;
+                }
+                Err(_) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_PAUSE);
+                }
             }
-            let Some(connection) = &mut connection else { continue };
+        }
+    }
+
+    /// Until the connection breaks, or nobody can ask any more. What waits for the last connection is asked by itself.
+    async fn answer_over(&self, mut connection: Connection) {
+        self.queue.lock().connected += 1;
+        while let Some(gathered) = self.next().await {
+            if connection.client.is_closed() {
+                break;
+            }
             connection.answer(gathered, &self.traffic).await;
+        }
+        let mut queue = self.queue.lock();
+        queue.connected -= 1;
+        if queue.connected == 0 {
+            queue.waiting.clear();
+            queue.len = 0;
         }
     }
 

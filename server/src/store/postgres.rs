@@ -152,13 +152,30 @@ impl Readers {
         Ok(client?)
     }
 
-    /// The rows of one SELECT.
+    /// The rows of one SELECT. A connection that broke while it was idle says nothing of the server: a new one is asked, and
+    /// the other idle ones, which most likely broke with it, are let go.
     async fn read(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
         let client = self.acquire().await?;
+        match self.read_over(&client, sql, parameters).await {
+            Err(error) if is_disconnection(&error) => {
+                drop(deadpool_postgres::Object::take(client));
+                self.pool.retain(|_, _| false);
+                Ok(self.read_over(&*self.acquire().await?, sql, parameters).await?)
+            }
+            rows => Ok(rows?),
+        }
+    }
+
+    async fn read_over(
+        &self,
+        client: &deadpool_postgres::ClientWrapper,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
         self.traffic.reads.inc();
         self.traffic.round_trips.inc();
         let statement = client.prepare_cached(sql).await?;
@@ -547,13 +564,20 @@ fn tls() -> Result<MakeRustlsConnect, StoreError> {
 /// A stand-by that has not been promoted yet; a transaction that stood still for so long that the server ended it.
 const GOES_BY: [SqlState; 2] = [SqlState::READ_ONLY_SQL_TRANSACTION, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT];
 
+/// Whether the connection ended, rather than the statement on it.
+fn is_disconnection(error: &tokio_postgres::Error) -> bool {
+    let ends = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN];
+    error.is_closed()
+        || error.code().is_some_and(|code| ends.contains(code))
+        || StdError::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
+}
+
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(fault) = error.as_db_error() else {
             let cause = StdError::source(&error);
-            let lost = error.is_closed() || cause.is_some_and(|cause| cause.is::<std::io::Error>());
             let text = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
-            return if lost { StoreError::Unavailable(text) } else { StoreError::Fault(text) };
+            return if is_disconnection(&error) { StoreError::Unavailable(text) } else { StoreError::Fault(text) };
         };
         let text = format!("{} ({})", fault.message(), fault.code().code());
         let code = fault.code();
@@ -1675,6 +1699,7 @@ impl<'a> KeyColumns<'a> {
         columns.0.push(Column::Int(keys.values().map(|(_, latest)| Some(latest.0)).collect()));
         columns
     }
+
     fn tasks(keys: &'a BTreeSet<(TenantId, TaskKey)>) -> Self {
         let (tenants, keys) = keys.iter().map(|(tenant, key)| (Some(tenant.0), Some(key.as_str()))).unzip();
         KeyColumns(vec![Column::Uuid(tenants), Column::Text(keys)])
