@@ -22,6 +22,7 @@ deps: ## Install what the tests need and is missing (PostgreSQL, Redis, NATS), t
 test: deps ## Run every test, on SQLite and on a real PostgreSQL, and a slice of the retail year
 	cargo test --workspace
 	cargo build --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/readme-tour.py
 	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/deploy-test.sh
 	SCRIP_BIN=$(CURDIR)/target/debug/scrip SCRIP_FUZZ_EXAMPLES=3 scripts/api-fuzz.sh
 	SCRIP_BIN=$(CURDIR)/target/debug/scrip scripts/journey-slice.sh
