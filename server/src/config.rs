@@ -1,12 +1,14 @@
 //! Typed settings. The default file, compiled in, is also the manual: see `config.default.toml`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use config::{Config, ConfigError, Environment, File, FileFormat};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::engine::EngineOptions;
 use crate::http::quota::QuotaOptions;
@@ -162,22 +164,27 @@ impl Settings {
     /// # Errors
     /// Names the setting that is unknown, of the wrong kind or out of range.
     pub fn load(file: Option<&Path>) -> anyhow::Result<Settings> {
-        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-        if let Some(path) = file {
-            anyhow::ensure!(path.is_file(), "the configuration file {} does not exist", path.display());
-            builder = builder.add_source(File::from(path).format(FileFormat::Toml));
-        }
-        let environment = Environment::with_prefix("SCRIP").prefix_separator("_").separator("__").try_parsing(true);
-        // Only SCRIP_SECTION__SETTING are settings; SCRIP_PLATFORM_KEY and the like are not.
-        let own = std::env::vars().filter(|(name, _)| name.starts_with("SCRIP_") && name.contains("__")).collect();
-        builder = builder.add_source(environment.source(Some(own)));
-        let read = builder.build().and_then(Config::try_deserialize);
-        let settings: Settings = read.map_err(|error| explain(&error)).with_context(|| match file {
-            Some(path) => format!("the configuration ({}, environment) cannot be used", path.display()),
-            None => "the configuration (environment) cannot be used".to_owned(),
-        })?;
+        let settings: Settings = read(file)?;
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Every setting as it holds, in the form of a configuration file; passwords are left out.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn show(file: Option<&Path>) -> anyhow::Result<String> {
+        Settings::load(file)?;
+        let sections: BTreeMap<String, BTreeMap<String, Value>> = read(file)?;
+        let mut text = String::new();
+        for (section, settings) in sections {
+            text.push_str(&format!("[{section}]\n"));
+            for (name, value) in settings.iter().filter(|(_, value)| !value.is_null()) {
+                text.push_str(&format!("{name} = {}\n", toml_of(value)));
+            }
+            text.push('\n');
+        }
+        Ok(text)
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -256,6 +263,52 @@ impl Settings {
         }
         anyhow::ensure!(problems.is_empty(), "the configuration cannot be used:\n  {}", problems.join("\n  "));
         Ok(())
+    }
+}
+
+/// The settings' sources in the form asked for.
+fn read<T: DeserializeOwned>(file: Option<&Path>) -> anyhow::Result<T> {
+    let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+    if let Some(path) = file {
+        anyhow::ensure!(path.is_file(), "the configuration file {} does not exist", path.display());
+        builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+    }
+    let environment = Environment::with_prefix("SCRIP").prefix_separator("_").separator("__").try_parsing(true);
+    // Only SCRIP_SECTION__SETTING are settings; SCRIP_PLATFORM_KEY and the like are not.
+    let own = std::env::vars().filter(|(name, _)| name.starts_with("SCRIP_") && name.contains("__")).collect();
+    builder = builder.add_source(environment.source(Some(own)));
+    let read = builder.build().and_then(Config::try_deserialize);
+    read.map_err(|error| explain(&error)).with_context(|| match file {
+        Some(path) => format!("the configuration ({}, environment) cannot be used", path.display()),
+        None => "the configuration (environment) cannot be used".to_owned(),
+    })
+}
+
+/// A value as TOML writes it; of URLs what is secret is left out.
+fn toml_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => Value::String(without_secrets(text)).to_string(),
+        Value::Array(values) => format!("[{}]", values.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| format!("{name:?} = {}", toml_of(value));
+            format!("{{ {} }}", fields.iter().map(field).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A URL without its user and password and without what stands behind its question mark; other texts as they are.
+fn without_secrets(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    match (rest.rsplit_once('@'), rest.split_once('?')) {
+        // Part of a password, or in front of parameters with an @ of their own: it cannot be told.
+        (Some((before, _)), Some(_)) if before.contains('?') => format!("{scheme}://***"),
+        (Some((_, place)), _) => match place.split_once('?') {
+            Some((place, _)) => format!("{scheme}://***@{place}?***"),
+            None => format!("{scheme}://***@{place}"),
+        },
+        (None, Some((place, _))) => format!("{scheme}://{place}?***"),
+        (None, None) => text.to_owned(),
     }
 }
 
@@ -428,6 +481,26 @@ impl Settings {
             bulk_retention: days(self.jobs.bulk_days),
             dead_retention: days(self.jobs.dead_days),
             delivery_retention: days(self.webhooks.delivery_days),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_shown_without_their_secrets() {
+        for (text, expected) in [
+            ("sqlite:data/scrip.db", "sqlite:data/scrip.db"),
+            ("https://collector:4318/v1", "https://collector:4318/v1"),
+            ("postgres://u:p@db/scrip", "postgres://***@db/scrip"),
+            ("postgres://u:p@q@db/scrip?sslmode=require", "postgres://***@db/scrip?***"),
+            ("postgres://db/scrip?password=p", "postgres://db/scrip?***"),
+            ("postgres://db/scrip?password=p@q", "postgres://***"),
+            ("postgres://u:p?q@db/scrip", "postgres://***"),
+        ] {
+            assert_eq!(without_secrets(text), expected);
         }
     }
 }

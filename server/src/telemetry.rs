@@ -1,8 +1,8 @@
 //! What the server tells of itself, beside metrics: logs, traces over OTLP, errors to Sentry. Traces and Sentry are off until
 //! the configuration names a place for them, and then cost nothing.
 //!
-//! **Operations.** One span for each operation, named `marketing.<operation>`: for a request after [`operation_name`], for a
-//! delivery to a webhook `marketing.deliver_webhook`. A request's `traceparent` (W3C Trace Context) is its span's parent; the
+//! **Operations.** One span for each operation, named `marketing.<operation>`: for a request after [`operation_name`], for each
+//! command of a batch below the batch's own, for a delivery to a webhook `marketing.deliver_webhook`. A request's `traceparent` (W3C Trace Context) is its span's parent; the
 //! span's own goes out with what the request has caused: the deliveries to webhooks of its events, as long as the node that
 //! took the request also delivers, and soon ([`Traces::remember`]); other deliveries begin traces of their own.
 //!
@@ -13,7 +13,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -29,7 +29,7 @@ use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use quick_cache::sync::Cache;
-use scrip_domain::{IdSeed, Ids};
+use scrip_domain::{Answer, Envelope, IdSeed, Ids};
 use sentry::protocol::{Event, Level as SentryLevel, Value};
 use sentry::transports::ReqwestHttpTransportOptions;
 use sentry::types::Dsn;
@@ -39,6 +39,11 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 use uuid::Uuid;
+
+use crate::engine::SubmitError;
+
+/// Spans of the commands of one batch; the SDK's queue has room for twice as many.
+const MAX_PARTS: usize = 1_000;
 
 /// The fields of log lines, and what each means.
 pub const FIELDS: &[(&str, &str)] = &[
@@ -205,6 +210,16 @@ impl Traces {
         span.end();
     }
 
+    /// Begins spans for the commands of a batch, when its trace is exported: one for each, but [`MAX_PARTS`] at most.
+    pub fn begin_parts(&self, batch: &[Envelope]) -> Option<Parts<'_>> {
+        let parent = Context::current();
+        if !parent.span().span_context().is_sampled() {
+            return None;
+        }
+        let operations = batch.iter().take(MAX_PARTS).map(|envelope| envelope.command.operation()).collect();
+        Some(Parts { tracer: &self.tracer, parent, begun: SystemTime::now(), operations })
+    }
+
     /// Remembers that the events of a command belong to the request under way, when its trace is exported.
     pub fn remember(&self, seed: IdSeed) {
         let of_request = Context::current().span().span_context().clone();
@@ -236,6 +251,32 @@ impl Traces {
             None => span.set_status(Status::error("no answer")),
         }
         span.end();
+    }
+}
+
+/// The commands of a batch on their way.
+pub struct Parts<'a> {
+    tracer: &'a SdkTracer,
+    parent: Context,
+    begun: SystemTime,
+    operations: Vec<&'static str>,
+}
+
+impl Parts<'_> {
+    /// Ends their spans, each with how it was answered.
+    pub fn end(self, answers: &[Result<Answer, SubmitError>]) {
+        for (line, (operation, answer)) in self.operations.iter().zip(answers).enumerate() {
+            let outcome = match answer {
+                Ok(Answer::Accepted { replayed: false, .. }) => "accepted",
+                Ok(Answer::Accepted { replayed: true, .. }) => "replayed",
+                Ok(Answer::Refused(_)) => "refused",
+                Err(_) => "failed",
+            };
+            let attributes = [KeyValue::new("scrip.command", line as i64), KeyValue::new("scrip.outcome", outcome)];
+            let span = self.tracer.span_builder(format!("marketing.{operation}"));
+            let span = span.with_start_time(self.begun).with_attributes(attributes);
+            span.start_with_context(self.tracer, &self.parent).end();
+        }
     }
 }
 

@@ -101,6 +101,8 @@ enum Command {
 enum ConfigCommand {
     /// Print every setting with its default and what it means.
     Defaults,
+    /// Print every setting as it holds, without passwords.
+    Show(ConfigArgs),
     /// Check a configuration file and the environment without starting anything.
     Check(ConfigArgs),
 }
@@ -187,6 +189,7 @@ impl Cli {
                 Command::Bench(args) => return args.run().await,
                 Command::Demo(args) => args.run().await?,
                 Command::Config(ConfigCommand::Defaults) => print!("{}", crate::config::DEFAULTS),
+                Command::Config(ConfigCommand::Show(args)) => print!("{}", Settings::show(args.config.as_deref())?),
                 Command::Config(ConfigCommand::Check(args)) => {
                     let settings = Settings::load(args.config.as_deref())?;
                     let options = settings.store.options()?;

@@ -40,6 +40,7 @@ use super::quota::Counted;
 use super::schema::{self, Problems};
 use super::time::Time;
 use crate::engine::SubmitError;
+use crate::telemetry;
 use crate::{calendar, clock};
 
 const MAX_LINES: usize = 10_000;
@@ -523,7 +524,12 @@ pub async fn create_batch(
             Err(problem) => (number, Err(problem)),
         });
     }
-    let answers = VecDeque::from(app.engine.submit_all(envelopes).await);
+    let spans = telemetry::traces().and_then(|traces| traces.begin_parts(&envelopes));
+    let answers = app.engine.submit_all(envelopes).await;
+    if let Some(spans) = spans {
+        spans.end(&answers);
+    }
+    let answers = VecDeque::from(answers);
 
     let language = Language::of(parts.headers.get(header::ACCEPT_LANGUAGE));
     let request_id = parts.headers.get(&REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use scrip_server::bench::server::ServerProcess;
+use scrip_server::telemetry::{LogOptions, Telemetry, TelemetryOptions};
 use serde_json::json;
 
 use crate::http::{Client, JSON, template, text};
@@ -56,6 +57,12 @@ async fn a_trace_goes_from_the_request_to_the_collector_and_on_to_the_webhook() 
     let traceparent = format!("00-{TRACE}-{PARENT}-01");
     let headers = [JSON, ("traceparent", traceparent.as_str())];
     client.send("POST", &claims, &headers, json!({ "member_id": "m-2" }).to_string()).await.json(201);
+    let lines = [
+        "{\"op\":\"debit\",\"member_id\":\"m-1\",\"points\":1}",
+        "{\"op\":\"grant\",\"member_id\":\"m-1\",\"points\":1}",
+    ];
+    let headers = [("content-type", "application/x-ndjson"), ("traceparent", traceparent.as_str())];
+    assert_eq!(client.send("POST", "/v1/batch", &headers, lines.join("\n")).await.status, 200);
     let delivered = until("both deliveries", async || {
         let taken = receiver.taken();
         (taken.len() == 2).then_some(taken)
@@ -74,7 +81,9 @@ async fn a_trace_goes_from_the_request_to_the_collector_and_on_to_the_webhook() 
     let exported = collector.taken();
     let all = |needle: &[u8]| exported.iter().any(|one| contains(one, needle));
     assert!(exported.iter().all(|one| one.headers["content-type"] == "application/x-protobuf"), "{exported:?}");
-    for name in ["marketing.claim", "marketing.deliver_webhook", "scrip", "http.route"] {
+    let of_the_batch = ["marketing.batch", "marketing.debit", "marketing.grant", "refused", "accepted"];
+    for name in ["marketing.claim", "marketing.deliver_webhook", "scrip", "http.route"].into_iter().chain(of_the_batch)
+    {
         assert!(all(name.as_bytes()), "{name} in {} exports", exported.len());
     }
     assert!(all(&bytes_of(TRACE)) && all(&bytes_of(PARENT)), "the span has its parent");
@@ -104,6 +113,41 @@ async fn errors_go_to_sentry_without_secrets() {
     assert!(told.headers["x-sentry-auth"].to_str().expect("text").contains("publickey"));
     drop(client);
     server.stop().await.expect("it stops");
+}
+
+/// Where the process that panics finds its receiver.
+const PANIC_DSN: &str = "SCRIP_TEST_PANIC_DSN";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_goes_to_sentry_with_its_backtrace() {
+    if let Ok(dsn) = std::env::var(PANIC_DSN) {
+        // This very test again, in a process of its own: what catches panics is a process's.
+        let options = TelemetryOptions {
+            otlp_endpoint: None,
+            traces_per_mille: 0,
+            sentry_dsn: Some(dsn.parse().expect("a DSN")),
+            environment: "test".to_owned(),
+        };
+        let log = LogOptions { filter: "error".to_owned(), json: false };
+        let telemetry = Telemetry::start(&log, &options).expect("telemetry starts");
+        let panicked = tokio::spawn(async { panic!("the key was scrip_{}", "ab".repeat(36)) }).await;
+        assert!(panicked.is_err_and(|error| error.is_panic()));
+        drop(telemetry);
+        return;
+    }
+    let sentry = Receiver::start().await;
+    sentry.judge(|_| StatusCode::OK);
+    let again = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "telemetry::a_panic_goes_to_sentry_with_its_backtrace"])
+        .env(PANIC_DSN, format!("http://publickey@{}/42", sentry.addr))
+        .output();
+    let again = tokio::task::block_in_place(|| again).expect("it runs");
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+    let told = until("the news", async || sentry.taken().into_iter().find(|one| contains(one, b"the key was"))).await;
+    for part in ["\"stacktrace\"", "\"panic\"", "scrip@"] {
+        assert!(contains(&told, part.as_bytes()), "{part}: {}", String::from_utf8_lossy(&told.body));
+    }
+    assert!(!contains(&told, b"abababab"), "secrets are taken out of panics as well");
 }
 
 #[test]

@@ -226,3 +226,42 @@ async fn a_second_server_on_one_sqlite_file() {
     let third = ServerProcess::start(scrip().into(), &serve(&url)).await.expect("a killed one leaves no lock");
     third.stop().await.expect("the third stops");
 }
+
+#[test]
+fn the_configuration_is_shown_without_its_secrets() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("scrip.toml");
+    let settings = format!(
+        "[store]\nurl = \"postgres://u:x@{PASSWORD}@db/scrip?password={PASSWORD}\"\n\
+         [webhooks]\nallow = [\"receiver.internal\"]\n[telemetry]\nsentry_dsn = \"https://{PASSWORD}@sentry.example/1\"\n"
+    );
+    std::fs::write(&file, settings).expect("a configuration");
+    let shown = Command::new(scrip())
+        .args(["config", "show", "--config", &file.display().to_string()])
+        .env("SCRIP_ENGINE__LANES", "3")
+        .env("SCRIP_EVENTS__NATS_URL", format!("nats://u:{PASSWORD}@broker"))
+        .output()
+        .expect("the command runs");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert!(!text.contains(PASSWORD), "{text}");
+    for line in [
+        "[store]",
+        "url = \"postgres://***@db/scrip?***\"",
+        "lanes = 3",
+        "nats_url = \"nats://***@broker\"",
+        "allow = [\"receiver.internal\"]",
+        "sentry_dsn = \"https://***@sentry.example/1\"",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
+    }
+    // What is shown is a configuration; without its secrets, of this one only the store's address is left to set.
+    let again = folder.path().join("again.toml");
+    std::fs::write(&again, text).expect("a configuration");
+    let checked = Command::new(scrip())
+        .args(["config", "check", "--config", &again.display().to_string()])
+        .env("SCRIP_STORE__URL", "sqlite:scrip.db")
+        .output()
+        .expect("the command runs");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
