@@ -13,7 +13,7 @@ use crate::id::{
 };
 use crate::job::{ExtensionPage, JobTicket};
 use crate::order::{RefundRequest, Reservation};
-use crate::points::{Spendable, TransactionType};
+use crate::points::{ImportedAccount, Spendable, TransactionType};
 use crate::pricing::Rules;
 use crate::task::{self, TaskPatch};
 use crate::tenant::{ApiKey, Tenant};
@@ -177,6 +177,8 @@ pub enum Command {
         remark: Option<String>,
     },
     SettleAccount(MemberId),
+    /// Takes an account over from elsewhere, unless it has lines here.
+    ImportAccount(Box<ImportedAccount>),
     ReserveOrder(Box<Reservation>),
     /// `member_id` must be the order's; it is looked up before, since it never changes. Likewise below. The calendar is the
     /// tenant's at the time the command takes effect.
@@ -335,6 +337,7 @@ impl Command {
             Command::ReleaseHold { .. } => "release_hold",
             Command::Reverse { .. } => "reverse",
             Command::SettleAccount(_) => "settle_account",
+            Command::ImportAccount(_) => "import_points_account",
             Command::ReserveOrder(_) => "reserve_order",
             Command::PayOrder { .. } => "pay_order",
             Command::CancelOrder { .. } => "cancel_order",

@@ -13,7 +13,7 @@ use crate::coupon::{self, CodeBatch, Compensation, Coupon, CouponStatus, Templat
 use crate::id::{Ids, MemberId, TransactionId};
 use crate::job::{self, Job};
 use crate::order::{self, Order, Refund};
-use crate::points::{self, Hold, Transaction, Transfer};
+use crate::points::{self, Hold, Imported, Transaction, Transfer};
 use crate::rejection::Rejection;
 use crate::rules::{self, RulesVersion};
 use crate::state::State;
@@ -55,6 +55,7 @@ pub enum Outcome {
     /// How many bounds of issue windows were told.
     Announced(u64),
     Transfer(Box<Transfer>),
+    Imported(Box<Imported>),
     CheckIn {
         #[serde(rename = "c")]
         check_in: Box<CheckIn>,
@@ -289,6 +290,7 @@ fn apply_command(
         Command::Reverse { member_id, transaction_id, points, remark } => {
             points::reverse(state, envelope, ids, member_id, *transaction_id, *points, remark.as_deref())
         }
+        Command::ImportAccount(imported) => points::import(state, envelope, ids, imported),
         Command::ReserveOrder(asked) => order::reserve(state, envelope, ids, asked),
         Command::PayOrder { member_id, order_id, calendar } => {
             order::pay(state, envelope, ids, member_id, order_id, calendar)

@@ -226,6 +226,8 @@ impl Keys {
                 self.codes.insert((tenant, *digest));
             }
             Command::ImportTemplate { template_id, .. } => {
+                // One that is there already is answered as it is.
+                self.template_uses.insert((tenant, *template_id));
                 self.templates.insert((tenant, *template_id));
             }
             Command::ImportCoupon(imported) => {
@@ -255,6 +257,9 @@ impl Keys {
             | Command::Hold { member_id, .. }
             | Command::SettleAccount(member_id) => {
                 self.accounts.insert((tenant, member_id.clone()));
+            }
+            Command::ImportAccount(imported) => {
+                self.accounts.insert((tenant, imported.member_id.clone()));
             }
             Command::CaptureHold { member_id, hold_id, .. } | Command::ReleaseHold { member_id, hold_id } => {
                 self.accounts.insert((tenant, member_id.clone()));

@@ -106,6 +106,8 @@ pub enum Rejection {
     SameMember,
     InDebt { debt: i64 },
     HoldsOpen { points: i64 },
+    AccountExists,
+    ImportUnreconciled,
 
     // Check-ins and tasks.
     CheckInDisabled,
@@ -221,6 +223,8 @@ impl Rejection {
             Rejection::SameMember => "POINTS_SAME_MEMBER",
             Rejection::InDebt { .. } => "POINTS_IN_DEBT",
             Rejection::HoldsOpen { .. } => "POINTS_HOLDS_OPEN",
+            Rejection::AccountExists => "POINTS_ACCOUNT_EXISTS",
+            Rejection::ImportUnreconciled => "POINTS_IMPORT_UNRECONCILED",
             Rejection::CheckInDisabled => "POINTS_CHECK_IN_DISABLED",
             Rejection::CheckInOutOfOrder { .. } => "POINTS_CHECK_IN_OUT_OF_ORDER",
             Rejection::TaskExists => "POINTS_TASK_EXISTS",

@@ -1,8 +1,10 @@
-//! Coupon templates and coupons from the tables of the system that Scrip replaces; docs/IMPORT.md has the mapping.
+//! Coupon templates and coupons, and in [`points`] accounts, from the tables of the system that Scrip replaces; docs/IMPORT.md has the mapping.
 //!
 //! Each row becomes one command under an id that is made from the tenant and the row's own id, so a row that is there already
 //! changes nothing: a file may be sent again after a break, or with more rows. A row that cannot be taken over is reported with
 //! its line and the reason, and the others go on. A dry run reads, checks and looks up, and writes nothing.
+
+mod points;
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -19,6 +21,8 @@ use uuid::Uuid;
 use crate::clock;
 use crate::engine::Engine;
 use crate::store::Store;
+
+pub use points::{ImportedColumns, PointsImportReport, points};
 
 /// Rows decided together.
 const PAGE: usize = 1_000;
@@ -54,6 +58,8 @@ pub struct ImportOptions {
     /// That of times without an offset.
     pub time_zone: TimeZone,
     pub dry_run: bool,
+    /// Whether an account whose history does not reconcile is taken over without it.
+    pub opening: bool,
 }
 
 /// A row that was not taken over.
@@ -546,6 +552,7 @@ mod tests {
             percent: None,
             time_zone: TimeZone::get("Asia/Shanghai").expect("a zone"),
             dry_run: false,
+            opening: false,
         };
         let at = |text: &str| options.time("x", text).map(|at| at.0);
         let noon = at("2026-02-09T04:00:00Z").expect("a time");

@@ -245,6 +245,20 @@ pub fn hold(
         return Err(Rejection::DeadlinePassed { field: "expires_at" }.into());
     }
     let allocations = allocate(state, envelope, member_id, points)?;
+    Ok(hold_parts(state, envelope, ids, member_id, movement, expires_at, allocations))
+}
+
+/// Sets these parts of lots aside, which can be spent.
+pub(super) fn hold_parts(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    movement: &Movement,
+    expires_at: Option<Timestamp>,
+    allocations: Vec<Allocation>,
+) -> Outcome {
+    let points = movement.points;
     let hold = Hold {
         id: HoldId(ids.draw()),
         member_id: member_id.clone(),
@@ -270,7 +284,7 @@ pub fn hold(
     own.account.available -= points;
     own.account.frozen += points;
     let posted = post_hold(state, envelope, ids, hold.clone());
-    Ok(held(state, envelope, hold, &posted))
+    held(state, envelope, hold, &posted)
 }
 
 /// Adds a new hold with its line. The account and the lots must already show its effect.

@@ -24,11 +24,15 @@
 //!
 //! Deliberately absent: a negative balance. What a claw-back cannot take becomes `debt`, which later grants settle first.
 
+mod import;
 mod ledger;
 mod reversal;
 mod rule;
 mod transfer;
 
+pub use import::{
+    Columns, Imported, ImportedAccount, ImportedAction, ImportedStep, MAX_IMPORTED_STEPS, Rehearsal, import, rehearse,
+};
 pub use ledger::{Spendable, capture, debit, grant, hold, release, settle, spendable};
 pub(crate) use ledger::{check_room, grant_points, refuse_merged, require_lots};
 pub use reversal::reverse;

@@ -23,6 +23,22 @@ pub fn reverse(
     points: Option<i64>,
     remark: Option<&str>,
 ) -> Decision<Outcome> {
+    let grace_days = state.refund_grace_days(envelope.tenant);
+    reverse_with(state, envelope, ids, member_id, id, points, remark, grace_days)
+}
+
+/// The same, with days of grace of its own.
+#[expect(clippy::too_many_arguments, reason = "the parts of the command")]
+pub(super) fn reverse_with(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    id: TransactionId,
+    points: Option<i64>,
+    remark: Option<&str>,
+    grace_days: u32,
+) -> Decision<Outcome> {
     let Some((original, reversed)) = state.original(envelope.tenant, id) else {
         return Err(Rejection::TransactionNotFound.into());
     };
@@ -87,7 +103,6 @@ pub fn reverse(
 
     let (parts, _) = split(&original.allocations, reversed, points);
     let revoked = original.kind == TransactionType::DeductAdmin;
-    let grace_days = state.refund_grace_days(envelope.tenant);
     let posted_id = TransactionId(ids.draw());
     let restored = restore(state, envelope, member_id, &parts, revoked, grace_days, posted_id);
     let account = &mut state.account_mut(envelope.tenant, member_id).account;

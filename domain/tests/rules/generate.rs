@@ -16,7 +16,10 @@ use scrip_domain::coupon::{
 use scrip_domain::id::IdSeed;
 use scrip_domain::job::{ExtensionPage, ExtensionProgress, JobKind, JobTicket};
 use scrip_domain::order::{Quoted, RefundRequest, Reservation};
-use scrip_domain::points::{PointsValidity, Spendable, StreakBonus, TransactionType};
+use scrip_domain::points::{
+    Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity, Spendable, StreakBonus, TransactionType,
+    rehearse,
+};
 use scrip_domain::pricing::{Basket, Line, Rules};
 use scrip_domain::task::{self, Period, TaskPatch};
 use scrip_domain::tenant::Tenant;
@@ -98,6 +101,8 @@ struct Pools {
     transfers: Vec<[(TransactionId, MemberId); 2]>,
     /// How many guests were merged into members.
     merged: u32,
+    /// How many members came from elsewhere.
+    imported: u32,
     /// Requests sent with an idempotency key.
     keyed: Vec<Envelope>,
 }
@@ -267,6 +272,11 @@ impl Generator {
             }
             Outcome::Report { report, again: false } => {
                 pools.transactions.extend(report.transaction_id.map(|id| (id, report.member_id.clone())));
+            }
+            Outcome::Imported(made) => {
+                let lines = made.lines.iter().map(|id| (*id, made.member_id.clone()));
+                pools.transactions.extend(lines);
+                pools.holds.extend(made.holds.iter().map(|id| (*id, made.member_id.clone())));
             }
             Outcome::Hold { hold, transaction_id, .. } => {
                 pools.transactions.push((*transaction_id, hold.member_id.clone()));
@@ -651,8 +661,64 @@ impl Generator {
                 Command::Reverse { member_id, transaction_id, points, remark: Some("returned".into()) }
             }
             97 => self.job_command(index),
+            98 => self.import_account(index),
             _ => Command::SettleAccount(member_id),
         })
+    }
+
+    /// A member of elsewhere with a short life: mostly one that could have been, of a new member, told as it was.
+    fn import_account(&mut self, index: usize) -> Command {
+        use TransactionType::{DeductAdmin, EarnAdmin, EarnOrder, Hold, UseOrder};
+        let mut at = Timestamp(self.now.0 - HOUR * self.random.between(10, 90));
+        let mut steps = Vec::new();
+        for place in 0..self.random.between(1, 9) as usize {
+            let earlier = |random: &mut Random| random.between(0, place as i64) as usize;
+            let action = match self.random.between(0, 99) {
+                choice if choice < 35 || place == 0 => {
+                    let kind = *self.random.pick(&[EarnOrder, EarnAdmin]).expect("some kinds");
+                    let life = self.random.percent(60).then(|| self.random.between(1, 120));
+                    let expires_at = life.map(|hours| Timestamp(at.0 + HOUR * hours));
+                    ImportedAction::Grant { movement: self.movement(kind, 90), expires_at }
+                }
+                0..60 => {
+                    let kind = *self.random.pick(&[UseOrder, UseOrder, DeductAdmin]).expect("some kinds");
+                    ImportedAction::Debit { movement: self.movement(kind, 25) }
+                }
+                60..75 => {
+                    let of_grant = self.random.percent(50).then(|| earlier(&mut self.random));
+                    ImportedAction::Hold { movement: self.movement(Hold, 25), of_grant }
+                }
+                // What comes just before is what most steps go back to.
+                75..82 => ImportedAction::Release { hold: place - 1 },
+                82..89 => ImportedAction::Capture { hold: place - 1 },
+                _ => {
+                    let points = self.random.between(1, 12);
+                    ImportedAction::Refund { debit: place - 1, points, remark: Some("returned".into()) }
+                }
+            };
+            steps.push(ImportedStep { at, action });
+            at.0 = (at.0 + HOUR * self.random.between(-1, 12).max(0)).min(self.now.0);
+        }
+        let number = self.pools[index].imported;
+        self.pools[index].imported += 1;
+        let member_id =
+            if self.random.percent(10) { self.member() } else { format!("e-{number}").parse().expect("a member") };
+        let mut imported = ImportedAccount { member_id, steps, expected: Columns::default() };
+        // What cannot have been is left out, most times.
+        let envelope = self.envelope(self.tenants[index], Command::SettleAccount(imported.member_id.clone()));
+        let rehearsal = loop {
+            match rehearse(&envelope, &imported) {
+                Err((place, _)) if self.random.percent(97) && imported.steps.len() > 1 => {
+                    imported.steps.truncate(place.max(1));
+                }
+                result => break result,
+            }
+        };
+        imported.expected = rehearsal.map_or(Columns::default(), |rehearsal| rehearsal.made.columns);
+        if self.random.percent(5) {
+            imported.expected.available += 1;
+        }
+        Command::ImportAccount(Box::new(imported))
     }
 
     /// Bulks of few rows and chunks, and extensions of few pages: many end, and some are met again behind their end.

@@ -20,7 +20,8 @@ use scrip_domain::coupon::{
 use scrip_domain::job::{ExtensionProgress, Job, JobKind};
 use scrip_domain::order::{Order, OrderStatus, Refund, RefundRequest, Reservation};
 use scrip_domain::points::{
-    Account, Allocation, Hold, HoldStatus, Lot, PointsValidity, Spendable, Transaction, TransactionType,
+    Account, Allocation, Columns, Hold, HoldStatus, ImportedAccount, ImportedAction, Lot, PointsValidity, Spendable,
+    Transaction, TransactionType,
 };
 use scrip_domain::pricing::{Basket, Offer, Quote, Rules, price};
 use scrip_domain::task::{self, Period, Progress, Report, Task};
@@ -82,6 +83,7 @@ fn shown(outcome: &Outcome) -> String {
         Outcome::Job(job) => shown_job(job),
         Outcome::Bulk(bulk) => format!("{bulk:?}"),
         Outcome::Announced(told) => format!("announced {told}"),
+        Outcome::Imported(made) => format!("{} {:?}", made.member_id, made.columns),
         Outcome::Transfer(both) => {
             let line = |line: &Transaction| format!("{} {:?}", line.id, LineRow::from(line));
             format!("{} {}", line(&both.sent), line(&both.received))
@@ -649,6 +651,9 @@ struct New {
     /// The receiver's line and lots of a transfer.
     received: TransactionId,
     lots: Vec<LotId>,
+    /// Of an import: the line of each step, and the holds.
+    lines: Vec<TransactionId>,
+    holds: Vec<HoldId>,
 }
 
 impl New {
@@ -671,6 +676,8 @@ impl New {
             task: nil(TaskId::PREFIX),
             received: nil(TransactionId::PREFIX),
             lots: Vec::new(),
+            lines: Vec::new(),
+            holds: Vec::new(),
         };
         if let Answer::Accepted { outcome, .. } = answer {
             match outcome {
@@ -708,6 +715,7 @@ impl New {
                 Outcome::CheckIn { check_in, .. } => new.line(check_in.transaction_id),
                 Outcome::Report { report, .. } => report.transaction_id.into_iter().for_each(|id| new.line(id)),
                 Outcome::Task(task) => new.task = task.id,
+                Outcome::Imported(made) => (new.lines, new.holds) = (made.lines.clone(), made.holds.clone()),
                 Outcome::Bulk(_)
                 | Outcome::Announced(_)
                 | Outcome::Tenant(_)
@@ -1168,21 +1176,8 @@ impl Model {
             Command::Grant { member_id, movement, spendable } => {
                 self.book(tenant, member_id).grant(movement, *spendable, at, new)
             }
-            Command::Debit { member_id, movement } => {
-                let book = self.book(tenant, member_id);
-                book.settle(at);
-                book.is_open()?;
-                let parts = book.choose(movement.points, at)?;
-                let revoking = movement.kind == TransactionType::DeductAdmin;
-                book.change(movement.kind, -movement.points, parts.clone(), at, Some(new.transaction), |book| {
-                    for (id, points) in &parts {
-                        let lot = book.lot(*id);
-                        lot.remaining -= points;
-                        *(if revoking { &mut lot.revoked } else { &mut lot.used }) += points;
-                    }
-                });
-                Ok(book.show_line(new.transaction))
-            }
+            Command::Debit { member_id, movement } => self.book(tenant, member_id).debit(movement, at, new),
+            Command::ImportAccount(imported) => self.import(tenant, imported, at, new),
             Command::Hold { member_id, movement, expires_at } => {
                 self.book(tenant, member_id).hold(movement, *expires_at, at, new)
             }
@@ -1791,6 +1786,9 @@ impl Model {
         let taken: i64 = lines.iter().map(|(_, line)| line.4).sum();
         let grace = self.tenants.get(&tenant).copied().unwrap_or(0);
         let book = self.book(tenant, &row.member);
+        if back > 0 || row.earn.is_some() && taken > 0 {
+            book.settle(at);
+        }
         let debt = book.debt;
         if let Some(spend) = row.spend.filter(|_| back > 0) {
             let new = New { transaction: new.spend, lot: LotId(new.spend.0), ..new.clone() };
@@ -2025,6 +2023,94 @@ impl Model {
         let able: Vec<LotId> = able.map(|(id, _)| *id).collect();
         taker.pay_debt(&able, at);
         Ok(text)
+    }
+
+    /// Step by step on a book of its own, which counts when it comes to what was expected.
+    fn import(&mut self, tenant: TenantId, imported: &ImportedAccount, at: Timestamp, new: &New) -> Decided {
+        let key = (tenant, imported.member_id.clone());
+        if self.books.get(&key).is_some_and(|book| !book.lines.is_empty()) {
+            return Err("POINTS_ACCOUNT_EXISTS");
+        }
+        self.book(tenant, &imported.member_id).is_open()?;
+        let mut book = Book::default();
+        let mut holds: Vec<Option<HoldId>> = Vec::new();
+        let mut lines: Vec<TransactionId> = Vec::new();
+        let mut earliest = Timestamp(i64::MIN);
+        for (place, step) in imported.steps.iter().enumerate() {
+            if step.at < earliest || step.at > at {
+                return Err("POINTS_IMPORT_UNRECONCILED");
+            }
+            earliest = step.at;
+            let mut own = new.clone();
+            // A refusal tells no ids; any others do until it comes here as well.
+            let stand_in = uuid::Uuid::from_u128(place as u128 + 1);
+            own.line(new.lines.get(place).copied().unwrap_or(TransactionId(stand_in)));
+            let made = holds.iter().flatten().count();
+            own.hold = new.holds.get(made).copied().unwrap_or(HoldId(stand_in));
+            let line_of = |place: usize| lines.get(place).copied();
+            let hold_of = |place: usize| holds.get(place).copied().flatten().ok_or("POINTS_HOLD_NOT_FOUND");
+            let mut hold = None;
+            let points = match &step.action {
+                ImportedAction::Grant { movement, .. }
+                | ImportedAction::Debit { movement }
+                | ImportedAction::Hold { movement, .. } => movement.points,
+                _ => 1,
+            };
+            if points < 1 {
+                return Err("POINTS_IMPORT_UNRECONCILED");
+            }
+            match &step.action {
+                ImportedAction::Grant { movement, expires_at } => {
+                    let spendable = Spendable { available_from: None, expires_at: *expires_at };
+                    book.grant(movement, spendable, step.at, &own)?;
+                }
+                ImportedAction::Debit { movement } => drop(book.debit(movement, step.at, &own)?),
+                ImportedAction::Hold { movement, of_grant } => {
+                    hold = Some(own.hold);
+                    match of_grant {
+                        None => book.hold(movement, None, step.at, &own)?,
+                        Some(grant) => {
+                            book.settle(step.at);
+                            let id = line_of(*grant);
+                            let line = book.lines.iter().find(|line| line.id == id && id.is_some());
+                            let lot = line.and_then(|line| line.lot).ok_or("POINTS_INSUFFICIENT")?;
+                            let row = book.lot(lot);
+                            if row.until <= step.at || row.remaining < movement.points {
+                                return Err("POINTS_INSUFFICIENT");
+                            }
+                            book.set_aside(movement, None, vec![(lot, movement.points)], step.at, &own)?
+                        }
+                    };
+                }
+                ImportedAction::Release { hold } => drop(book.end_hold(hold_of(*hold)?, None, step.at, &own)?),
+                ImportedAction::Capture { hold } => drop(book.end_hold(hold_of(*hold)?, Some(None), step.at, &own)?),
+                ImportedAction::Refund { debit, points, .. } => {
+                    let id = line_of(*debit);
+                    let line = book.lines.iter().find(|line| line.id == id && id.is_some());
+                    if !line.ok_or("POINTS_TRANSACTION_NOT_FOUND")?.row.kind.is_debit() {
+                        return Err("POINTS_NOT_REVERSIBLE");
+                    }
+                    book.reverse(id.expect("it is there"), Some(*points), 0, step.at, &own)?;
+                }
+            }
+            holds.push(hold);
+            lines.push(own.transaction);
+        }
+        book.settle(at);
+        let row = book.account();
+        let columns = Columns {
+            total_points: row.total,
+            available: row.available,
+            frozen: row.frozen,
+            used: row.used,
+            expired: row.expired,
+            revoked: row.revoked,
+        };
+        if columns != imported.expected || imported.steps.is_empty() {
+            return Err("POINTS_IMPORT_UNRECONCILED");
+        }
+        self.books.insert(key, book);
+        Ok(format!("{} {columns:?}", imported.member_id))
     }
 
     #[expect(clippy::too_many_arguments)]
@@ -2677,6 +2763,21 @@ impl Book {
         Ok(text)
     }
 
+    fn debit(&mut self, movement: &Movement, at: Timestamp, new: &New) -> Decided {
+        self.settle(at);
+        self.is_open()?;
+        let parts = self.choose(movement.points, at)?;
+        let revoking = movement.kind == TransactionType::DeductAdmin;
+        self.change(movement.kind, -movement.points, parts.clone(), at, Some(new.transaction), |book| {
+            for (id, points) in &parts {
+                let lot = book.lot(*id);
+                lot.remaining -= points;
+                *(if revoking { &mut lot.revoked } else { &mut lot.used }) += points;
+            }
+        });
+        Ok(self.show_line(new.transaction))
+    }
+
     fn hold(&mut self, movement: &Movement, deadline: Option<Timestamp>, at: Timestamp, new: &New) -> Decided {
         self.settle(at);
         self.is_open()?;
@@ -2684,6 +2785,17 @@ impl Book {
             return Err("DEADLINE_PASSED");
         }
         let parts = self.choose(movement.points, at)?;
+        self.set_aside(movement, deadline, parts, at, new)
+    }
+
+    fn set_aside(
+        &mut self,
+        movement: &Movement,
+        deadline: Option<Timestamp>,
+        parts: Vec<(LotId, i64)>,
+        at: Timestamp,
+        new: &New,
+    ) -> Decided {
         let hold = HoldRow {
             points: movement.points,
             captured: 0,

@@ -189,6 +189,18 @@ scenarios! {
     "
 
     /// odoo PR 257854: buying and refunding earns nothing.
+    a_debt_that_time_has_settled_is_none_that_a_refund_repays: "
+        @0   o = reserve o1 m1 10000x1 until 5              => RESERVED earns=100
+             pay o                                          => PAID granted=100
+             debit m1 100                                   => after=0
+             g = grant m1 10                                => ok
+             debit m1 10                                    => after=0
+             reverse g                                      => CLAWBACK debt=10
+             grant m1 10 from 3                             => ok
+        @6   refund o r1 full                               => REFUNDED clawed=100 owed=100
+             show account m1                                => debt=100 available=0
+    "
+
     earned_points_that_were_spent_are_owed: "
         @0  rules 0 earn 1/1 redeem 1/1                     => version=1
             grant m1 40                                     => ok

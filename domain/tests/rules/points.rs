@@ -21,6 +21,51 @@ scenarios! {
             ledger m1                           => EARN_ORDER+100@3 EARN_ORDER+5@3 EARN_ADMIN+5@3 EARN_CHECKIN+5@3 EARN_TASK+5@3
     "
 
+    an_account_from_elsewhere_is_taken_over_as_if_it_had_happened_here: "
+        @30  i = take-over m1 +100@1/20 +50@2 -30@3 h20@4 r^3@5 h10@6 c^5@6 b5^2@7 d4@8 => total=150 available=50 frozen=0 used=35 expired=61 revoked=4 steps=9
+             show account m1           => total=150 available=50 used=35 expired=61 revoked=4 sequence=10 created_at=1
+             ledger m1                 => EARN_ORDER+100@1 EARN_ORDER+50@2 USE_ORDER-30@3 HOLD-20@4 RELEASE+20@5 HOLD-10@6 USE_ORDER-10@6 REFUND+5@7 DEDUCT_ADMIN-4@8 EXPIRE-61@20
+    "
+
+    a_hold_of_an_account_from_elsewhere_may_name_its_grant_and_ends_by_command: "
+        @9   take-over m1 +100@1/90 +50@2 h20^1@3 => available=130 frozen=20
+        @10  debit m1 130              => after=0
+        @99  show account m1           => frozen=20 available=0 used=130
+    "
+
+    an_account_is_taken_over_once_and_only_if_it_has_no_line_here: "
+        @9   take-over m1 +100@1       => available=100
+             take-over m1 +100@1       => POINTS_ACCOUNT_EXISTS
+             grant m2 1                => ok
+             take-over m2 +100@1       => POINTS_ACCOUNT_EXISTS
+             B: take-over m2 +100@1    => available=100
+             show account m1           => total=100 sequence=1
+    "
+
+    what_does_not_reconcile_is_not_taken_over_at_all: "
+        @9   take-over m1 +100@1 -30@2 expecting 71  => POINTS_IMPORT_UNRECONCILED
+             take-over m1 +100@2 -30@1               => POINTS_IMPORT_UNRECONCILED
+             take-over m1 +100@10                    => POINTS_IMPORT_UNRECONCILED
+             take-over m1                            => POINTS_IMPORT_UNRECONCILED
+             take-over m1 +0@1                       => POINTS_IMPORT_UNRECONCILED
+             take-over m1 +100@1 -101@2              => POINTS_INSUFFICIENT available=100 requested=101
+             take-over m1 +100@1/3 -10@3             => POINTS_INSUFFICIENT available=0
+             take-over m1 +100@2/2                   => DEADLINE_PASSED
+             take-over m1 +100@1 r^0@2               => POINTS_HOLD_NOT_FOUND
+             take-over m1 +100@1 h5@1 r^1@2 c^1@3    => POINTS_HOLD_CLOSED
+             take-over m1 +100@1 h101^0@2            => POINTS_INSUFFICIENT
+             take-over m1 +100@1 h10^1@2             => POINTS_INSUFFICIENT
+             take-over m1 +100@1 b5^0@2              => POINTS_NOT_REVERSIBLE
+             take-over m1 +100@1 b5^1@2              => POINTS_TRANSACTION_NOT_FOUND
+             take-over m1 +100@1 -10@1 b11^1@2       => POINTS_REVERSAL_EXCEEDS
+             take-over m1 +100@1                     => total=100
+    "
+
+    a_refund_elsewhere_of_points_that_had_expired_expires_at_once: "
+        @9   take-over m1 +100@1/5 -30@2 b30^1@6  => total=100 available=0 used=0 expired=100
+             ledger m1                            => EARN_ORDER+100@1 USE_ORDER-30@2 EXPIRE-70@5 REFUND+30@6 EXPIRE-30@6
+    "
+
     a_grant_must_expire_later_than_it_comes: "
         @5  grant m1 10 until 5    => DEADLINE_PASSED
             grant m1 10 until 4    => DEADLINE_PASSED
@@ -575,6 +620,8 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::SameMember,
         Rejection::InDebt { debt: 1 },
         Rejection::HoldsOpen { points: 1 },
+        Rejection::AccountExists,
+        Rejection::ImportUnreconciled,
         Rejection::CheckInDisabled,
         Rejection::CheckInOutOfOrder { latest: Day(0) },
         Rejection::TaskExists,
@@ -629,6 +676,7 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::CompensationNotFound | Rejection::CompensationClosed { .. } => {}
             Rejection::HoldPending { .. } | Rejection::ExpiresBeforeAvailable | Rejection::AccountMerged { .. } => {}
             Rejection::SameMember | Rejection::InDebt { .. } | Rejection::HoldsOpen { .. } => {}
+            Rejection::AccountExists | Rejection::ImportUnreconciled => {}
             Rejection::CheckInDisabled | Rejection::CheckInOutOfOrder { .. } | Rejection::TaskNotFound => {}
             Rejection::TaskExists | Rejection::TaskVersionStale { .. } | Rejection::TaskDisabled => {}
             Rejection::TaskNotStarted { .. } | Rejection::TaskEnded { .. } => {}

@@ -28,7 +28,10 @@ use scrip_domain::coupon::{
 use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
 use scrip_domain::order::{Order, Quoted, RefundRequest, Reservation};
-use scrip_domain::points::{Allocation, PointsValidity, Spendable, StreakBonus, TransactionType};
+use scrip_domain::points::{
+    Allocation, Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity, Spendable, StreakBonus,
+    TransactionType, rehearse,
+};
 use scrip_domain::pricing::{Basket, Rules};
 use scrip_domain::task::{self, Period, TaskPatch};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
@@ -150,6 +153,7 @@ impl Script {
             Command::ReleaseHold { member_id, .. } => Some(member_id.clone()),
             Command::Transfer { from, .. } | Command::Merge { from, .. } => Some(from.clone()),
             Command::CheckIn { member_id, .. } | Command::CompleteTask { member_id, .. } => Some(member_id.clone()),
+            Command::ImportAccount(imported) => Some(imported.member_id.clone()),
             _ => None,
         };
         let answer = self.execute(envelope)?;
@@ -433,6 +437,7 @@ impl Script {
                 effective_from: option(words, "from").map(parse_time).transpose()?,
             },
             "expire" => Command::SettleAccount(member(name)),
+            "take-over" => Command::ImportAccount(Box::new(self.imported(tenant, words)?)),
             "sweep" => Command::RecordSweep(Sweep { points_expired: parse_number(name)?, ..Sweep::default() }),
             other => return Err(format!("no such command: {other}")),
         })
@@ -565,11 +570,64 @@ impl Script {
             Outcome::Announced(told) => {
                 facts.insert("told", told.to_string());
             }
+            Outcome::Imported(made) => {
+                facts.insert("total", made.columns.total_points.to_string());
+                facts.insert("available", made.columns.available.to_string());
+                facts.insert("frozen", made.columns.frozen.to_string());
+                facts.insert("used", made.columns.used.to_string());
+                facts.insert("expired", made.columns.expired.to_string());
+                facts.insert("revoked", made.columns.revoked.to_string());
+                facts.insert("steps", made.lines.len().to_string());
+            }
             Outcome::Bulk(bulk) => {
                 facts.insert("state", bulk.status.as_str().to_owned());
             }
         }
         facts
+    }
+
+    /// `take-over m1 +100@1/9 +50@2 -30@3 h20@3 h20^0@3 r^3@4 c^4@4 b10^2@5`: steps with their time. A grant may say when it
+    /// ends, `-` may deduct (`d`), a hold may name its grant; releases, captures and refunds name their step. What they come to
+    /// is expected, unless `expecting 7` says what shall be available.
+    fn imported(&self, tenant: TenantId, words: &[&str]) -> Line<ImportedAccount> {
+        let mut steps = Vec::new();
+        for word in words[2..].iter().take_while(|word| word.contains('@')) {
+            let (what, time) = word.split_once('@').ok_or("no time")?;
+            let (time, end) = time.split_once('/').map_or((time, None), |(time, end)| (time, Some(end)));
+            let (what, place) = what.split_once('^').map_or((what, None), |(what, place)| (what, Some(place)));
+            let (letter, points) = what.split_at(1);
+            let place = place.map(|place| place.parse::<usize>().map_err(|_| "no step"));
+            let named = || place.ok_or("a step is missing")?;
+            let movement = |kind| {
+                let points = parse_number(points)?;
+                Ok::<_, String>(Movement { points, kind, reference: None, remark: None })
+            };
+            let action = match letter {
+                "+" => ImportedAction::Grant {
+                    movement: movement(TransactionType::EarnOrder)?,
+                    expires_at: end.map(parse_time).transpose()?,
+                },
+                "-" => ImportedAction::Debit { movement: movement(TransactionType::UseOrder)? },
+                "d" => ImportedAction::Debit { movement: movement(TransactionType::DeductAdmin)? },
+                "h" => {
+                    ImportedAction::Hold { movement: movement(TransactionType::Hold)?, of_grant: place.transpose()? }
+                }
+                "r" => ImportedAction::Release { hold: named()? },
+                "c" => ImportedAction::Capture { hold: named()? },
+                "b" => ImportedAction::Refund { debit: named()?, points: parse_number(points)?, remark: None },
+                _ => return Err("no such step".into()),
+            };
+            steps.push(ImportedStep { at: parse_time(time)?, action });
+        }
+        let mut imported = ImportedAccount { member_id: member(words[1]), steps, expected: Columns::default() };
+        let envelope = self.envelope(tenant, Command::SettleAccount(imported.member_id.clone()));
+        if let Ok(rehearsal) = rehearse(&envelope, &imported) {
+            imported.expected = rehearsal.made.columns;
+        }
+        if let Some(available) = option(words, "expecting") {
+            imported.expected.available = parse_number(available)?;
+        }
+        Ok(imported)
     }
 
     /// The day of the script's clock, which starts on 1970-01-01.
@@ -911,7 +969,8 @@ fn named(outcome: &Outcome) -> Named {
         | Outcome::Job(_)
         | Outcome::Bulk(_)
         | Outcome::Task(_)
-        | Outcome::Announced(_) => Named::default(),
+        | Outcome::Announced(_)
+        | Outcome::Imported(_) => Named::default(),
     }
 }
 

@@ -261,6 +261,7 @@ impl Engine {
             Command::CloseCompensation { compensation_id, .. } => compensation_id.hash(&mut hasher),
             Command::ImportTemplate { template_id, .. } => template_id.hash(&mut hasher),
             Command::ImportCoupon(imported) => imported.template_id.hash(&mut hasher),
+            Command::ImportAccount(imported) => imported.member_id.hash(&mut hasher),
             Command::CreateCodeBatch(new) => new.template_id.hash(&mut hasher),
             Command::AddCodes { batch_id, .. }
             | Command::ChangeCodeBatch { batch_id, .. }

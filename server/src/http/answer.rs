@@ -135,7 +135,7 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
         Outcome::Task(task) => serde_json::to_writer(out, &TaskView::from(&**task)),
         Outcome::Report { report, .. } => serde_json::to_writer(out, &ReportView::from(&**report)),
         Outcome::Swept(sweep) => serde_json::to_writer(out, &SweepView::from(*sweep)),
-        Outcome::ApiKey(_) | Outcome::Announced(_) | Outcome::Deleted | Outcome::Settled(_) => {
+        Outcome::ApiKey(_) | Outcome::Announced(_) | Outcome::Deleted | Outcome::Imported(_) | Outcome::Settled(_) => {
             return Err(Problem::internal("this outcome has no body"));
         }
     };

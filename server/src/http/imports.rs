@@ -1,4 +1,4 @@
-//! Imports of coupon templates and coupons from the origin system's tables.
+//! Imports of coupon templates, coupons and points accounts from the origin system's tables.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -11,7 +11,7 @@ use super::codes::CSV;
 use super::extract::{Parameters, content_type, malformed, read_body};
 use super::problem::{Code, Problem};
 use super::schema::{self, Problems};
-use crate::import::{self, ImportOptions, ImportReport, Percent};
+use crate::import::{self, ImportOptions, ImportReport, Percent, PointsImportReport};
 
 /// Import coupon templates
 ///
@@ -27,7 +27,7 @@ pub async fn import_templates(
     Operator(caller): Operator,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (options, bytes) = read(&app, &caller, request).await?;
+    let (options, bytes) = read(&app, &caller, request, Table::Coupons).await?;
     answer::ok(&import::templates(&app.store, &app.engine, &bytes[..], &options).await.map_err(failed)?)
 }
 
@@ -44,20 +44,51 @@ pub async fn import_coupons(
     Operator(caller): Operator,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (options, bytes) = read(&app, &caller, request).await?;
+    let (options, bytes) = read(&app, &caller, request, Table::Coupons).await?;
     answer::ok(&import::coupons(&app.store, &app.engine, &bytes[..], &options).await.map_err(failed)?)
+}
+
+/// Import points accounts
+///
+/// Rows of the origin's `mkt_points_account`, `mkt_points_lot` and `mkt_points_transaction`, those of a member together; an
+/// account is taken over with its lots and its history when it reconciles to the point, and refused when it does not.
+#[utoipa::path(post, path = "/v1/imports/points", tag = "Imports", security(("key" = ["OPERATOR"])),
+    params(("opening" = Option<bool>, Query, description = "Take over without its history what does not reconcile with it."),
+        ("time_zone" = Option<String>, Query), ("dry_run" = Option<bool>, Query)),
+    request_body(content = String, content_type = "text/csv"),
+    responses((status = 200, description = "What became of the accounts", body = PointsImportReport), Problems))]
+pub async fn import_points(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (options, bytes) = read(&app, &caller, request, Table::Points).await?;
+    answer::ok(&import::points(&app.store, &app.engine, &bytes[..], &options).await.map_err(failed)?)
+}
+
+/// What a file is of: each kind has a question of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Coupons,
+    Points,
 }
 
 async fn read(
     app: &AppState,
     caller: &super::auth::Caller,
     request: Request,
+    table: Table,
 ) -> Result<(ImportOptions, bytes::Bytes), Problem> {
     let (parts, body) = request.into_parts();
     let mut parameters = Parameters::of(&parts.uri)?;
-    let percent = parameters.take("percent", "off or pay", Percent::parse);
+    let flag = |text: &str| text.parse().ok();
+    let (percent, opening) = match table {
+        Table::Coupons => (parameters.take("percent", "off or pay", Percent::parse), None),
+        Table::Points => (None, parameters.take("opening", "true or false", flag)),
+    };
     let zone = parameters.take("time_zone", "an IANA time zone like Asia/Shanghai", |text| TimeZone::get(text).ok());
-    let dry_run = parameters.take("dry_run", "true or false", |text| text.parse().ok()).unwrap_or(false);
+    let dry_run = parameters.take("dry_run", "true or false", flag).unwrap_or(false);
+    let opening = opening.unwrap_or(false);
     parameters.finish()?;
     if !content_type(&parts.headers).is_some_and(|kind| kind.eq_ignore_ascii_case(CSV)) {
         return Err(Problem::new(Code::UnsupportedMediaType).with("expected", CSV));
@@ -74,7 +105,7 @@ async fn read(
     if bytes.is_empty() {
         return Err(malformed("it is empty"));
     }
-    Ok((ImportOptions { tenant, percent, time_zone, dry_run }, bytes))
+    Ok((ImportOptions { tenant, percent, time_zone, dry_run, opening }, bytes))
 }
 
 fn failed(error: anyhow::Error) -> Problem {

@@ -181,6 +181,7 @@ fn api() -> OpenApiRouter<AppState> {
         // Imports.
         .routes(routes!(imports::import_templates))
         .routes(routes!(imports::import_coupons))
+        .routes(routes!(imports::import_points))
         // The rest.
         .routes(routes!(batch::create_batch))
         .routes(routes!(expirations::create_expirations))

@@ -502,6 +502,14 @@ codes! {
     "Holds open", "{points} points are held for orders under way. Capture or release those holds, then merge.";
     "存在未结束的冻结", "有 {points} 积分正被进行中的订单冻结，请先使用或释放后再合并。";
 
+    AccountExists = "POINTS_ACCOUNT_EXISTS", CONFLICT;
+    "Account exists", "The member's account has transactions here already; only one without any can be imported.";
+    "账户已存在", "该会员的账户在此已有流水，只能导入尚无流水的账户。";
+
+    ImportUnreconciled = "POINTS_IMPORT_UNRECONCILED", CONFLICT;
+    "Import does not reconcile", "What was sent of the account does not add up to its balance. Import it again.";
+    "导入无法对账", "所提交的账户内容与其余额不符，请重新导入。";
+
     AdjustmentLimit = "POINTS_ADJUSTMENT_LIMIT", FORBIDDEN;
     "Adjustment limit", "This key may adjust at most {limit} points at a time. Use a key with a higher limit.";
     "超出调整上限", "该密钥单次最多可调整 {limit} 积分，请使用上限更高的密钥。";
@@ -873,6 +881,8 @@ impl From<Rejection> for Problem {
             Rejection::SameMember => of(Code::SameMember),
             Rejection::InDebt { debt } => of(Code::InDebt).with("debt", debt),
             Rejection::HoldsOpen { points } => of(Code::HoldsOpen).with("points", points),
+            Rejection::AccountExists => of(Code::AccountExists),
+            Rejection::ImportUnreconciled => of(Code::ImportUnreconciled),
             Rejection::CheckInDisabled => of(Code::CheckInDisabled),
             Rejection::CheckInOutOfOrder { latest } => of(Code::CheckInOutOfOrder).with("latest", latest),
             Rejection::TaskNotFound => of(Code::TaskNotFound),
@@ -1026,6 +1036,8 @@ mod tests {
             SameMember,
             InDebt { debt: 1 },
             HoldsOpen { points: 1 },
+            AccountExists,
+            ImportUnreconciled,
             CheckInDisabled,
             CheckInOutOfOrder { latest: scrip_domain::Day(0) },
             TaskNotFound,
@@ -1057,6 +1069,7 @@ mod tests {
                 CouponOutsideHours | CouponConditionUnmet | CouponConditionFailed { .. } => {}
                 HoldPending { .. } | ExpiresBeforeAvailable | AccountMerged { .. } | SameMember => {}
                 InDebt { .. } | HoldsOpen { .. } | CheckInDisabled | CheckInOutOfOrder { .. } => {}
+                AccountExists | ImportUnreconciled => {}
                 TaskNotFound | TaskExists | TaskVersionStale { .. } | TaskDisabled => {}
                 TaskNotStarted { .. } | TaskEnded { .. } => {}
                 TaskPeriodLimitReached { .. } | TaskLimitReached { .. } => {}

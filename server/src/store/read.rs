@@ -428,6 +428,30 @@ impl Store {
         self.query_by_ids("mkt_points_transaction", "id, member_id", tenant, &ids, decode).await
     }
 
+    /// Those of the members whose accounts have lines.
+    pub async fn members_with_accounts(&self, tenant: TenantId, members: &[MemberId]) -> Found<HashSet<MemberId>> {
+        match self {
+            Store::Sqlite(store) => {
+                let sql =
+                    "SELECT member_id FROM mkt_points_account WHERE tenant_id = $1 AND member_id = $2 AND sequence > 0";
+                let mut found = HashSet::new();
+                for member in members {
+                    found.extend(store.query(sql, &[tenant.into(), member.into()], |row| row.caller_id(0))?);
+                }
+                Ok(found)
+            }
+            Store::Postgres(_) if members.is_empty() => Ok(HashSet::new()),
+            Store::Postgres(store) => {
+                let sql = "SELECT r.member_id FROM unnest($2::text[]) AS k(member_id) CROSS JOIN LATERAL \
+                           (SELECT a.member_id FROM mkt_points_account a WHERE a.tenant_id = $1 \
+                            AND a.member_id = k.member_id AND a.sequence > 0) r";
+                let members: Vec<&str> = members.iter().map(MemberId::as_str).collect();
+                let found = store.query_names(sql, tenant, &members, |row| row.caller_id(0)).await?;
+                Ok(found.into_iter().collect())
+            }
+        }
+    }
+
     async fn query_by_ids<K: Eq + Hash, V>(
         &self,
         table: &str,

@@ -368,7 +368,7 @@ const CORRUPTIONS: &[Corruption] = &[
     row("J4", JOB, "state = 'DONE'", "SET fence = 0", OWN_JOB),
     row("J5", JOB, "pool = 'SHORT'", "SET pool = 'LONG'", OWN_JOB),
     row("J6", JOB, "state = 'DONE'", "SET progress = '{}'", OWN_JOB),
-    row("J7", JOB, ANY, "SET payload = '{}'", OWN_JOB),
+    row("J7", JOB, "kind = 'POINTS_GRANT'", "SET payload = '{}'", OWN_JOB),
     row("X6", "api_key", ANY, "SET scope = 'MEMBER'", ("key_", "id")),
 ];
 

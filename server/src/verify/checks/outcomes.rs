@@ -32,6 +32,7 @@ pub fn reading(dialect: Dialect) -> Reading {
         ("Transaction", "mkt_points_transaction", "id"),
         ("Hold", "mkt_points_hold", "id"),
         ("Transfer", "mkt_points_transaction", "id"),
+        ("Imported", "mkt_points_transaction", "id"),
         ("CheckIn", "mkt_points_transaction", "id"),
         ("Report", "mkt_points_transaction", "id"),
         ("Task", "mkt_points_task", "id"),

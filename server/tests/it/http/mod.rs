@@ -6,6 +6,7 @@ mod bulks;
 mod codes;
 mod complaints;
 mod events;
+mod imports;
 mod members;
 mod mutations;
 mod operations;
