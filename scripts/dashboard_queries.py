@@ -94,8 +94,10 @@ def main(binary):
                 process.wait(timeout=30)
 
 
-# Shown once they have a label, after the first pass of a job or the first command; and with a replica.
-LABELLED = {"scrip_replica_connected", "scrip_replica_lag_seconds", "scrip_replica_reads_total",
+# Shown once they have a label, after the first pass of a job or the first command; with PostgreSQL, and with a replica.
+LABELLED = {"scrip_cache_lookups_total", "scrip_cache_evictions_total", "scrip_cache_unheard_seconds",
+            "scrip_cache_shared_failures_total", "scrip_cache_shared_connected",
+            "scrip_replica_connected", "scrip_replica_lag_seconds", "scrip_replica_reads_total",
             "scrip_webhook_deliveries_total", "scrip_store_slow_statements_total", "scrip_operation_seconds",
             "scrip_postgres_scans", "scrip_postgres_blocks", "scrip_jobs_total", "scrip_commands_total", "scrip_http_requests_total", "scrip_http_request_seconds"}
 

@@ -65,6 +65,7 @@ impl App {
                 "store.replica_url is set, but store.url is a SQLite file, which has no replicas; leave it out"
             );
         }
+        options.caches = Some(settings.cache.options()?);
         let store = Store::open(&options).await.context("store.url (--store) cannot be used")?;
         let lock = store.lock().context("store.url (--store) cannot be used")?;
         if settings.store.migrate {
@@ -79,6 +80,9 @@ impl App {
         if let Some((replica, traffic)) = store.replica_metrics() {
             metrics.show_traffic(&traffic);
             metrics.show_replica(&replica);
+        }
+        if let Some(caches) = store.cache_metrics() {
+            metrics.show_caches(&caches);
         }
         let engine = Engine::start_with(&store, settings.engine.options(), metrics.clone(), decider).await?;
         let (platform_digest, new_platform_key) = platform_key_of(&store, platform_key).await?;

@@ -18,7 +18,7 @@ use crate::projection::ProjectionOptions;
 use crate::relay::guard::Policy;
 use crate::relay::nats::BrokerOptions;
 use crate::relay::webhooks::WebhookOptions;
-use crate::store::{ReplicaOptions, StoreOptions, StoreUrl};
+use crate::store::{CacheOptions, ReplicaOptions, StoreOptions, StoreUrl};
 use crate::telemetry::{LogOptions, TelemetryOptions};
 
 /// The text of every setting's default.
@@ -29,6 +29,7 @@ pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 pub struct Settings {
     pub server: ServerSettings,
     pub store: StoreSettings,
+    pub cache: CacheSettings,
     pub engine: EngineSettings,
     pub quota: QuotaSettings,
     pub housekeeping: HousekeepingSettings,
@@ -63,6 +64,14 @@ pub struct StoreSettings {
     pub migrate: bool,
     pub replica_url: Option<String>,
     pub replica_lag_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSettings {
+    pub template_seconds: u64,
+    pub rules_seconds: u64,
+    pub redis_url: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -191,6 +200,7 @@ impl Settings {
         let Settings {
             server,
             store,
+            cache,
             engine,
             quota,
             housekeeping,
@@ -213,6 +223,8 @@ impl Settings {
             ("store.statement_seconds", store.statement_seconds, 1..=86_400),
             ("store.slow_statement_ms", store.slow_statement_ms, 1..=3_600_000),
             ("store.replica_lag_ms", store.replica_lag_ms, 50..=3_600_000),
+            ("cache.template_seconds", cache.template_seconds, 0..=86_400),
+            ("cache.rules_seconds", cache.rules_seconds, 0..=86_400),
             ("telemetry.traces_per_mille", telemetry.traces_per_mille.into(), 0..=1_000),
             ("engine.lanes", engine.lanes as u64, 1..=1_000),
             ("engine.queue_max", engine.queue_max as u64, 1..=1_000_000),
@@ -246,6 +258,9 @@ impl Settings {
             problems.push(error.to_string());
         }
         if let Err(error) = store.replica() {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = cache.options() {
             problems.push(error.to_string());
         }
         if let Err(error) = webhooks.policy() {
@@ -348,6 +363,19 @@ impl StoreSettings {
             );
         };
         Ok(Some(ReplicaOptions { url, lag_limit: Duration::from_millis(self.replica_lag_ms) }))
+    }
+}
+
+impl CacheSettings {
+    /// # Errors
+    /// When the shared store's URL is none.
+    pub fn options(&self) -> anyhow::Result<CacheOptions> {
+        let shared = self.redis_url.as_deref().map(str::parse).transpose();
+        Ok(CacheOptions {
+            templates_for: Duration::from_secs(self.template_seconds),
+            rules_for: Duration::from_secs(self.rules_seconds),
+            shared: shared.map_err(|error| anyhow::anyhow!("cache.redis_url cannot be used: {error}"))?,
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use scrip_domain::Timestamp;
 use scrip_domain::job::{JobKind, JobState};
 
 use crate::store::job::JobCount;
-use crate::store::{ReplicaMetrics, Traffic};
+use crate::store::{CacheMetrics, ReplicaMetrics, Traffic};
 
 /// Every metric of the process.
 pub struct Metrics {
@@ -166,6 +166,17 @@ impl Metrics {
         keep(&self.registry, Ok(traffic.acquire_seconds.clone()));
         keep(&self.registry, Ok(traffic.connections.clone()));
         keep(&self.registry, Ok(traffic.waiting.clone()));
+    }
+
+    /// Shows what a store's caches do. Once for each store.
+    pub fn show_caches(&self, caches: &CacheMetrics) {
+        keep(&self.registry, Ok(caches.lookups.clone()));
+        keep(&self.registry, Ok(caches.evictions.clone()));
+        keep(&self.registry, Ok(caches.age_seconds.clone()));
+        keep(&self.registry, Ok(caches.entries.clone()));
+        keep(&self.registry, Ok(caches.unheard_seconds.clone()));
+        keep(&self.registry, Ok(caches.shared_connected.clone()));
+        keep(&self.registry, Ok(caches.shared_failures.clone()));
     }
 
     /// Shows how a store's replica does. Once for each store.

@@ -97,7 +97,8 @@ impl DoctorArgs {
                 match store {
                     Store::Sqlite(_) => look_at_sqlite(&mut findings, &store).await?,
                     Store::Postgres(_) => {
-                        let connections = settings.engine.lanes + settings.store.read_connections;
+                        // Beside lanes and readers, one that hears of changes, and one that looks after a replica.
+                        let connections = settings.engine.lanes + settings.store.read_connections + 2;
                         look_at_postgres(&mut findings, &store, connections).await?;
                     }
                 }
@@ -105,6 +106,7 @@ impl DoctorArgs {
         }
         look_at_replica(&mut findings, &settings).await?;
         look_at_broker(&mut findings, &settings).await?;
+        look_at_shared_cache(&mut findings, &settings).await?;
         let failed = findings.0.iter().any(|finding| finding.level == Level::Failure);
         output::print(self.json, &findings.0, &["", "what", "found", "remedy"], |finding| {
             let level = match finding.level {
@@ -169,6 +171,17 @@ async fn look_at_broker(findings: &mut Findings, settings: &Settings) -> anyhow:
         Ok(Ok(found)) => findings.add(Level::Ok, "broker", found, ""),
         Ok(Err(error)) => findings.add(Level::Warning, "broker", format!("{}: {error:#}", broker.url), remedy),
         Err(_) => findings.add(Level::Warning, "broker", format!("{}: no answer", broker.url), remedy),
+    }
+    Ok(())
+}
+
+/// Without it nodes ask the database a little more often.
+async fn look_at_shared_cache(findings: &mut Findings, settings: &Settings) -> anyhow::Result<()> {
+    let Some(shared) = settings.cache.options()?.shared else { return Ok(()) };
+    let remedy = "Check cache.redis_url, its password, the network and Redis's log; nodes do without it.";
+    match shared.examine().await {
+        Ok(()) => findings.add(Level::Ok, "shared cache", shared.to_string(), ""),
+        Err(error) => findings.add(Level::Warning, "shared cache", format!("{shared}: {error}"), remedy),
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 mod backup;
 pub mod bench;
 mod bulk;
+mod cache;
 mod codes;
 mod demo;
 mod doctor;
@@ -70,6 +71,9 @@ enum Command {
     /// List, retry, cancel and delete background jobs.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// What running servers keep in memory.
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Keys of coupon codes.
     #[command(subcommand)]
     Codes(codes::CodesCommand),
@@ -180,6 +184,7 @@ impl Cli {
                 Command::Distribute(args) => args.run().await?,
                 Command::Grant(args) => args.run().await?,
                 Command::Jobs(command) => command.run().await?,
+                Command::Cache(command) => command.run().await?,
                 Command::Codes(command) => command.run()?,
                 Command::Export(args) => args.run().await?,
                 Command::Import(command) => return command.run().await,

@@ -148,6 +148,10 @@ impl Caller {
         self.key.tenant_id
     }
 
+    pub fn is_operator(&self) -> bool {
+        self.key.scope == Scope::Operator
+    }
+
     pub fn id(&self) -> KeyId {
         self.key.id
     }

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
+use super::auth::Caller;
 use super::problem::Problem;
 use super::{AppState, schema};
 use crate::store::{Position, Store};
@@ -19,11 +20,19 @@ use crate::store::{Position, Store};
 static TOKEN: HeaderName = HeaderName::from_static("scrip-consistency-token");
 
 /// The store as this request may read it. Goes behind who asks.
-pub struct Reads(Store);
+pub struct Reads {
+    store: Store,
+    has_token: bool,
+}
 
 impl Reads {
+    /// Whether what was there a moment ago will do: operators look at what they change, and a token says what was seen.
+    pub fn may_be_recent(&self, caller: &Caller) -> bool {
+        !self.has_token && !caller.is_operator()
+    }
+
     pub fn store(&self) -> &Store {
-        &self.0
+        &self.store
     }
 }
 
@@ -31,7 +40,7 @@ impl Deref for Reads {
     type Target = Store;
 
     fn deref(&self) -> &Store {
-        &self.0
+        &self.store
     }
 }
 
@@ -39,7 +48,8 @@ impl FromRequestParts<AppState> for Reads {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        Ok(Reads(app.store.for_reads(token(&parts.headers)?).await))
+        let token = token(&parts.headers)?;
+        Ok(Reads { store: app.store.for_reads(token).await, has_token: token.is_some() })
     }
 }
 

@@ -40,7 +40,7 @@ pub async fn get_readiness(State(app): State<AppState>) -> Result<&'static str, 
 #[utoipa::path(get, path = "/metrics", tag = "Health",
     responses((status = 200, description = "The exposition text", body = String, content_type = "text/plain")))]
 pub async fn get_metrics(State(app): State<AppState>) -> Response {
-    app.store.show_pool();
+    app.store.show_gauges();
     let exposition = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, exposition)], app.metrics.render()).into_response()
 }

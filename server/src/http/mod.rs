@@ -10,6 +10,7 @@ pub mod auth;
 mod baskets;
 mod batch;
 mod bulks;
+mod caches;
 mod codes;
 mod consistency;
 mod coupons;
@@ -174,6 +175,8 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(jobs::get_job))
         .routes(routes!(jobs::retry_job))
         .routes(routes!(jobs::cancel_job))
+        // Caches.
+        .routes(routes!(caches::create_cache_eviction))
         // Exports.
         .routes(routes!(exports::export_coupons))
         .routes(routes!(exports::export_usages))

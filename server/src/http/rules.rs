@@ -556,17 +556,28 @@ impl<'a> From<&'a Campaign> for CampaignView<'a> {
 
 /// Read the rules of points and orders
 ///
-/// Those that hold now, or at `at`. The ETag is the newest version, which may be one that holds later.
+/// Those that hold now, or at `at`. The ETag is the newest version, which may be one that holds later. Operators, and whoever
+/// brings a consistency token, see the store; others what it was a moment ago.
 #[utoipa::path(get, path = "/v1/points-rules", tag = "Rules", security(("key" = ["SERVICE"])),
     params(("at" = Option<String>, Query, description = "A time in RFC 3339. Default: now."), ConsistencyToken),
     responses((status = 200, description = "The rules", body = RulesView<'static>, headers(("ETag" = String))), Problems))]
-pub async fn get_points_rules(Service(caller): Service, reads: Reads, uri: Uri) -> Result<Response, Problem> {
+pub async fn get_points_rules(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    reads: Reads,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let mut parameters = Parameters::of(&uri)?;
     let at = parameters.take("at", "a time in RFC 3339, like 2026-03-01T00:00:00Z", |text| {
         serde_json::from_value::<Time>(text.into()).ok()
     });
     parameters.finish()?;
-    let found = reads.find_rules(caller.tenant(), at.map_or_else(clock::now, |at| at.0)).await?;
+    let (tenant, at) = (caller.tenant(), at.map_or_else(clock::now, |at| at.0));
+    let found = if reads.may_be_recent(&caller) {
+        app.store.recent_rules(tenant, at).await?
+    } else {
+        reads.find_rules(tenant, at).await?
+    };
     let mut response = answer::ok(&RulesView::from(&found))?;
     response.headers_mut().insert(header::ETAG, etag(found.newest));
     Ok(response)

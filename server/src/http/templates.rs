@@ -1,6 +1,7 @@
 //! Coupon templates: authored and edited by operators, read by services as well.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -655,19 +656,26 @@ pub async fn list_coupon_templates(Service(caller): Service, reads: Reads, uri: 
 
 /// Read a coupon template
 ///
-/// The ETag is the version: a 304 says that the definition is unchanged, not the counters.
+/// The ETag is the version: a 304 says that the definition is unchanged, not the counters. Operators, and whoever brings a
+/// consistency token, see the store; others what it was a moment ago.
 #[utoipa::path(get, path = "/v1/coupon-templates/{template_id}", tag = "Coupon templates",
     security(("key" = ["SERVICE"])),
     params(("template_id" = schema::TemplateId, Path), ("If-None-Match" = Option<String>, Header), ConsistencyToken),
     responses((status = 200, description = "The template", body = TemplateView<'static>, headers(("ETag" = String))),
         (status = 304, description = "Unchanged"), Problems))]
 pub async fn get_coupon_template(
+    State(app): State<AppState>,
     Service(caller): Service,
     reads: Reads,
     InPath(template_id): InPath<TemplateId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let found = reads.find_template(caller.tenant(), template_id).await?;
+    let tenant = caller.tenant();
+    let found = if reads.may_be_recent(&caller) {
+        app.store.recent_template(tenant, template_id).await?
+    } else {
+        reads.find_template(tenant, template_id).await?.map(Arc::new)
+    };
     let template = found.ok_or(Problem::new(Code::TemplateNotFound))?;
     let tag = etag(template.version);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
@@ -675,7 +683,7 @@ pub async fn get_coupon_template(
         tags.split(',').map(|known| known.trim().trim_start_matches("W/")).any(|known| known == "*" || tag == known)
     });
     let mut response =
-        if is_known { StatusCode::NOT_MODIFIED.into_response() } else { answer::ok(&TemplateView::from(&template))? };
+        if is_known { StatusCode::NOT_MODIFIED.into_response() } else { answer::ok(&TemplateView::from(&*template))? };
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
 }

@@ -9,6 +9,7 @@
 
 mod broker;
 pub mod bulk;
+mod cache;
 mod codes;
 pub mod decode;
 pub mod definitions;
@@ -36,6 +37,8 @@ use scrip_domain::tenant::Tenant;
 use scrip_domain::time::LocalDay;
 use scrip_domain::{Answer, Envelope, State, Timestamp, decide};
 
+use cache::Caches;
+pub use cache::{CacheKey, CacheMetrics, CacheOptions, SharedUrl};
 pub use definitions::Definitions;
 pub use job::JobsReady;
 pub use postgres::{PostgresStore, PostgresWriter, lane_statements};
@@ -100,6 +103,8 @@ pub struct StoreOptions {
     pub resolve_timeout: Duration,
     /// Answers reads in the primary's place (PostgreSQL).
     pub replica: Option<ReplicaOptions>,
+    /// What a server keeps in memory of templates and rules (PostgreSQL).
+    pub caches: Option<CacheOptions>,
 }
 
 impl StoreOptions {
@@ -112,6 +117,7 @@ impl StoreOptions {
             slow_statement: Duration::from_millis(100),
             resolve_timeout: Duration::from_secs(10),
             replica: None,
+            caches: None,
         }
     }
 }
@@ -244,7 +250,7 @@ impl Store {
     }
 
     /// Brings the figures of the pools up to date, to be shown.
-    pub fn show_pool(&self) {
+    pub fn show_gauges(&self) {
         let replica = self.replica_metrics();
         let pools = match self {
             Store::Sqlite(store) => [Some(store.readers_in_use()), None],
@@ -256,6 +262,32 @@ impl Store {
             traffic.connections.with_label_values(&["in_use"]).set(in_use as i64);
             traffic.connections.with_label_values(&["idle"]).set(idle as i64);
             traffic.waiting.set(waiting as i64);
+        }
+        if let Some(caches) = self.caches() {
+            caches.show();
+        }
+    }
+
+    /// The figures of the caches, when there are any.
+    pub fn cache_metrics(&self) -> Option<CacheMetrics> {
+        Some(self.caches()?.metrics.clone())
+    }
+
+    fn caches(&self) -> Option<&Caches> {
+        match self {
+            Store::Sqlite(_) => None,
+            Store::Postgres(store) => store.caches.as_deref(),
+        }
+    }
+
+    /// Has every server on this store drop entries of its caches.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn evict(&self, key: CacheKey) -> Result<(), StoreError> {
+        match self {
+            Store::Sqlite(_) => Ok(()),
+            Store::Postgres(store) => store.evict(key).await,
         }
     }
 

@@ -31,13 +31,16 @@ use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
 use scrip_domain::{
     Answer, CompletionId, Envelope, LotId, MemberId, OrderId, RefundId, State, TaskKey, TemplateId, TenantId, Timestamp,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type as PgType, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
+use super::cache::{CacheKey, Caches, Changed, notice};
 use super::gather::Gatherer;
 use super::migrate::{self, Migration};
 use super::replica::{self, Position, Replica, ReplicaMetrics, ReplicaOptions};
@@ -64,6 +67,8 @@ pub struct PostgresStore {
     /// The same store, whose SELECTs ask the replica first.
     through_replica: Option<Arc<PostgresStore>>,
     asks_replica: bool,
+    /// In a server; without them, all word of changes is part of their transactions.
+    pub(super) caches: Option<Arc<Caches>>,
 }
 
 /// A server, and how to connect to it. Its `Display` hides the password.
@@ -116,6 +121,28 @@ impl Endpoint {
         Ok(client)
     }
 
+    /// A connection that hears what is said on a channel, as long as the first of the pair is kept.
+    pub(super) async fn listen(
+        &self,
+        channel: &str,
+        application: &str,
+    ) -> Result<(Client, mpsc::Receiver<AsyncMessage>), StoreError> {
+        let mut config = self.config.clone();
+        config.application_name(application);
+        let (client, heard) = match &self.tls {
+            Some(tls) => {
+                let (client, connection) = config.connect(tls.clone()).await?;
+                (client, messages(connection))
+            }
+            None => {
+                let (client, connection) = config.connect(NoTls).await?;
+                (client, messages(connection))
+            }
+        };
+        client.batch_execute(&format!("LISTEN {channel}")).await?;
+        Ok((client, heard))
+    }
+
     /// A pool of connections that are opened as they are needed.
     fn readers(&self, options: &StoreOptions, traffic: Traffic) -> Result<Readers, StoreError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
@@ -133,6 +160,26 @@ impl Endpoint {
         let gatherer = Gatherer::new(self.clone(), traffic.clone());
         Ok(Readers { pool, gatherer, traffic })
     }
+}
+
+/// What a server has said unasked and nobody has taken yet; beyond it, it waits.
+const MAX_UNHEARD: usize = 1_000;
+
+/// Drives a connection and hands on what the server says unasked.
+fn messages<S, T>(mut connection: Connection<S, T>) -> mpsc::Receiver<AsyncMessage>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(MAX_UNHEARD);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if sender.send(message).await.is_err() {
+                break;
+            }
+        }
+    });
+    receiver
 }
 
 /// The connections to one server that read. Cheap to clone.
@@ -154,7 +201,7 @@ impl Readers {
 
     /// The rows of one SELECT. A connection that broke while it was idle says nothing of the server: a new one is asked, and
     /// the other idle ones, which most likely broke with it, are let go.
-    async fn read(
+    pub(super) async fn read(
         &self,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
@@ -193,6 +240,14 @@ impl Readers {
         }
     }
 
+    /// Runs what has nothing to answer.
+    pub(super) async fn execute(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<(), StoreError> {
+        let client = self.acquire().await?;
+        let statement = client.prepare_cached(sql).await?;
+        client.execute(&statement, parameters).await?;
+        Ok(())
+    }
+
     /// The number a statement without parameters answers with.
     pub(super) async fn number(&self, sql: &str) -> Result<Option<u64>, StoreError> {
         replica::number(&*self.acquire().await?, sql).await
@@ -219,8 +274,14 @@ impl PostgresStore {
             replica: None,
             through_replica: None,
             asks_replica: false,
+            caches: None,
         };
         store.endpoint.connect().await?;
+        if let Some(options) = &options.caches {
+            let caches = Arc::new(Caches::new(options));
+            notice::start(&caches, store.endpoint.clone(), store.readers.clone());
+            store.caches = Some(caches);
+        }
         if let Some(ReplicaOptions { url, lag_limit }) = &options.replica {
             let its = Endpoint::new(url, options)?;
             let readers = its.readers(options, Traffic::new("replica", options.slow_statement))?;
@@ -236,6 +297,7 @@ impl PostgresStore {
                 replica: Some(replica.clone()),
                 through_replica: None,
                 asks_replica: true,
+                caches: store.caches.clone(),
             }));
             store.replica = Some(replica);
         }
@@ -258,6 +320,33 @@ impl PostgresStore {
         if let Some(replica) = &self.replica {
             replica.has_written(on).await;
         }
+    }
+
+    /// The word that belongs into the transaction of such a commit.
+    fn notices(&self, changed: &Changed) -> Vec<String> {
+        match &self.caches {
+            Some(caches) => caches.notices(changed),
+            None => notice::of_nobody(changed.all()),
+        }
+    }
+
+    /// Drops what a commit has made old.
+    fn has_changed(&self, changed: &Changed) {
+        if let Some(caches) = &self.caches {
+            caches.has_committed(changed);
+        }
+    }
+
+    /// Has all servers on this database drop these entries.
+    pub(super) async fn evict(&self, key: CacheKey) -> Result<(), StoreError> {
+        if let Some(caches) = &self.caches {
+            caches.evict_everywhere(key);
+            return Ok(());
+        }
+        for said in notice::of_nobody([key]) {
+            self.readers.execute(notice::NOTIFY, &[&notice::CHANNEL, &said]).await?;
+        }
+        Ok(())
     }
 
     /// The figures of the replica and of its pool, when there is one.
@@ -517,6 +606,7 @@ struct LostCommit {
     /// Its tenant and id. Only the making of tenants and keys records none.
     first_event: Option<(TenantId, Uuid)>,
     answers: Vec<Answer>,
+    changed: Changed,
     error: StoreError,
 }
 
@@ -643,6 +733,7 @@ struct Lane {
     client: Counted,
     lookups: HashMap<Lookup, Statement>,
     writes: Vec<WriteStatement>,
+    notify: Statement,
 }
 
 /// A prepared statement that writes some changes.
@@ -1174,7 +1265,8 @@ impl Lane {
         let (lookups, writes) = tokio::join!(lookups, writes);
         let (lookups, writes) =
             (lookups.into_iter().collect::<Result<_, _>>()?, writes.into_iter().collect::<Result<_, _>>()?);
-        Ok(Lane { client: Counted::new(client, &store.traffic), lookups, writes })
+        let notify = client.prepare(notice::NOTIFY).await?;
+        Ok(Lane { client: Counted::new(client, &store.traffic), lookups, writes, notify })
     }
 }
 
@@ -1201,9 +1293,12 @@ impl PostgresWriter {
                 self.lane = None;
                 let LostCommit { place: Place { xid, .. }, error, .. } = &*lost;
                 tracing::warn!(%error, xid, "the connection was lost at COMMIT; asking what became of it");
-                let answers = self.resolve(*lost).await?;
+                let changed = lost.changed.clone();
+                let resolved = self.resolve(*lost).await;
+                // Whatever became of it.
+                self.store.has_changed(&changed);
                 self.store.has_written(None).await;
-                Ok(answers)
+                resolved
             }
         }
     }
@@ -1268,6 +1363,8 @@ impl Lane {
             return Ok(answers);
         }
         let writes = state.writes();
+        let changed = Changed::by(&writes);
+        let notices = store.notices(&changed);
         let (tx, first_ordinal) = (place.tx, place.first_ordinal());
         let changes = changes(&writes, Placement { tx, first_ordinal, stripe, now: crate::clock::now() });
         let asked = self.asked(&changes, &row_places)?;
@@ -1283,20 +1380,25 @@ impl Lane {
             written
         });
         let round_trip = self.client.pipeline.send();
+        let told = notices.iter().map(|said| async {
+            let parameters: [&(dyn ToSql + Sync); 2] = [&notice::CHANNEL, said];
+            self.client.query(&self.notify, &parameters).await.map(drop).map_err(WriteError::Failed)
+        });
         // Polled in this order, so COMMIT leaves last; behind an error it rolls back.
-        let (written, committed) = tokio::join!(biased; join_all(written), self.client.batch_execute("COMMIT"));
+        let (written, told, committed) =
+            tokio::join!(biased; join_all(written), join_all(told), self.client.batch_execute("COMMIT"));
         drop(round_trip);
         let first_event = writes.event_inserts.first().map(|(tenant, event)| (*tenant, event.id.0));
-        let at_commit = |answers, error: tokio_postgres::Error| {
-            Interrupted::AtCommit(Box::new(LostCommit { place, first_event, answers, error: error.into() }))
+        let at_commit = |answers, changed, error: tokio_postgres::Error| {
+            Interrupted::AtCommit(Box::new(LostCommit { place, first_event, answers, changed, error: error.into() }))
         };
-        for result in written {
+        for result in written.into_iter().chain(told) {
             match result {
                 Ok(()) => {}
                 // COMMIT went through with the others.
                 Err(WriteError::Missed(detail)) => return Err(Interrupted::Refused(StoreError::Corrupt(detail))),
                 // Whether COMMIT arrived before the connection broke cannot be told from here.
-                Err(WriteError::Failed(error)) if is_lost(&error) => return Err(at_commit(answers, error)),
+                Err(WriteError::Failed(error)) if is_lost(&error) => return Err(at_commit(answers, changed, error)),
                 Err(WriteError::Failed(error)) => return Err(error.into()),
             }
         }
@@ -1305,9 +1407,10 @@ impl Lane {
                 if state.enqueues() {
                     store.jobs_ready.notify();
                 }
+                store.has_changed(&changed);
                 Ok(answers)
             }
-            Err(error) if is_lost(&error) => Err(at_commit(answers, error)),
+            Err(error) if is_lost(&error) => Err(at_commit(answers, changed, error)),
             Err(error) => Err(error.into()),
         }
     }

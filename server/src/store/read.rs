@@ -21,6 +21,7 @@ use scrip_domain::{
 };
 use uuid::Uuid;
 
+use super::cache::RulesHistory;
 pub use super::decode::EventPosition;
 use super::gather::gathered_sql;
 use super::value::{Param, Row};
@@ -97,6 +98,8 @@ impl Snapshot {
 
 /// Sorts after every id, so that a first page needs no statement of its own.
 const LAST_ID: Uuid = Uuid::max();
+/// Versions of a tenant's rules that are kept in memory together.
+const MAX_RULES_KEPT: i64 = 100;
 /// The ceiling of what one page of events scans when a filter leaves most of them out.
 const EVENT_SCAN: i64 = 2_000;
 
@@ -250,6 +253,14 @@ impl Store {
 
     pub async fn find_template(&self, tenant: TenantId, id: TemplateId) -> Found<Option<Template>> {
         self.first_gathered(&find_template_sql(), &[tenant.into(), id.0.into()], template).await
+    }
+
+    /// The template as it was a moment ago, for who only shows it: the caches tell how old it may be.
+    pub async fn recent_template(&self, tenant: TenantId, id: TemplateId) -> Found<Option<Arc<Template>>> {
+        match self.caches() {
+            Some(caches) => caches.template(tenant, id, async || self.find_template(tenant, id).await).await,
+            None => Ok(self.find_template(tenant, id).await?.map(Arc::new)),
+        }
     }
 
     /// Newest first.
@@ -844,6 +855,21 @@ impl Store {
         let newest = self.first(NEWEST_RULES, &[tenant.into()], |row| row.int(0)).await?.unwrap_or(0);
         let rules = Arc::new(Rules::default());
         Ok(RulesVersion { rules, effective_from: Timestamp(0), created_at: Timestamp(0), newest })
+    }
+
+    /// The version that holds at `at`, as it was a moment ago, for who only shows it.
+    pub async fn recent_rules(&self, tenant: TenantId, at: Timestamp) -> Found<RulesVersion> {
+        let Some(caches) = self.caches() else { return self.find_rules(tenant, at).await };
+        match caches.rules(tenant, async || self.rules_history(tenant).await).await? {
+            Some(history) => Ok(history.at(at)),
+            None => self.find_rules(tenant, at).await,
+        }
+    }
+
+    /// All versions, when they are few enough to be kept.
+    async fn rules_history(&self, tenant: TenantId) -> Found<Option<RulesHistory>> {
+        let found = self.list_rules(tenant, None, MAX_RULES_KEPT + 1).await?;
+        Ok((found.len() as i64 <= MAX_RULES_KEPT).then_some(RulesHistory(found)))
     }
 
     /// A tenant's versions of rules, newest first.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::broker::Nats;
 use crate::harness::{Fixture, KINDS, Kind};
 use crate::postgres;
+use crate::redis::Redis;
 
 /// Whether the doctor is content, and its findings.
 fn examine(store: &str) -> (bool, Vec<Value>) {
@@ -96,21 +97,34 @@ async fn a_replica_and_a_broker_are_looked_at_and_may_be_gone() {
         .await
         .expect("the schema is made");
     let replica = postgres::Replica::of(&primary);
-    let nats = Nats::start().await;
-    let there = [("SCRIP_STORE__REPLICA_URL", &*replica.url_of(&url)), ("SCRIP_EVENTS__NATS_URL", &*nats.url())];
+    let (nats, redis) = (Nats::start().await, Redis::start().await);
+    let there = [
+        ("SCRIP_STORE__REPLICA_URL", &*replica.url_of(&url)),
+        ("SCRIP_EVENTS__NATS_URL", &*nats.url()),
+        ("SCRIP_CACHE__REDIS_URL", &*redis.url()),
+    ];
     let (content, findings) = examine_with(&url, &there);
     assert!(content, "{findings:?}");
-    for what in ["replica", "broker"] {
+    for what in ["replica", "broker", "shared cache"] {
         assert_eq!(finding(&findings, what)["level"], "OK", "{findings:?}");
     }
     let stranger = postgres::database().await;
     let closed = "127.0.0.1:1";
     for (its_url, said) in [(stranger, "no replica"), (format!("postgres://scrip:secret@{closed}/scrip"), closed)] {
-        let nats_url = format!("nats://scrip:secret@{closed}");
-        let gone = [("SCRIP_STORE__REPLICA_URL", &*its_url), ("SCRIP_EVENTS__NATS_URL", &*nats_url)];
+        let (nats_url, redis_url) =
+            (format!("nats://scrip:secret@{closed}"), format!("redis://scrip:secret@{closed}/0"));
+        let gone = [
+            ("SCRIP_STORE__REPLICA_URL", &*its_url),
+            ("SCRIP_EVENTS__NATS_URL", &*nats_url),
+            ("SCRIP_CACHE__REDIS_URL", &*redis_url),
+        ];
         let (content, findings) = examine_with(&url, &gone);
         assert!(content, "a server serves without them: {findings:?}");
-        for (what, said, setting) in [("replica", said, "store.replica_url"), ("broker", closed, "events.nats_url")] {
+        for (what, said, setting) in [
+            ("replica", said, "store.replica_url"),
+            ("broker", closed, "events.nats_url"),
+            ("shared cache", closed, "cache.redis_url"),
+        ] {
             let found = finding(&findings, what);
             assert_eq!(found["level"], "WARNING", "{found}");
             assert!(found["found"].as_str().is_some_and(|found| found.contains(said)), "{found}");

@@ -2,6 +2,7 @@
 
 mod backup;
 mod broker;
+mod caches;
 mod contract;
 mod distributions;
 mod doctor;
@@ -16,6 +17,7 @@ mod plans;
 mod postgres;
 mod processes;
 mod projection;
+mod redis;
 mod replica;
 mod statements;
 mod sweep;

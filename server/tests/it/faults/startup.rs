@@ -147,6 +147,8 @@ fn files_and_variables_that_are_no_configuration() {
         ("SCRIP_STORE__REPLICA_URL", "sqlite:copy.db", "only PostgreSQL has replicas"),
         ("SCRIP_STORE__REPLICA_URL", "postgres://u:hunter2@127.0.0.1:1/x", "store.url is a SQLite file"),
         ("SCRIP_STORE__REPLICA_LAG_MS", "1", "store.replica_lag_ms is 1"),
+        ("SCRIP_CACHE__REDIS_URL", "redis", "cache.redis_url"),
+        ("SCRIP_CACHE__REDIS_URL", "http://u:hunter2@redis", "cache.redis_url"),
         ("SCRIP_LOG__FORMAT", "xml", "log.format"),
         ("SCRIP_LISTEN", "nonsense", "--listen"),
         ("SCRIP_CONFIG", "absent.toml", "absent.toml"),
@@ -232,7 +234,7 @@ fn the_configuration_is_shown_without_its_secrets() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("scrip.toml");
     let settings = format!(
-        "[store]\nurl = \"postgres://u:x@{PASSWORD}@db/scrip?password={PASSWORD}\"\n\
+        "[store]\nurl = \"postgres://u:x@{PASSWORD}@db/scrip?password={PASSWORD}\"\n[cache]\nredis_url = \"redis://:{PASSWORD}@r/0\"\n\
          [webhooks]\nallow = [\"receiver.internal\"]\n[telemetry]\nsentry_dsn = \"https://{PASSWORD}@sentry.example/1\"\n"
     );
     std::fs::write(&file, settings).expect("a configuration");
@@ -248,6 +250,7 @@ fn the_configuration_is_shown_without_its_secrets() {
     for line in [
         "[store]",
         "url = \"postgres://***@db/scrip?***\"",
+        "redis_url = \"redis://***@r/0\"",
         "lanes = 3",
         "nats_url = \"nats://***@broker\"",
         "allow = [\"receiver.internal\"]",

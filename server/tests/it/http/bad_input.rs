@@ -687,6 +687,9 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
     ("DELETE /v1/jobs", "", 400, "INVALID_REQUEST", "state"),
     ("DELETE /v1/jobs?state=RUNNING", "", 400, "INVALID_REQUEST", "state"),
     ("DELETE /v1/jobs?state=DEAD&finished_before=yesterday", "", 400, "INVALID_REQUEST", "finished_before"),
+    // Caches.
+    ("POST /v1/cache-evictions", "{\"template_id\":7}", 400, "INVALID_REQUEST", "template_id"),
+    ("POST /v1/cache-evictions", "{\"tenant_id\":\"ten_0\"}", 400, "INVALID_REQUEST", "tenant_id"),
     // The rest.
     ("POST /v1/expirations", "{\"limit\":0}", 400, "INVALID_REQUEST", "limit"),
     ("POST /v1/expirations", "{\"limit\":10001}", 400, "INVALID_REQUEST", "limit"),
