@@ -1,7 +1,7 @@
 # Everything a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test restart-test model-test sweep-test deploy-test distribution-test api-fuzz openapi clean deps
+.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test restart-test nodes-test model-test sweep-test deploy-test distribution-test api-fuzz openapi clean deps
 
 LISTEN ?= 127.0.0.1:8080
 STORE ?= sqlite:data/scrip.db
@@ -54,6 +54,9 @@ kill-test: deps ## 200 kill -9 cycles under load on each store (CI runs a short 
 
 restart-test: deps ## Restart two nodes in turn under load, 100 times: no request may fail (CI runs a short form)
 	SCRIP_RESTARTS=100 cargo test --release -p scrip-server --test it -- --nocapture restarted
+
+nodes-test: deps ## Two nodes, a replica, Redis and NATS, each taken away in turn under load, 20 times (CI runs a short form)
+	SCRIP_NODES_ROUNDS=20 cargo test --release -p scrip-server --test it -- --nocapture nodes
 
 model-test: deps ## A million random commands against the reference model on each store (CI runs a tenth)
 	SCRIP_MODEL_COMMANDS=1000000 cargo test --release -p scrip-server --test it -- --nocapture model

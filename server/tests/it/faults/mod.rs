@@ -11,6 +11,7 @@ mod disk;
 mod drain;
 mod load;
 mod log_tail;
+mod nodes;
 mod orders;
 mod overload;
 mod proxy;

@@ -39,7 +39,8 @@ impl Proxy {
                 if is_closed.load(Ordering::Relaxed) {
                     continue;
                 }
-                let server = TcpStream::connect(&upstream).await.expect("the test server answers");
+                // While the server is down, its clients are turned away.
+                let Ok(server) = TcpStream::connect(&upstream).await else { continue };
                 for stream in [&client, &server] {
                     stream.set_nodelay(true).expect("TCP_NODELAY");
                 }
