@@ -13,7 +13,7 @@ use crate::id::{
 };
 use crate::job::{ExtensionPage, JobTicket};
 use crate::order::{RefundRequest, Reservation};
-use crate::points::{ImportedAccount, Spendable, TransactionType};
+use crate::points::{ImportedAccount, ReminderPage, Spendable, TransactionType};
 use crate::pricing::Rules;
 use crate::task::{self, TaskPatch};
 use crate::tenant::{ApiKey, Tenant};
@@ -295,6 +295,8 @@ pub enum Command {
         work: Box<ChunkWork>,
     },
     CancelBulk(BulkId),
+    /// Reminds of points that expire in so many days.
+    RemindExpiry(Box<ReminderPage>),
     /// Tells the bounds of issue windows between two times, of the templates that have one there.
     AnnounceWindows {
         from: Timestamp,
@@ -373,6 +375,7 @@ impl Command {
             Command::CreateBulk { .. } => "create_bulk",
             Command::WorkChunk { .. } => "work_chunk",
             Command::CancelBulk(_) => "cancel_bulk",
+            Command::RemindExpiry(_) => "remind_expiry",
             Command::AnnounceWindows { .. } => "announce_windows",
             Command::RetryJob(_) => "retry_job",
             Command::CancelJob(_) => "cancel_job",

@@ -52,7 +52,7 @@ pub enum Outcome {
     Swept(Sweep),
     Job(Box<Job>),
     Bulk(Box<Bulk>),
-    /// How many bounds of issue windows were told.
+    /// How many bounds of issue windows, or lots that expire soon, were told.
     Announced(u64),
     Transfer(Box<Transfer>),
     Imported(Box<Imported>),
@@ -343,6 +343,7 @@ fn apply_command(
             Ok(bulk::create(state, envelope, ids, *bulk_id, *template_id, *staged)?)
         }
         Command::WorkChunk { bulk_id, number, work } => bulk::work_chunk(state, envelope, ids, *bulk_id, *number, work),
+        Command::RemindExpiry(page) => points::remind(state, envelope, ids, page),
         Command::AnnounceWindows { from, until, templates } => {
             Ok(coupon::announce_windows(state, envelope, ids, *from, *until, templates)?)
         }

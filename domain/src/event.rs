@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::id::{
-    BulkId, CodeBatchId, CouponId, EventId, HoldId, KeyId, MemberId, OrderUid, TaskId, TemplateId, TenantId,
+    BulkId, CodeBatchId, CouponId, EventId, HoldId, KeyId, LotId, MemberId, OrderUid, TaskId, TemplateId, TenantId,
     TransactionId, WebhookId,
 };
 use crate::time::Timestamp;
@@ -65,6 +65,7 @@ event_kinds! {
     PointsReleased = "points.released", HoldId;
     PointsReversed = "points.reversed", TransactionId;
     PointsExpired = "points.expired", TransactionId;
+    PointsExpiring = "points.expiring", LotId;
     PointsDebtSettled = "points.debt_settled", TransactionId;
     OrderReserved = "order.reserved", OrderUid;
     OrderPaid = "order.paid", OrderUid;

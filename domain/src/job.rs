@@ -56,7 +56,7 @@ names! {
     JobKind {
         /// Writes what time has ended, in every tenant; recurs.
         Sweep = "SWEEP",
-        /// Tells the beginnings and ends of issue windows, in every tenant; recurs.
+        /// Tells the beginnings and ends of issue windows, and of points that expire soon, in every tenant; recurs.
         Windows = "WINDOWS",
         /// Deletes records and jobs past their retention; recurs.
         Purge = "PURGE",

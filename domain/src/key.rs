@@ -70,6 +70,8 @@ pub struct Keys {
     pub webhooks: BTreeSet<(TenantId, WebhookId)>,
     /// Tenants whose issue windows are announced: their cursors, to lock.
     pub windows: BTreeSet<TenantId>,
+    /// How far members were reminded so many days before, to lock.
+    pub reminders: BTreeSet<(TenantId, i64)>,
     /// To lock.
     pub bulks: BTreeSet<(TenantId, BulkId)>,
     pub idempotency: BTreeSet<(TenantId, [u8; 16])>,
@@ -159,6 +161,10 @@ impl Keys {
             Command::AnnounceWindows { templates, .. } => {
                 self.windows.insert(tenant);
                 self.template_reads.extend(templates.iter().map(|id| (tenant, *id)));
+            }
+            Command::RemindExpiry(page) => {
+                self.reminders.insert((tenant, page.days_before.into()));
+                self.accounts.extend(page.lots.iter().map(|(member_id, _)| (tenant, member_id.clone())));
             }
             Command::WorkChunk { bulk_id, work, .. } => {
                 self.bulks.insert((tenant, *bulk_id));

@@ -108,6 +108,7 @@ pub enum Rejection {
     HoldsOpen { points: i64 },
     AccountExists,
     ImportUnreconciled,
+    RemindersTold,
 
     // Check-ins and tasks.
     CheckInDisabled,
@@ -225,6 +226,7 @@ impl Rejection {
             Rejection::HoldsOpen { .. } => "POINTS_HOLDS_OPEN",
             Rejection::AccountExists => "POINTS_ACCOUNT_EXISTS",
             Rejection::ImportUnreconciled => "POINTS_IMPORT_UNRECONCILED",
+            Rejection::RemindersTold => "POINTS_REMINDERS_TOLD",
             Rejection::CheckInDisabled => "POINTS_CHECK_IN_DISABLED",
             Rejection::CheckInOutOfOrder { .. } => "POINTS_CHECK_IN_OUT_OF_ORDER",
             Rejection::TaskExists => "POINTS_TASK_EXISTS",

@@ -20,7 +20,7 @@ use crate::id::{
 use crate::job::{Job, JobState};
 use crate::key::Keys;
 use crate::order::{Order, Refund};
-use crate::points::{Account, Hold, Lot, Transaction};
+use crate::points::{Account, ExpiryPlace, Hold, Lot, Transaction};
 use crate::pricing::Rules;
 use crate::rejection::Rejection;
 use crate::rules::RulesVersion;
@@ -194,6 +194,7 @@ pub struct State {
     jobs: Keyed<JobId, Job>,
     bulks: Keyed<BulkId, Bulk>,
     windows: HashMap<TenantId, Row<Timestamp>>,
+    reminders: Keyed<i64, ExpiryPlace>,
     chunks: Vec<(TenantId, ChunkResult)>,
     /// The latest of each member.
     check_ins: HashMap<(TenantId, MemberId), CheckIn>,
@@ -375,6 +376,10 @@ impl State {
 
     pub fn load_windows(&mut self, tenant: TenantId, announced_until: Timestamp) {
         self.windows.insert(tenant, Row::loaded(announced_until));
+    }
+
+    pub fn load_reminder(&mut self, tenant: TenantId, days_before: i64, reached: ExpiryPlace) {
+        self.reminders.insert((tenant, days_before), Row::loaded(reached));
     }
 
     pub fn load_bulk(&mut self, tenant: TenantId, bulk: Bulk) {
@@ -676,6 +681,19 @@ impl State {
         }
     }
 
+    /// Up to where lots were told so many days before; `None` when none ever was.
+    pub(crate) fn reminded(&self, tenant: TenantId, days_before: u32) -> Option<ExpiryPlace> {
+        self.reminders.get(&(tenant, days_before.into())).map(|row| row.value)
+    }
+
+    pub(crate) fn set_reminded(&mut self, tenant: TenantId, days_before: u32, until: ExpiryPlace) {
+        let key = (tenant, days_before.into());
+        match self.reminders.get_mut(&key) {
+            Some(row) => *row.changed() = until,
+            None => drop(self.reminders.insert(key, Row::inserted(until))),
+        }
+    }
+
     pub fn bulk(&self, tenant: TenantId, id: BulkId) -> Result<&Bulk, Rejection> {
         self.bulks.get(&(tenant, id)).map(|row| &row.value).ok_or(Rejection::BulkNotFound)
     }
@@ -850,6 +868,8 @@ pub struct Writes<'a> {
     pub transaction_inserts: Vec<(TenantId, &'a Transaction)>,
     /// Up to when issue windows are announced.
     pub windows: Vec<(TenantId, Timestamp)>,
+    /// Up to where lots were told so many days before they expire.
+    pub reminders: Vec<(TenantId, i64, ExpiryPlace)>,
     pub bulk_inserts: Vec<(TenantId, &'a Bulk)>,
     pub bulk_updates: Vec<(TenantId, &'a Bulk)>,
     pub chunk_updates: Vec<(TenantId, &'a ChunkResult)>,
@@ -879,6 +899,7 @@ impl State {
             && self.jobs.values().all(|row| row.change == Change::None)
             && self.bulks.values().all(|row| row.change == Change::None)
             && self.windows.values().all(|row| row.change == Change::None)
+            && self.reminders.values().all(|row| row.change == Change::None)
             && self.tenants.values().all(|row| row.change == Change::None)
             && self.api_keys.values().all(|row| row.change == Change::None)
     }
@@ -969,6 +990,8 @@ impl State {
         writes.reversed = reversed.map(|((tenant, id), (points, done))| (*tenant, *id, *points, *done)).collect();
         writes.transaction_inserts = self.transactions.iter().map(|(tenant, row)| (*tenant, row)).collect();
         let announced = self.windows.iter().filter(|(_, row)| row.change != Change::None);
+        let reminded = self.reminders.iter().filter(|(_, row)| row.change != Change::None);
+        writes.reminders = reminded.map(|((tenant, days), row)| (*tenant, *days, row.value)).collect();
         writes.windows = announced.map(|(tenant, row)| (*tenant, row.value)).collect();
         for ((tenant, _), row) in &self.bulks {
             match row.change {
@@ -1058,6 +1081,7 @@ impl<'a> Writes<'a> {
         self.hold_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.reversed.sort_unstable();
         self.windows.sort_unstable();
+        self.reminders.sort_unstable();
         self.bulk_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.job_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.job_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));

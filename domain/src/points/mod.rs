@@ -26,6 +26,7 @@
 
 mod import;
 mod ledger;
+mod reminder;
 mod reversal;
 mod rule;
 mod transfer;
@@ -35,6 +36,7 @@ pub use import::{
 };
 pub use ledger::{Spendable, capture, debit, grant, hold, release, settle, spendable};
 pub(crate) use ledger::{check_room, grant_points, refuse_merged, require_lots};
+pub use reminder::{ExpiryPlace, MAX_REMINDER_DAYS, MAX_REMINDERS, ReminderPage, remind};
 pub use reversal::reverse;
 pub use rule::{
     Campaign, CheckIn, Earn, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, PointsRule, PointsValidity, Redeem, RedeemLimit,

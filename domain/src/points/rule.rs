@@ -20,6 +20,9 @@ pub struct PointsRule {
     pub check_in: CheckIn,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub campaigns: Vec<Campaign>,
+    /// How many days before points expire their members are reminded: each number once.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub expiry_reminder_days: Vec<u32>,
 }
 
 /// Multiplies what orders earn, for a time, for some goods and members.
@@ -118,6 +121,7 @@ impl Default for PointsRule {
             validity: PointsValidity::Never,
             check_in: CheckIn { enabled: true, points: 10, streak_bonuses: Vec::new() },
             campaigns: Vec::new(),
+            expiry_reminder_days: Vec::new(),
         }
     }
 }

@@ -17,8 +17,8 @@ use scrip_domain::id::IdSeed;
 use scrip_domain::job::{ExtensionPage, ExtensionProgress, JobKind, JobTicket};
 use scrip_domain::order::{Quoted, RefundRequest, Reservation};
 use scrip_domain::points::{
-    Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity, Spendable, StreakBonus, TransactionType,
-    rehearse,
+    Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity, ReminderPage, Spendable, StreakBonus,
+    TransactionType, rehearse,
 };
 use scrip_domain::pricing::{Basket, Line, Rules};
 use scrip_domain::task::{self, Period, TaskPatch};
@@ -26,8 +26,8 @@ use scrip_domain::tenant::Tenant;
 use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, BulkId, CodeBatchId, CompensationId, CouponId, Day, HoldId, JobId, MemberId, OrderId, Outcome, TemplateId,
-    TenantId, Timestamp, TransactionId, WebhookId,
+    Answer, BulkId, CodeBatchId, CompensationId, CouponId, Day, HoldId, JobId, LotId, MemberId, OrderId, Outcome,
+    TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 pub const HOUR: i64 = 3_600_000_000;
@@ -97,6 +97,7 @@ struct Pools {
     orders: Vec<Reservation>,
     cases: Vec<CompensationId>,
     announced: Option<Timestamp>,
+    reminded: Option<(Timestamp, LotId)>,
     /// Sender's and receiver's line.
     transfers: Vec<[(TransactionId, MemberId); 2]>,
     /// How many guests were merged into members.
@@ -223,6 +224,9 @@ impl Generator {
             Outcome::Announced(_) => {
                 if let Command::AnnounceWindows { until, .. } = &envelope.command {
                     pools.announced = Some(*until);
+                }
+                if let Command::RemindExpiry(page) = &envelope.command {
+                    pools.reminded = Some(page.until);
                 }
             }
             Outcome::Job(row) => {
@@ -789,7 +793,21 @@ impl Generator {
         Command::CreateBulk { bulk_id, template_id, staged }
     }
 
+    /// Of any recent lines: what is no lot, or none that expires then, is passed over.
+    fn remind(&mut self, index: usize) -> Command {
+        let nil = LotId(uuid::Uuid::nil());
+        let from = self.pools[index].reminded.unwrap_or((self.now, nil));
+        let from = if self.random.percent(10) { (Timestamp(from.0.0 - 1), from.1) } else { from };
+        let until = (Timestamp(self.now.0 + HOUR * self.random.between(0, 72)), nil);
+        let recent = self.pools[index].transactions.iter().rev().take(20);
+        let lots = recent.map(|(id, member)| (member.clone(), LotId(id.0))).collect();
+        Command::RemindExpiry(Box::new(ReminderPage { days_before: 1, from, until, lots }))
+    }
+
     fn job_command(&mut self, index: usize) -> Command {
+        if self.random.percent(15) {
+            return self.remind(index);
+        }
         if self.random.percent(30) {
             let from = self.pools[index].announced.unwrap_or(Timestamp(self.now.0 - HOUR));
             let from = if self.random.percent(10) { Timestamp(from.0 - 1) } else { from };

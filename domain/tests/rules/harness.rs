@@ -54,6 +54,7 @@ pub struct Rows {
     pub reversals: BTreeMap<(TenantId, TransactionId), (i64, i64)>,
     pub jobs: BTreeMap<(TenantId, JobId), Job>,
     pub windows: BTreeMap<TenantId, Timestamp>,
+    pub reminders: BTreeMap<(TenantId, i64), (Timestamp, LotId)>,
     pub bulks: BTreeMap<(TenantId, BulkId), Bulk>,
     pub chunks: BTreeMap<(TenantId, BulkId, i64), ChunkResult>,
     pub check_ins: BTreeMap<(TenantId, MemberId, Day), CheckIn>,
@@ -279,6 +280,11 @@ impl Harness {
                 state.load_windows(*tenant, *until);
             }
         }
+        for (tenant, days) in &keys.reminders {
+            if let Some(reached) = rows.reminders.get(&(*tenant, *days)) {
+                state.load_reminder(*tenant, *days, *reached);
+            }
+        }
         for key in &keys.bulks {
             if let Some(bulk) = rows.bulks.get(key) {
                 state.load_bulk(key.0, bulk.clone());
@@ -479,6 +485,7 @@ impl Harness {
             rows.reversals.insert((*tenant, *id), (*points, *reversed));
         }
         rows.windows.extend(writes.windows.iter().copied());
+        rows.reminders.extend(writes.reminders.iter().map(|(tenant, days, reached)| ((*tenant, *days), *reached)));
         for (tenant, row) in &writes.bulk_inserts {
             insert(&mut rows.bulks, (*tenant, row.id), (*row).clone());
         }
@@ -814,6 +821,7 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.compensation_updates.is_empty()
         && writes.rules_inserts.is_empty()
         && writes.windows.is_empty()
+        && writes.reminders.is_empty()
         && writes.bulk_inserts.is_empty()
         && writes.bulk_updates.is_empty()
         && writes.chunk_updates.is_empty()

@@ -758,6 +758,8 @@ pub struct Model {
     rules: BTreeMap<TenantId, Vec<(Timestamp, Rules)>>,
     /// Up to when issue windows were told.
     announced: BTreeMap<TenantId, Timestamp>,
+    /// Up to which lot reminders were told, by how many days before.
+    reminded: BTreeMap<(TenantId, u32), (Timestamp, LotId)>,
     /// State and due time; nobody runs them here.
     jobs: BTreeMap<(TenantId, JobId), (&'static str, &'static str, Timestamp)>,
     /// Until when the coupons of an extension are to live, and how far it has come.
@@ -1395,6 +1397,22 @@ impl Model {
                     rows.flat_map(|row| [row.definition.distribution.starts_at, row.definition.distribution.ends_at]);
                 let told = bounds.flatten().filter(|at| from < at && at <= until).count();
                 Ok(format!("announced {told}"))
+            }
+            Command::RemindExpiry(page) => {
+                let key = (tenant, page.days_before);
+                if self.reminded.get(&key).is_some_and(|reached| *reached != page.from) || page.until <= page.from {
+                    return Err("POINTS_REMINDERS_TOLD");
+                }
+                self.reminded.insert(key, page.until);
+                let named: std::collections::BTreeSet<&(MemberId, LotId)> = page.lots.iter().collect();
+                let told = named.into_iter().filter(|(member, lot)| {
+                    let own = self.books.get(&(tenant, member.clone())).into_iter().flat_map(|book| &book.lots);
+                    own.filter(|(id, _)| id == lot).any(|(id, row)| {
+                        let place = (row.until, *id);
+                        row.remaining > 0 && row.until > at && page.from < place && place <= page.until
+                    })
+                });
+                Ok(format!("announced {}", told.count()))
             }
             // No job runs, so no ticket holds.
             Command::Work { ticket, .. } => {

@@ -66,6 +66,23 @@ scenarios! {
              ledger m1                            => EARN_ORDER+100@1 USE_ORDER-30@2 EXPIRE-70@5 REFUND+30@6 EXPIRE-30@6
     "
 
+    reminders_are_told_once_for_each_lot_and_number_of_days: "
+        @0   a = grant m1 10 until 30              => ok
+             b = grant m1 20 until 40              => ok
+             c = grant m2 5 until 30               => ok
+             d = grant m2 5 until 31               => ok
+             debit m2 5                            => from=c:5
+        @6   remind 1 6..30 a,b,c,d                => told=1
+             events a                              => points.granted@0 points.expiring@6
+             remind 1 6..30 a                      => POINTS_REMINDERS_TOLD
+             remind 1 30..30 a                     => POINTS_REMINDERS_TOLD
+        @7   remind 1 30..40 a,b,c,d,b             => told=2
+             remind 7 7..40 a,b,nobody             => told=2
+             B: remind 1 7..40 a                   => told=0
+        @30  grant m1 1                            => after=21
+             remind 30 1..40 a                     => told=0
+    "
+
     a_grant_must_expire_later_than_it_comes: "
         @5  grant m1 10 until 5    => DEADLINE_PASSED
             grant m1 10 until 4    => DEADLINE_PASSED
@@ -622,6 +639,7 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::HoldsOpen { points: 1 },
         Rejection::AccountExists,
         Rejection::ImportUnreconciled,
+        Rejection::RemindersTold,
         Rejection::CheckInDisabled,
         Rejection::CheckInOutOfOrder { latest: Day(0) },
         Rejection::TaskExists,
@@ -676,7 +694,7 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::CompensationNotFound | Rejection::CompensationClosed { .. } => {}
             Rejection::HoldPending { .. } | Rejection::ExpiresBeforeAvailable | Rejection::AccountMerged { .. } => {}
             Rejection::SameMember | Rejection::InDebt { .. } | Rejection::HoldsOpen { .. } => {}
-            Rejection::AccountExists | Rejection::ImportUnreconciled => {}
+            Rejection::AccountExists | Rejection::ImportUnreconciled | Rejection::RemindersTold => {}
             Rejection::CheckInDisabled | Rejection::CheckInOutOfOrder { .. } | Rejection::TaskNotFound => {}
             Rejection::TaskExists | Rejection::TaskVersionStale { .. } | Rejection::TaskDisabled => {}
             Rejection::TaskNotStarted { .. } | Rejection::TaskEnded { .. } => {}

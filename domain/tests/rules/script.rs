@@ -29,8 +29,8 @@ use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
 use scrip_domain::order::{Order, Quoted, RefundRequest, Reservation};
 use scrip_domain::points::{
-    Allocation, Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity, Spendable, StreakBonus,
-    TransactionType, rehearse,
+    Allocation, Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity, ReminderPage, Spendable,
+    StreakBonus, TransactionType, rehearse,
 };
 use scrip_domain::pricing::{Basket, Rules};
 use scrip_domain::task::{self, Period, TaskPatch};
@@ -438,6 +438,21 @@ impl Script {
             },
             "expire" => Command::SettleAccount(member(name)),
             "take-over" => Command::ImportAccount(Box::new(self.imported(tenant, words)?)),
+            // `remind 7 1..9 a,b`: the lots of a and b, if they expire after 1 and up to 9.
+            "remind" => {
+                let (from, until) = words[2].split_once("..").ok_or("no span")?;
+                let last = LotId(uuid_of(u128::MAX));
+                let lots = words[3].split(',').map(|name| {
+                    let known = self.names.get(name).cloned().unwrap_or_default();
+                    (known.member.unwrap_or_else(|| member("m1")), known.lot.unwrap_or_else(|| id(LotId::PREFIX)))
+                });
+                Command::RemindExpiry(Box::new(ReminderPage {
+                    days_before: parse_number(name)? as u32,
+                    from: (parse_time(from)?, last),
+                    until: (parse_time(until)?, last),
+                    lots: lots.collect(),
+                }))
+            }
             "sweep" => Command::RecordSweep(Sweep { points_expired: parse_number(name)?, ..Sweep::default() }),
             other => return Err(format!("no such command: {other}")),
         })

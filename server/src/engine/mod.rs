@@ -232,6 +232,7 @@ impl Engine {
             | Command::RevokeApiKey(_)
             | Command::SetRules { .. }
             | Command::RecordSweep(_)
+            | Command::RemindExpiry(_)
             | Command::AnnounceWindows { .. } => {}
             Command::CreateBulk { bulk_id, .. } | Command::CancelBulk(bulk_id) => bulk_id.hash(&mut hasher),
             Command::WorkChunk { bulk_id, work, .. } => match &**work {

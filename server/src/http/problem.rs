@@ -510,6 +510,10 @@ codes! {
     "Import does not reconcile", "What was sent of the account does not add up to its balance. Import it again.";
     "导入无法对账", "所提交的账户内容与其余额不符，请重新导入。";
 
+    RemindersTold = "POINTS_REMINDERS_TOLD", CONFLICT;
+    "Reminders told", "Somebody else has told these reminders. Read how far they have come, and go on from there.";
+    "提醒已发送", "这些到期提醒已由其他节点发出，请读取最新进度后继续。";
+
     AdjustmentLimit = "POINTS_ADJUSTMENT_LIMIT", FORBIDDEN;
     "Adjustment limit", "This key may adjust at most {limit} points at a time. Use a key with a higher limit.";
     "超出调整上限", "该密钥单次最多可调整 {limit} 积分，请使用上限更高的密钥。";
@@ -883,6 +887,7 @@ impl From<Rejection> for Problem {
             Rejection::HoldsOpen { points } => of(Code::HoldsOpen).with("points", points),
             Rejection::AccountExists => of(Code::AccountExists),
             Rejection::ImportUnreconciled => of(Code::ImportUnreconciled),
+            Rejection::RemindersTold => of(Code::RemindersTold),
             Rejection::CheckInDisabled => of(Code::CheckInDisabled),
             Rejection::CheckInOutOfOrder { latest } => of(Code::CheckInOutOfOrder).with("latest", latest),
             Rejection::TaskNotFound => of(Code::TaskNotFound),
@@ -1038,6 +1043,7 @@ mod tests {
             HoldsOpen { points: 1 },
             AccountExists,
             ImportUnreconciled,
+            RemindersTold,
             CheckInDisabled,
             CheckInOutOfOrder { latest: scrip_domain::Day(0) },
             TaskNotFound,
@@ -1069,7 +1075,7 @@ mod tests {
                 CouponOutsideHours | CouponConditionUnmet | CouponConditionFailed { .. } => {}
                 HoldPending { .. } | ExpiresBeforeAvailable | AccountMerged { .. } | SameMember => {}
                 InDebt { .. } | HoldsOpen { .. } | CheckInDisabled | CheckInOutOfOrder { .. } => {}
-                AccountExists | ImportUnreconciled => {}
+                AccountExists | ImportUnreconciled | RemindersTold => {}
                 TaskNotFound | TaskExists | TaskVersionStale { .. } | TaskDisabled => {}
                 TaskNotStarted { .. } | TaskEnded { .. } => {}
                 TaskPeriodLimitReached { .. } | TaskLimitReached { .. } => {}

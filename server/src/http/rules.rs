@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
 use scrip_domain::coupon::MAX_AMOUNT;
 use scrip_domain::points::{
-    Campaign, CheckIn, Earn, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, MAX_POINTS, PointsRule, PointsValidity, Redeem,
-    StreakBonus,
+    Campaign, CheckIn, Earn, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, MAX_POINTS, MAX_REMINDER_DAYS, MAX_REMINDERS,
+    PointsRule, PointsValidity, Redeem, StreakBonus,
 };
 use scrip_domain::pricing::{MAX_COUPONS, OrderRule, PercentBase, Rounding, Rules};
 use scrip_domain::rules::RulesVersion;
@@ -59,6 +59,9 @@ pub struct RulesRequest {
     /// What multiplies the points of orders. Default: nothing.
     #[schema(value_type = Option<Vec<CampaignRequest>>, max_items = 100)]
     campaigns: Option<Vec<Object<CampaignRequest>>>,
+    /// How many days before points expire an event `points.expiring` tells of them, each once. Default: none.
+    #[schema(max_items = 5)]
+    expiry_reminder_days: Option<Vec<i64>>,
     #[schema(value_type = Option<OrderRuleRequest>)]
     orders: Option<Object<OrderRuleRequest>>,
     /// From when the rules hold. Default: at once.
@@ -220,6 +223,7 @@ impl RulesRequest {
         };
         let check_in = self.check_in.unwrap_or_default().0.check(errors, defaults.check_in);
         let campaigns = check_campaigns(errors, self.campaigns.unwrap_or_default());
+        let reminders = check_reminders(errors, self.expiry_reminder_days.unwrap_or_default());
         let orders = self.orders.unwrap_or_default().0.check(errors, OrderRule::default());
         let points = PointsRule {
             enabled: self.enabled.unwrap_or(defaults.enabled),
@@ -228,6 +232,7 @@ impl RulesRequest {
             validity: validity?,
             check_in: check_in?,
             campaigns: campaigns?,
+            expiry_reminder_days: reminders?,
         };
         let rules = Rules { version: 0, points, orders: orders? };
         Some((rules, self.effective_from.map(|at| at.0)))
@@ -350,6 +355,26 @@ fn check_campaigns(errors: &mut FieldErrors, requests: Vec<Object<CampaignReques
     Some(campaigns)
 }
 
+/// Numbers of days, each once, in their order.
+fn check_reminders(errors: &mut FieldErrors, days: Vec<i64>) -> Option<Vec<u32>> {
+    if days.len() > MAX_REMINDERS {
+        errors.add("expiry_reminder_days", "has too many entries", format!("Send {MAX_REMINDERS} at most."));
+        return None;
+    }
+    let mut checked = Vec::with_capacity(days.len());
+    for (index, days) in days.into_iter().enumerate() {
+        let field = format!("expiry_reminder_days[{index}]");
+        let days = u32::try_from(within(errors, field.clone(), Some(days), 1..=i64::from(MAX_REMINDER_DAYS))?).ok()?;
+        if checked.contains(&days) {
+            errors.add(field, "is there before", "Send each number once.");
+            return None;
+        }
+        checked.push(days);
+    }
+    checked.sort_unstable();
+    Some(checked)
+}
+
 /// The number of a list's entry, when it is there and lies in the range.
 fn within(errors: &mut FieldErrors, field: String, value: Option<i64>, range: RangeInclusive<i64>) -> Option<i64> {
     let (least, most) = (range.start(), range.end());
@@ -400,6 +425,8 @@ pub struct RulesView<'a> {
     check_in: CheckInView,
     #[schema(value_type = Vec<CampaignView<'static>>)]
     campaigns: Vec<CampaignView<'a>>,
+    #[schema(value_type = Vec<u32>)]
+    expiry_reminder_days: &'a [u32],
     orders: OrderRuleView,
     created_at: Time,
 }
@@ -528,6 +555,7 @@ impl<'a> From<&'a RulesVersion> for RulesView<'a> {
                 streak_bonuses: bonuses.map(|one| StreakBonusView { days: one.days, points: one.points }).collect(),
             },
             campaigns: points.campaigns.iter().map(CampaignView::from).collect(),
+            expiry_reminder_days: &points.expiry_reminder_days,
             orders: OrderRuleView {
                 max_coupons_per_order: orders.max_coupons_per_order,
                 max_total_percent: orders.max_total_percent,
@@ -739,6 +767,7 @@ mod tests {
             "check_in": { "points": 5, "streak_bonuses": [{ "days": 3, "points": 5 }, { "days": 7, "points": 20 }] },
             "campaigns": [{ "name": "double", "starts_at": "2026-11-11T00:00:00Z", "ends_at": null,
                 "categories": ["c"], "member_levels": ["GOLD"], "percent": 200 }],
+            "expiry_reminder_days": [1, 7, 30],
             "orders": { "max_coupons_per_order": 2, "max_total_percent": 80, "max_total_amount": 5000,
                 "points_with_coupons": false, "one_coupon_per_line": true, "percent_base": "INITIAL", "rounding": "HALF_EVEN" },
         }))
@@ -776,6 +805,10 @@ mod tests {
                 json!({ "check_in": { "streak_bonuses": [{ "days": 3, "points": 1 }, { "days": 3, "points": 2 }] } }),
                 "check_in.streak_bonuses[1].days",
             ),
+            (json!({ "expiry_reminder_days": [7, 0] }), "expiry_reminder_days[1]"),
+            (json!({ "expiry_reminder_days": [366] }), "expiry_reminder_days[0]"),
+            (json!({ "expiry_reminder_days": [7, 7] }), "expiry_reminder_days[1]"),
+            (json!({ "expiry_reminder_days": [1, 2, 3, 4, 5, 6] }), "expiry_reminder_days"),
             (json!({ "campaigns": [{ "percent": 200 }] }), "campaigns[0].name"),
             (json!({ "campaigns": [{ "name": "n" }] }), "campaigns[0].percent"),
             (json!({ "campaigns": [{ "name": "n", "percent": 1001 }] }), "campaigns[0].percent"),

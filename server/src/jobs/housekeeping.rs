@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use scrip_domain::decide::Sweep;
 use scrip_domain::job::{JobKind, JobState};
-use scrip_domain::{Command, Outcome, TenantId, Timestamp, WebhookId};
+use scrip_domain::points::ReminderPage;
+use scrip_domain::{Command, LotId, Outcome, TenantId, Timestamp, WebhookId};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::expire::{SweepError, SweepScope, sweep};
 use super::members;
 use super::runner::{Done, JobError, Run};
-use crate::clock;
 use crate::store::{Store, StoreError};
+use crate::{calendar, clock};
 
 /// Objects of each kind settled at a time, so that the sweep leaves room for others between its pages.
 const PAGE: i64 = 500;
@@ -22,6 +23,10 @@ const PAGES_PER_TURN: usize = 20;
 /// Turns a tenant gets in one pass, after which the other passes have theirs: ten million objects.
 const TURNS_PER_PASS: usize = 1_000;
 const TENANT_PAGE: i64 = 200;
+/// Lots told of at a time: their accounts are locked meanwhile.
+const REMINDER_PAGE: i64 = 100;
+/// Longer than any command takes from its decision to its commit.
+const UNDER_WAY_MICROS: i64 = 60_000_000;
 /// Old rows deleted at a time, and how often in one pass: more in a minute than a tenant makes.
 const PURGE_PAGE: i64 = 2_000;
 const PURGES_PER_PASS: usize = 1_000;
@@ -118,18 +123,57 @@ fn told(sweep: &Sweep) -> String {
     .to_string()
 }
 
-/// Tells the beginnings and ends of issue windows, tenant by tenant. Its progress tells how many.
+/// Tells the beginnings and ends of issue windows, and of points that expire soon, tenant by tenant. Its progress tells how many.
 ///
 /// # Errors
 /// The first failure; what was told before it stays told.
 pub async fn announce_all(run: &Run) -> Result<Done, JobError> {
-    let mut told = 0;
+    let (mut windows, mut reminders) = (0, 0);
     let mut tenants = Tenants::new(&run.store);
     while let Some(tenant) = tenants.next().await? {
         run.check_stopping()?;
-        told += announce(run, tenant).await?;
+        windows += announce(run, tenant).await?;
+        reminders += remind(run, tenant).await?;
     }
-    Ok(Done::With(Some(json!({ "windows_announced": told }).to_string())))
+    Ok(Done::With(Some(json!({ "windows_announced": windows, "reminders": reminders }).to_string())))
+}
+
+/// Tells of the points that expire at the end of the day that comes so many days after today, where the tenant is, or before
+/// and were not told yet: page by page, each with the cursor in one transaction. What is left after some pages waits for the
+/// next pass.
+async fn remind(run: &Run, tenant: TenantId) -> Result<u64, JobError> {
+    // What was granted before midnight is to be seen by the first look after it, under way as it may be.
+    let today = Timestamp(run.now.0 - UNDER_WAY_MICROS);
+    let rules = run.store.rules_at(tenant, run.now).await?;
+    let mut told = 0;
+    for days_before in rules.points.expiry_reminder_days.iter().copied() {
+        let last = LotId(Uuid::max());
+        let end = (calendar::end_of_day_after(&run.store.zone(tenant).await?, today, days_before), last);
+        for _ in 0..PAGES_PER_TURN {
+            run.check_stopping()?;
+            // The first time, what expires from now on is told of.
+            let from = run.store.reminded(tenant, days_before).await?.unwrap_or((run.now, last));
+            if from >= end {
+                break;
+            }
+            let after = from.max((run.now, last));
+            let lots = run.store.expiring_lots(tenant, run.now, end.0, Some(after), REMINDER_PAGE).await?;
+            let is_last = (lots.len() as i64) < REMINDER_PAGE;
+            let until = lots.last().filter(|_| !is_last).map_or(end, |(_, lot)| (lot.expires_at, lot.id));
+            let lots = lots.into_iter().map(|(member_id, lot)| (member_id, lot.id)).collect();
+            let page = Box::new(ReminderPage { days_before, from, until, lots });
+            match run.step_of(tenant, Command::RemindExpiry(page), None).await {
+                Ok(Outcome::Announced(count)) => told += count,
+                Ok(_) => {}
+                Err(JobError::Refused(code)) if code == "POINTS_REMINDERS_TOLD" => break,
+                Err(error) => return Err(error),
+            }
+            if is_last {
+                break;
+            }
+        }
+    }
+    Ok(told)
 }
 
 async fn announce(run: &Run, tenant: TenantId) -> Result<u64, JobError> {

@@ -64,6 +64,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0008_bulk_results.sqlite.sql"),
         postgres: include_str!("migrations/0008_bulk_results.postgres.sql"),
     },
+    Migration {
+        number: 10,
+        name: "reminders",
+        sqlite: include_str!("migrations/0010_reminders.sqlite.sql"),
+        postgres: include_str!("migrations/0010_reminders.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

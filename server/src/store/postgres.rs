@@ -927,6 +927,7 @@ enum Lookup {
     LockedJobs,
     LockedBulks,
     LockedWindows,
+    LockedReminders,
     /// The batch's place in the event log, and beside it the recorded answers. The last look-up.
     PlaceAndRecords,
     // In a further round trip, when they turn out to be needed.
@@ -967,6 +968,7 @@ impl Lookup {
         Lookup::LockedJobs,
         Lookup::LockedBulks,
         Lookup::LockedWindows,
+        Lookup::LockedReminders,
         Lookup::PlaceAndRecords,
         Lookup::AllOpenLots,
         Lookup::Lots,
@@ -1094,6 +1096,12 @@ impl Lookup {
             Lookup::LockedWindows => {
                 found("tenant_id, announced_until", tenants, "template_window", "r.tenant_id = k.tenant_id FOR UPDATE")
             }
+            Lookup::LockedReminders => found(
+                "tenant_id, days_before, expires_at, lot_id",
+                "unnest($1::uuid[], $2::bigint[]) AS k(tenant_id, days_before)",
+                "points_reminder",
+                "r.tenant_id = k.tenant_id AND r.days_before = k.days_before FOR UPDATE",
+            ),
             Lookup::LockedBulks => found(decode::BULK, ids, "bulk", &format!("{by_id} FOR UPDATE")),
             Lookup::LockedJobs => found(decode::JOB, ids, "job", &format!("{by_id} FOR UPDATE")),
             Lookup::Definitions => found(
@@ -1470,6 +1478,7 @@ impl Lane {
                 None => true,
             });
         let rules_versions: Vec<(TenantId, i64)> = rules_versions.copied().collect();
+        let reminders: Vec<(TenantId, i64)> = keys.reminders.iter().copied().collect();
         let latest = keys.latest.map_or(0, |time| time.0);
         let asked = [
             (Lookup::Tenants, KeyColumns::tenants(&keys.tenants)),
@@ -1502,6 +1511,7 @@ impl Lane {
             (Lookup::Rules, KeyColumns::rules(&keys.rules)),
             (Lookup::NewestRules, KeyColumns::tenants(&keys.newest_rules)),
             (Lookup::LockedWindows, KeyColumns::tenants(&keys.windows)),
+            (Lookup::LockedReminders, KeyColumns::numbers(&reminders)),
             (Lookup::LockedBulks, KeyColumns::ids(keys.bulks.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::LockedJobs, KeyColumns::ids(keys.jobs.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::PlaceAndRecords, KeyColumns::records(&keys.idempotency)),
@@ -1583,6 +1593,9 @@ impl Lane {
                     }
                     Lookup::NewestRules => state.set_newest_rules(row.tenant(0)?, row.int(1)?),
                     Lookup::LockedWindows => state.load_windows(row.tenant(0)?, row.time(1)?),
+                    Lookup::LockedReminders => {
+                        state.load_reminder(row.tenant(0)?, row.int(1)?, (row.time(2)?, LotId(row.uuid(3)?)));
+                    }
                     Lookup::LockedBulks => state.load_bulk(row.tenant(0)?, decode::bulk(&row)?),
                     Lookup::LockedJobs => state.load_job(row.tenant(0)?, decode::job(&row)?),
                     Lookup::PlaceAndRecords => {

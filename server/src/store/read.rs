@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
-use scrip_domain::points::{Account, Hold, Lot, Transaction, TransactionType};
+use scrip_domain::points::{Account, ExpiryPlace, Hold, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::IdempotencyRecord;
@@ -941,6 +941,13 @@ impl Store {
         due.members.sort_unstable();
         due.members.dedup();
         Ok(due)
+    }
+
+    /// Up to which lot members were reminded so many days before.
+    pub async fn reminded(&self, tenant: TenantId, days_before: u32) -> Found<Option<ExpiryPlace>> {
+        let sql = "SELECT expires_at, lot_id FROM points_reminder WHERE tenant_id = $1 AND days_before = $2";
+        let decode = |row: &Row| Ok((row.time(0)?, LotId(row.uuid(1)?)));
+        self.first(sql, &[tenant.into(), i64::from(days_before).into()], decode).await
     }
 
     /// Up to when a tenant's issue windows are announced.

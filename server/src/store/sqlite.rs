@@ -19,7 +19,7 @@ use scrip_domain::coupon::Definition;
 use scrip_domain::decide::Need;
 use scrip_domain::key::Keys;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
-use scrip_domain::{Answer, Envelope, MemberId, State, TemplateId, TenantId};
+use scrip_domain::{Answer, Envelope, LotId, MemberId, State, TemplateId, TenantId};
 use uuid::Uuid;
 
 use super::migrate::{self, Migration};
@@ -466,6 +466,7 @@ struct LookUps {
     rules: String,
     newest_rules: String,
     window: String,
+    reminder: String,
     bulk: String,
     job: String,
     idempotency: String,
@@ -521,6 +522,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         newest_rules: "SELECT version FROM mkt_points_rule WHERE tenant_id = ?1 ORDER BY version DESC LIMIT 1"
             .to_owned(),
         window: "SELECT announced_until FROM template_window WHERE tenant_id = ?1".to_owned(),
+        reminder: "SELECT expires_at, lot_id FROM points_reminder WHERE tenant_id = ?1 AND days_before = ?2".to_owned(),
         bulk: by_id(decode::BULK, "bulk"),
         job: by_id(decode::JOB, "job"),
         idempotency: "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = ?1 AND key = ?2".to_owned(),
@@ -528,7 +530,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 31] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 32] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
@@ -559,6 +561,7 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 31] {
         ("rules", &texts.rules),
         ("newest_rules", &texts.newest_rules),
         ("window", &texts.window),
+        ("reminder", &texts.reminder),
         ("bulk", &texts.bulk),
         ("job", &texts.job),
         ("idempotency", &texts.idempotency),
@@ -711,6 +714,12 @@ fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Resul
     for tenant in &keys.windows {
         for until in session.query(&texts.window, &[(*tenant).into()], |row| row.time(0))? {
             state.load_windows(*tenant, until);
+        }
+    }
+    for (tenant, days) in &keys.reminders {
+        let decode = |row: &Row| Ok((row.time(0)?, LotId(row.uuid(1)?)));
+        for reached in session.query(&texts.reminder, &[(*tenant).into(), (*days).into()], decode)? {
+            state.load_reminder(*tenant, *days, reached);
         }
     }
     for (tenant, id) in &keys.bulks {

@@ -881,6 +881,14 @@ static WINDOW: Table = Table {
     on_conflict: Some("announced_until = excluded.announced_until"),
 };
 
+static REMINDER: Table = Table {
+    name: "points_reminder",
+    columns: &[("tenant_id", Uuid), ("days_before", Int), ("expires_at", Int), ("lot_id", Uuid)],
+    key: 2,
+    fixed: 2,
+    on_conflict: Some("expires_at = excluded.expires_at, lot_id = excluded.lot_id"),
+};
+
 static BULK: Table = table(
     "bulk",
     2,
@@ -1070,6 +1078,7 @@ pub static TABLES: &[&Table] = &[
     &REFUND,
     &COMPENSATION,
     &RULES,
+    &REMINDER,
     &WINDOW,
     &BULK,
     &BULK_CHUNK,
@@ -1133,6 +1142,10 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&COMPENSATION, Verb::Insert, new_cases.map(|(id, row)| compensation(*id, row)).collect());
     add(&COMPENSATION, Verb::Update, cases.map(|(id, row)| compensation(*id, row)).collect());
     add(&RULES, Verb::Insert, w.rules_inserts.iter().map(|(id, row)| rules(*id, row)).collect());
+    let reminders = w.reminders.iter();
+    let reminders =
+        reminders.map(|(tenant, days, (at, lot))| vec![(*tenant).into(), (*days).into(), (*at).into(), lot.0.into()]);
+    add(&REMINDER, Verb::Insert, reminders.collect());
     add(&WINDOW, Verb::Insert, w.windows.iter().map(|(id, until)| vec![(*id).into(), (*until).into()]).collect());
     add(&BULK, Verb::Insert, w.bulk_inserts.iter().map(|(id, row)| bulk(*id, row)).collect());
     add(&BULK, Verb::Update, w.bulk_updates.iter().map(|(id, row)| bulk(*id, row)).collect());

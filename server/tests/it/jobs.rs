@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use scrip_domain::command::Movement;
 use scrip_domain::job::{Job, JobKind, JobPool, JobState};
-use scrip_domain::points::TransactionType;
-use scrip_domain::{Answer, Command, JobId, Outcome, Rejection, TenantId, Timestamp};
-use scrip_server::clock;
+use scrip_domain::points::{PointsRule, Spendable, TransactionType};
+use scrip_domain::pricing::Rules;
+use scrip_domain::{Answer, Command, Day, JobId, Outcome, Rejection, TenantId, Timestamp};
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::jobs::housekeeping::{HousekeepingOptions, ensure_passes};
 use scrip_server::jobs::runner::{Done, Handler, JobError, Runner, RunnerOptions};
@@ -18,6 +18,7 @@ use scrip_server::metrics::Metrics;
 use scrip_server::store::Store;
 use scrip_server::store::job::NO_TENANT;
 use scrip_server::verify::verify;
+use scrip_server::{calendar, clock};
 use uuid::Uuid;
 
 use crate::harness::{Fixture, KINDS, Kind, envelope, member, tenant};
@@ -533,5 +534,71 @@ async fn issue_windows_that_begin_and_end_are_told_once_when_they_have() {
             assert_eq!(all.iter().filter(|told| **told == bound).count(), 1, "{kind:?}: {bound:?} of {all:?}");
         }
         shop.assert_sound().await;
+    }
+}
+
+/// For each number of days before, on the day by the tenant's clock, and once, whatever the nodes and the passes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_reminded_of_points_that_expire_once_for_each_number_of_days() {
+    for kind in KINDS {
+        let shop = Shop::new(kind).await;
+        let zone = shop.store().zone(shop.tenant).await.expect("its zone");
+        let (day, hour) = (seconds(86_400), seconds(3_600));
+        let start_of = |day| calendar::start_of_day(&zone, Day(day));
+        // Tomorrow, so that no pass comes before what it tells of.
+        let first = calendar::day(&zone, clock::now()).0 + 1;
+        let rules = Rules {
+            points: PointsRule { expiry_reminder_days: vec![1, 7], ..PointsRule::default() },
+            ..Rules::default()
+        };
+        let set = Command::SetRules { expected_version: 0, rules: Box::new(rules), effective_from: None };
+        shop.engine.submit(envelope(shop.tenant, set)).await.expect("rules");
+        let mut lots = HashMap::new();
+        for days in [1, 2, 7, 8, 40] {
+            let movement = Movement { points: days, kind: TransactionType::EarnTask, reference: None, remark: None };
+            let spendable = Spendable { available_from: None, expires_at: Some(start_of(first + days + 1)) };
+            let grant = Command::Grant { member_id: member("m-1"), movement, spendable };
+            let answer = shop.engine.submit(envelope(shop.tenant, grant)).await.expect("an answer");
+            let Answer::Accepted { outcome: Outcome::Transaction(line), .. } = answer else { panic!("{answer:?}") };
+            lots.insert(line.lot_id.expect("a lot").0, days);
+        }
+        let before = 1 + lots.len();
+        let nodes = [shop.real_runner(), shop.real_runner()];
+        let mut seen = 0;
+        for (at, expected) in [
+            (0, vec![(7, 1), (7, 2), (7, 7), (1, 1)]),
+            (hour, vec![]),
+            // The lot of eight days is told of when its day begins, not before.
+            (day - hour, vec![]),
+            (day + hour, vec![(1, 2), (7, 8)]),
+            (7 * day + hour, vec![(1, 7), (1, 8)]),
+            (34 * day + hour, vec![(7, 40)]),
+        ] {
+            let at = later(start_of(first), at + hour / 2);
+            shop.store().ensure_recurring(JobKind::Windows, seconds(60), at, at).await.expect("the pass is there");
+            for node in &nodes {
+                node.run_due(at, 10).await.expect("they run");
+            }
+            let events = shop.fixture.first_events(shop.tenant, before + seen + expected.len()).await;
+            let reminders = events.iter().filter(|event| event.kind.as_str() == "points.expiring").skip(seen);
+            let mut told: Vec<(i64, i64)> = reminders
+                .map(|event| {
+                    let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+                    assert_eq!(event.member_id, Some(member("m-1")));
+                    let days = lots[&event.subject];
+                    assert_eq!(data["points"], days, "{kind:?}: what the lot has left");
+                    assert_eq!(data["expires_at_unix_us"], start_of(first + days + 1).0, "{kind:?}");
+                    (data["days_before"].as_i64().expect("a number"), days)
+                })
+                .collect();
+            let mut expected = expected;
+            told.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(told, expected, "{kind:?} at {at:?}");
+            seen += told.len();
+        }
+        let report = verify(shop.store(), None, |_, _, _| {}).await.expect("verify runs");
+        let broken: Vec<_> = report.checks.iter().filter(|check| !check.is_clean()).collect();
+        assert!(broken.is_empty(), "{kind:?}: {broken:?}");
     }
 }

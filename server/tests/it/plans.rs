@@ -61,6 +61,7 @@ const FILL: &[&str] = &[
     "INSERT INTO webhook_progress SELECT {t}, {id}, 1, 0, 0, {n} < 0 {from}",
     "INSERT INTO webhook_parked SELECT {t}, {id}, {n}, 0, 's', 0, {n} {from}",
     "INSERT INTO webhook_delivery SELECT {t}, {id}, {id}, 'EVENT', {id}, 'coupon.claimed', 1, 0, 1, {n} < 0, NULL, NULL, '', 1, 0 {from}",
+    "INSERT INTO points_reminder SELECT {id}, 7, 0, {id} {from}",
     "INSERT INTO template_window SELECT {id}, 0 {from}",
     "INSERT INTO bulk SELECT {t}, {id}, 'POINTS_GRANTS', NULL, 1, 1, 0, NULL, 0, 'RUNNING', 0, 0, 0, 0, NULL, NULL {from}",
     "INSERT INTO bulk_chunk SELECT {t}, {id}, 0, 1, '[]', 0, NULL, 0, 0 {from}",

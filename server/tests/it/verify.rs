@@ -9,12 +9,12 @@ use scrip_domain::command::Movement;
 use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::job::{JobPool, JobTicket};
 use scrip_domain::order::{RefundRequest, Reservation};
-use scrip_domain::points::{MAX_POINTS, Spendable, TransactionType};
+use scrip_domain::points::{MAX_POINTS, ReminderPage, Spendable, TransactionType};
 use scrip_domain::pricing::{Attributes, Basket, Line};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Calendar, LocalTime, MICROS_PER_DAY, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
-use scrip_domain::{Answer, BulkId, Command, Envelope, KeyId, OrderId, Outcome, TenantId, Timestamp};
+use scrip_domain::{Answer, BulkId, Command, Envelope, KeyId, LotId, MemberId, OrderId, Outcome, TenantId, Timestamp};
 use scrip_server::bulk::{FileReader, Format, Stager, work_of};
 use scrip_server::engine::EngineOptions;
 use scrip_server::relay::subject_of;
@@ -27,7 +27,7 @@ use crate::harness::{Fixture, KINDS, Kind, definition, envelope, member};
 use crate::postgres;
 
 /// Enough for every kind of row to exist.
-const COMMANDS: usize = 6_400;
+const COMMANDS: usize = 8_000;
 
 /// The check that must notice, and how the rows are spoilt. The statements mean the same in both stores.
 const CORRUPTIONS: &[(&str, &str)] = &[
@@ -503,6 +503,16 @@ async fn windows(fixture: &Fixture, tenant: TenantId) {
     };
     let announce = Command::AnnounceWindows { from, until: now, templates: vec![template.id] };
     assert_eq!(run(&mut writer, tenant, announce).await, Outcome::Announced(2));
+    let member_id: MemberId = "m-1".parse().expect("a member");
+    let movement = Movement { points: 5, kind: TransactionType::EarnTask, reference: None, remark: None };
+    let end = Timestamp(now.0 + 1_000_000_000);
+    let spendable = Spendable { available_from: None, expires_at: Some(end) };
+    let grant = Command::Grant { member_id: member_id.clone(), movement, spendable };
+    let Outcome::Transaction(granted) = run(&mut writer, tenant, grant).await else { unreachable!("it is a grant") };
+    let lots = vec![(member_id, granted.lot_id.expect("a lot"))];
+    let (from, until) = ((now, LotId(uuid::Uuid::nil())), (end, LotId(uuid::Uuid::max())));
+    let remind = Command::RemindExpiry(Box::new(ReminderPage { days_before: 7, from, until, lots }));
+    assert_eq!(run(&mut writer, tenant, remind).await, Outcome::Announced(1));
 }
 
 /// A distribution and an import of grants that are done, with rows of every outcome; and a distribution under way.

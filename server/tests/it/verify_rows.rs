@@ -359,6 +359,8 @@ const CORRUPTIONS: &[Corruption] = &[
     row("E11", COUPON, "source = 'DISTRIBUTION'", "SET source = 'CLAIM'", OWN_COUPON),
     row("E31", EVENT, "type = 'coupon_template.started'", "SET occurred_at = recorded_at + 1", OWN_EVENT),
     row("E31", EVENT, "type = 'coupon_template.ended'", "SET data = '{\"a\":1}'", OWN_EVENT),
+    row("E32", EVENT, "type = 'points.expiring'", "SET occurred_at = recorded_at + 1, member_id = 'm-9'", OWN_EVENT),
+    row("E32", EVENT, "type = 'points.expiring'", "SET data = replace(data, '\"points\"', '\"pointz\"')", OWN_EVENT),
     row("J1", JOB, "state = 'RUNNING'", "SET lease_holder = NULL", OWN_JOB),
     row("J2", JOB, "state = 'DONE'", "SET finished_at = NULL", OWN_JOB),
     row("J2", JOB, "state = 'DEAD'", "SET last_error = NULL", OWN_JOB),

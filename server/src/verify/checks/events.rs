@@ -10,7 +10,7 @@ pub const TOLD: &str = "('points.granted', 'points.debited', 'points.expired', '
 const OF_HOLDS: &str = "('points.held', 'points.captured', 'points.released')";
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
-    vec![each(dialect), steps(dialect), of_templates(dialect), windows(dialect), ids(dialect)]
+    vec![each(dialect), steps(dialect), of_templates(dialect), windows(dialect), reminders(dialect), ids(dialect)]
 }
 
 /// Every event beside what it tells of, which is a transaction, a hold or a coupon.
@@ -231,6 +231,33 @@ fn windows(dialect: Dialect) -> Group {
         "a bound of an issue window is told once, after it and up to the cursor",
         "e.n <> 1 OR e.data <> '{}' OR w.announced_until IS NULL OR e.occurred_at > w.announced_until",
         "e.type || ' at ' || e.occurred_at || ', told ' || e.n || ' times'",
+    )];
+    Group { with: String::new(), rows, owner: Some("e"), key: dialect.id("evt_", "e.id"), checks }
+}
+
+/// Lots that were told of before they expired.
+fn reminders(dialect: Dialect) -> Group {
+    let days = dialect.number("data", "days_before");
+    let rows = format!(
+        "(SELECT tenant_id, min(id) AS id, subject_id, {days} AS days, count(*) AS n, max(member_id) AS member_id, \
+         max(data) AS data, max(occurred_at) AS occurred_at FROM event WHERE type = 'points.expiring' \
+         GROUP BY tenant_id, subject_id, {days}) e \
+         LEFT JOIN mkt_points_lot l ON l.tenant_id = e.tenant_id AND l.id = e.subject_id \
+         LEFT JOIN points_reminder r ON r.tenant_id = e.tenant_id AND r.days_before = e.days"
+    );
+    let rows = match dialect {
+        Dialect::Sqlite => rows,
+        Dialect::Postgres => rows.replace("min(id) AS id", "min(id::text)::uuid AS id"),
+    };
+    let told = "'{\"days_before\":' || e.days || ',\"expires_at_unix_us\":' || l.expires_at || ',\"points\":'";
+    let checks = vec![check(
+        "E32",
+        "a reminder tells of a member's lot before it expires, once, and up to the cursor",
+        format!(
+            "e.n <> 1 OR l.id IS NULL OR l.member_id IS DISTINCT FROM e.member_id OR e.occurred_at >= l.expires_at \
+             OR r.expires_at IS NULL OR r.expires_at < l.expires_at OR substr(e.data, 1, length({told})) <> {told}"
+        ),
+        format!("{} || ': ' || e.data || ', told ' || e.n || ' times'", dialect.id("lot_", "e.subject_id")),
     )];
     Group { with: String::new(), rows, owner: Some("e"), key: dialect.id("evt_", "e.id"), checks }
 }

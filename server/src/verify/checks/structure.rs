@@ -26,6 +26,7 @@ pub const TABLES: &[&str] = &[
     "mkt_order_refund",
     "mkt_coupon_refund_compensation",
     "template_window",
+    "points_reminder",
     "bulk",
     "bulk_chunk",
     "mkt_points_check_in",
@@ -216,7 +217,7 @@ const CONSTRAINTS: &[&str] = &[
     "mkt_points_rule_pkey mkt_points_rule_version_check mkt_points_rule_tenant_id_fkey",
     "bulk_pkey ck_bulk_template ck_bulk_rows ck_bulk_finished ck_bulk_done ck_bulk_results bulk_kind_check bulk_row_count_check \
      bulk_chunks_check bulk_skipped_check bulk_status_check bulk_next_chunk_check bulk_accepted_check bulk_refused_check",
-    "template_window_pkey",
+    "template_window_pkey points_reminder_pkey points_reminder_days_before_check",
     "bulk_chunk_pkey bulk_chunk_number_check bulk_chunk_first_row_check bulk_chunk_skipped_check \
      bulk_chunk_accepted_check bulk_chunk_refused_check",
     "job_pkey ck_job_fence ck_job_lease ck_job_finished job_pool_check job_priority_check job_max_attempts_check \

@@ -1,0 +1,8 @@
+-- How far a tenant's members were reminded of points that expire in so many days: up to this lot, in the order of expiry.
+CREATE TABLE points_reminder (
+    tenant_id BLOB NOT NULL,
+    days_before INTEGER NOT NULL CHECK (days_before BETWEEN 1 AND 365),
+    expires_at INTEGER NOT NULL,
+    lot_id BLOB NOT NULL,
+    PRIMARY KEY (tenant_id, days_before)
+) STRICT, WITHOUT ROWID;
