@@ -201,6 +201,7 @@ scenarios! {
              show account m1                                => debt=100 available=0
     "
 
+    /// odoo PR 257854, erpnext#32951: bought, the points spent, and the goods returned.
     earned_points_that_were_spent_are_owed: "
         @0  rules 0 earn 1/1 redeem 1/1                     => version=1
             grant m1 40                                     => ok
@@ -214,6 +215,7 @@ scenarios! {
             show account m1                                 => available=10 debt=0
     "
 
+    /// CompLinks#203, FloCafe#720: points for goods that were returned or struck off before they were earned.
     earned_points_may_come_later_and_what_is_refunded_by_then_never_does: "
         @0   rules 0 earn 1/1 redeem 1/1 delay 1             => version=1
              o = reserve b1 m1 100x2                         => RESERVED earns=200

@@ -136,6 +136,19 @@ scenarios! {
              show lot b                   => remaining=0 used=4 expired=6
     "
 
+    /// FloCafe#78 and the origin's sweep: expiry took the gross amount, though most of it was spent.
+    expiry_takes_what_is_left_of_a_lot_and_no_more: "
+        @0   a = grant m1 100 until 24   => ok
+        @1   debit m1 80                 => from=a:80
+        @2   b = grant m1 100 until 216  => ok
+        @24  expire m1                   => holds=0 points=20
+             show account m1             => total=200 available=100 used=80 expired=20
+             show lot a                  => points=100 remaining=0 used=80 expired=20
+        @216 expire m1                   => points=100
+             show account m1             => available=0 used=80 expired=120
+    "
+
+    /// kademi#4304: expired points that no debit showed. Each is a line of the ledger, and an event.
     expiry_is_posted_once_and_dated_when_it_was_due: "
         @0   a = grant m1 10 until 5    => ok
              b = grant m1 20 until 7    => ok
@@ -148,6 +161,7 @@ scenarios! {
              expire nobody              => holds=0 points=0
     "
 
+    /// blnk#181: held points that were spent as well. What is available is what is posted without the holds, always.
     a_hold_sets_points_aside: "
         @0  a = grant m1 300 until 50            => ok
             b = grant m1 200                     => ok
@@ -201,6 +215,7 @@ scenarios! {
             reverse u             => REFUND points=10 before=80 after=90 frozen=10
     "
 
+    /// blnk PR 171, PR 315: a hold committed or given back twice.
     a_hold_ends_once: "
         @0  grant m1 100       => ok
             h = hold m1 10     => OPEN
@@ -398,6 +413,7 @@ scenarios! {
             show account m1              => total=30 available=20 used=0 revoked=10
     "
 
+    /// odoo PR 212922, 221928, PrestaShop loyalty PR 23: points of a returned purchase that were spent already.
     what_a_claw_back_cannot_take_is_owed: "
         @0  a = grant m1 100                   => ok
             debit m1 70                        => ok

@@ -50,6 +50,19 @@ pub async fn run(app: &AppState, envelope: Envelope, accepted: StatusCode) -> Re
     }
 }
 
+/// The same for what can be done once: 201 for what was made now, 200 for what had been there before.
+pub async fn run_once(app: &AppState, envelope: Envelope) -> Result<Response, Problem> {
+    let tenant = envelope.tenant;
+    match app.engine.submit(envelope).await? {
+        Answer::Refused(rejection) => Err(rejection.into()),
+        Answer::Accepted { outcome, replayed } => {
+            let again = matches!(outcome, Outcome::CheckIn { again: true, .. } | Outcome::Report { again: true, .. });
+            let status = if again { StatusCode::OK } else { StatusCode::CREATED };
+            respond(app, tenant, &outcome, status, replayed).await
+        }
+    }
+}
+
 /// The answer of an accepted command.
 pub async fn respond(
     app: &AppState,

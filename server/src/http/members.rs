@@ -9,7 +9,7 @@ use jiff::civil::Date;
 use scrip_domain::check_in::CheckIn;
 use scrip_domain::command::Movement;
 use scrip_domain::points::{MAX_POINTS, Spendable, TransactionType, Transfer};
-use scrip_domain::{Answer, Command, Day, MemberId, Outcome, Timestamp, TransactionId};
+use scrip_domain::{Command, Day, MemberId, Timestamp, TransactionId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -97,15 +97,7 @@ pub async fn create_check_in(
     let (day, calendar) = (calendar::day(&zone, at), Arc::new(calendar::calendar(&zone, at)));
     let command = Command::CheckIn { member_id, day, calendar };
     let envelope = caller.envelope(command, input.value, input.idempotency, input.now)?;
-    let tenant = envelope.tenant;
-    match app.engine.submit(envelope).await? {
-        Answer::Refused(rejection) => Err(rejection.into()),
-        Answer::Accepted { outcome, replayed } => {
-            let again = matches!(outcome, Outcome::CheckIn { again: true, .. });
-            let status = if again { StatusCode::OK } else { StatusCode::CREATED };
-            answer::respond(&app, tenant, &outcome, status, replayed).await
-        }
-    }
+    answer::run_once(&app, envelope).await
 }
 
 /// Read a member's check-ins of a month

@@ -9,7 +9,7 @@ use scrip_domain::event::EventKind;
 use scrip_domain::points::MAX_POINTS;
 use scrip_domain::task::{Definition, Period, Progress, Report, Task, TaskPatch};
 use scrip_domain::time::Window;
-use scrip_domain::{Answer, Command, CompletionId, MemberId, Outcome, TaskId, TaskKey, Timestamp, TransactionId};
+use scrip_domain::{Command, CompletionId, MemberId, TaskId, TaskKey, Timestamp, TransactionId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -438,15 +438,7 @@ pub async fn create_completion(
     let (day, calendar) = (calendar::day(&zone, at), Arc::new(calendar::calendar(&zone, at)));
     let command = Command::CompleteTask { member_id, key, completion_id, day, calendar };
     let envelope = caller.envelope(command, effective_at, input.idempotency, input.now)?;
-    let tenant = envelope.tenant;
-    match app.engine.submit(envelope).await? {
-        Answer::Refused(rejection) => Err(rejection.into()),
-        Answer::Accepted { outcome, replayed } => {
-            let again = matches!(outcome, Outcome::Report { again: true, .. });
-            let status = if again { StatusCode::OK } else { StatusCode::CREATED };
-            answer::respond(&app, tenant, &outcome, status, replayed).await
-        }
-    }
+    answer::run_once(&app, envelope).await
 }
 
 /// List the tasks with a member's progress

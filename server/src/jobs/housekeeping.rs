@@ -71,14 +71,20 @@ pub async fn ensure_passes(store: &Store, options: &HousekeepingOptions) -> Resu
 pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
     let mut total = Sweep::default();
     let mut unfinished = Vec::new();
+    let mut failed = None;
     let mut tenants = Tenants::new(&run.store);
     while let Some(tenant) = tenants.next().await? {
         if !sweep_turn(run, tenant, &mut total).await? {
             unfinished.push(tenant);
         }
         run.check_stopping()?;
-        members::report_events(&run.store, &run.engine, tenant).await?;
-        members::follow_merges(&run.store, &run.engine, tenant).await?;
+        // What one tenant's rows make fail must not keep the next ones waiting; the pass fails in the end, and comes again.
+        let reported = members::report_events(&run.store, &run.engine, tenant).await;
+        let followed = members::follow_merges(&run.store, &run.engine, tenant).await;
+        for error in [reported, followed].into_iter().filter_map(Result::err) {
+            tracing::warn!(%tenant, %error, "what follows from members' deeds has to wait");
+            failed = failed.or(Some(error));
+        }
     }
     for _ in 1..TURNS_PER_PASS {
         if unfinished.is_empty() {
@@ -93,7 +99,10 @@ pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
         }
         unfinished = left;
     }
-    Ok(Done::With(Some(told(&total))))
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(Done::With(Some(told(&total)))),
+    }
 }
 
 /// Some pages of a tenant; whether nothing is left.

@@ -14,7 +14,7 @@ use scrip_domain::{Command, CompletionId, Envelope, TenantId, Timestamp};
 
 use super::expire::SweepError;
 use crate::engine::Engine;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::{calendar, clock};
 
 /// Events looked at, and accounts merged again, at a time.
@@ -42,8 +42,7 @@ pub async fn report_events(store: &Store, engine: &Engine, tenant: TenantId) -> 
         }
         return Ok(());
     }
-    let Some(settings) = store.find_tenant(tenant).await? else { return Ok(()) };
-    let zone = TimeZone::get(&settings.time_zone).map_err(|error| StoreError::corrupt(error.to_string()))?;
+    let zone = store.zone(tenant).await?;
     for _ in 0..PAGES_PER_PASS {
         let page = store.list_events(tenant, position, None, PAGE).await?;
         if page.events.is_empty() {
@@ -67,6 +66,10 @@ pub async fn report_events(store: &Store, engine: &Engine, tenant: TenantId) -> 
 }
 
 fn report(tenant: TenantId, zone: &TimeZone, task: &Task, event: &Event, now: Timestamp) -> Option<Envelope> {
+    // What was before the task, an import of the past for instance, is nothing that it has asked for.
+    if event.occurred_at < task.created_at {
+        return None;
+    }
     let member_id = event.member_id.clone()?;
     let completion_id: CompletionId = event.id.to_string().parse().ok()?;
     let at = event.occurred_at.min(now);

@@ -396,3 +396,42 @@ async fn what_expires_soon_is_listed_soonest_first_page_by_page() {
         server.assert_sound().await;
     }
 }
+
+/// A task that its own grant reported would grant for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_a_completed_task_brings_about_can_report_a_task() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        // A debt, which the task's points settle.
+        let granted = grant(&mut client, "m-1", json!({ "points": 10 })).await;
+        client.post("/v1/members/m-1/points/debits", json!({ "points": 10 })).await.json(201);
+        let reversal = format!("/v1/points-transactions/{}/reversals", text(&granted, "id"));
+        client.post(&reversal, json!({})).await.json(201);
+        let task =
+            |key: &str, event: Option<&str>| json!({ "key": key, "name": "Task", "points": 20, "event_type": event });
+        client.post("/v1/points-tasks", task("own", None)).await.json(201);
+        let done = "/v1/members/m-1/tasks/own/completions";
+        client.post(done, json!({ "completion_id": "c-1" })).await.json(201);
+        // On PostgreSQL an event shows once no older transaction of the whole server runs.
+        let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let types = loop {
+            let events = client.get("/v1/events?limit=100").await.json(200);
+            let types = events["data"].as_array().expect("events").iter().map(|event| text(event, "type").to_owned());
+            let types: Vec<String> = types.skip_while(|name| name != "points_task.created").skip(1).collect();
+            if types.iter().any(|name| name == "points_task.completed") {
+                break types;
+            }
+            assert!(std::time::Instant::now() < give_up, "{kind:?}: the events do not show");
+        };
+        for name in ["points.granted", "points.debt_settled"] {
+            assert!(types.iter().any(|other| other == name), "{kind:?}: {types:?}");
+        }
+        for name in types {
+            let refused = client.post("/v1/points-tasks", task("fed", Some(&name))).await.json(400);
+            assert_eq!(refused["errors"][0]["field"], "event_type", "{kind:?}: {name}");
+        }
+        client.post("/v1/points-tasks", task("fed", Some("points.debited"))).await.json(201);
+    }
+}
