@@ -161,7 +161,7 @@ impl Brief {
         }
         let (valid_from, valid_until) = match definition.validity {
             Validity::Fixed { starts_at, ends_at } => (starts_at, ends_at),
-            Validity::Relative { days } => (envelope.at, envelope.at.plus_days(days)),
+            relative @ Validity::Relative { .. } => relative.of_claim(envelope.at),
         };
         let coupon = Coupon {
             id: CouponId(uuid::Uuid::now_v7()),

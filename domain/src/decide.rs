@@ -156,8 +156,8 @@ impl From<Rejection> for Interrupt {
 pub enum Need {
     /// All of the account's open lots ([`State::set_lots_complete`]).
     Lots(MemberId),
-    /// The day of the tenant's calendar at this instant ([`State::load_day`]).
-    Day(Timestamp),
+    /// The day, the week and the month of the tenant's calendar at this instant ([`State::load_periods`]).
+    Periods(Timestamp),
 }
 
 /// Judges `envelope` and applies its effect to `state`.

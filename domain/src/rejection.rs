@@ -6,7 +6,7 @@ use crate::coupon::{CompensationStatus, CouponStatus};
 use crate::id::{CouponId, MemberId, OrderId};
 use crate::order::OrderStatus;
 use crate::points::HoldStatus;
-use crate::time::{Day, Timestamp};
+use crate::time::{CapPeriod, Day, Timestamp};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
@@ -38,8 +38,8 @@ pub enum Rejection {
     ValidityEnded { ended_at: Timestamp },
     MemberLevel { allowed: Vec<String> },
     ClaimLimitReached { limit: i64, version: i64 },
-    DayClosed { since: Timestamp },
-    DailyCapReached { cap: i64, ends_at: Timestamp, version: i64 },
+    PeriodClosed { period: CapPeriod, since: Timestamp },
+    CapReached { period: CapPeriod, cap: i64, ends_at: Timestamp, version: i64 },
     BudgetExhausted { budget: i64, version: i64 },
     SoldOut { total: i64, version: i64 },
 
@@ -50,6 +50,7 @@ pub enum Rejection {
     CouponNotLocked,
     CouponUsed { order_id: Option<OrderId> },
     CouponNotUsed { status: CouponStatus },
+    CouponNotReturnable,
     CouponRevoked,
     OrderMismatch,
     TransferToHolder,
@@ -162,8 +163,8 @@ impl Rejection {
             Rejection::ValidityEnded { .. } => "COUPON_VALIDITY_ENDED",
             Rejection::MemberLevel { .. } => "COUPON_MEMBER_LEVEL",
             Rejection::ClaimLimitReached { .. } => "COUPON_LIMIT_REACHED",
-            Rejection::DayClosed { .. } => "COUPON_DAY_CLOSED",
-            Rejection::DailyCapReached { .. } => "COUPON_DAILY_CAP_REACHED",
+            Rejection::PeriodClosed { .. } => "COUPON_PERIOD_CLOSED",
+            Rejection::CapReached { .. } => "COUPON_CAP_REACHED",
             Rejection::BudgetExhausted { .. } => "COUPON_BUDGET_EXHAUSTED",
             Rejection::SoldOut { .. } => "COUPON_SOLD_OUT",
             Rejection::CouponExpired { .. } => "COUPON_EXPIRED",
@@ -172,6 +173,7 @@ impl Rejection {
             Rejection::CouponNotLocked => "COUPON_NOT_LOCKED",
             Rejection::CouponUsed { .. } => "COUPON_USED",
             Rejection::CouponNotUsed { .. } => "COUPON_NOT_USED",
+            Rejection::CouponNotReturnable => "COUPON_NOT_RETURNABLE",
             Rejection::CouponRevoked => "COUPON_REVOKED",
             Rejection::OrderMismatch => "COUPON_ORDER_MISMATCH",
             Rejection::TransferToHolder => "COUPON_TRANSFER_TO_HOLDER",

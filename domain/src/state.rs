@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::bulk::{Bulk, ChunkResult};
 use crate::check_in::CheckIn;
 use crate::command::{Envelope, Idempotency};
-use crate::coupon::{Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, DayCount, Definition, Template};
+use crate::coupon::{Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, Definition, PeriodCounts, Template};
 use crate::event::{Event, EventKind};
 use crate::id::{
     BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId,
@@ -26,7 +26,7 @@ use crate::rejection::Rejection;
 use crate::rules::RulesVersion;
 use crate::task::{Progress, Report, Task};
 use crate::tenant::{ApiKey, Tenant};
-use crate::time::{LocalDay, Timestamp};
+use crate::time::{CapPeriod, LocalPeriod, LocalPeriods, Timestamp};
 use crate::webhook::Webhook;
 
 /// How many open lots of an account a batch loads at first, soonest-expiring first.
@@ -177,7 +177,7 @@ pub struct State {
     claimed: HashMap<TenantId, HashMap<(TemplateId, MemberId), i64>>,
     uses: HashMap<(TenantId, TemplateId), i64>,
     /// Days of tenants' calendars, where a decision has asked for them.
-    days: Vec<(TenantId, LocalDay)>,
+    periods: Vec<(TenantId, LocalPeriods)>,
     code_batches: Keyed<CodeBatchId, CodeBatch>,
     codes: Keyed<CodeDigest, Code>,
     code_uses: Vec<(TenantId, CodeUse)>,
@@ -243,8 +243,8 @@ impl State {
         self.claimed.entry(tenant).or_default().insert((template, member), count);
     }
 
-    pub fn load_day(&mut self, tenant: TenantId, day: LocalDay) {
-        self.days.push((tenant, day));
+    pub fn load_periods(&mut self, tenant: TenantId, periods: LocalPeriods) {
+        self.periods.push((tenant, periods));
     }
 
     pub fn load_code_batch(&mut self, tenant: TenantId, batch: CodeBatch) {
@@ -509,14 +509,14 @@ impl State {
         tenant: TenantId,
         id: TemplateId,
         committed_amount: i64,
-        day: Option<DayCount>,
+        counts: PeriodCounts,
     ) {
         if let Some(row) = self.templates.get_mut(&(tenant, id)) {
             let template = row.changed();
             template.claimed_count += 1;
             template.remaining_stock = template.remaining_stock.map(|left| left - 1);
             template.committed_amount = committed_amount;
-            template.day = day.or(template.day);
+            template.counts = counts;
         }
     }
 
@@ -527,10 +527,10 @@ impl State {
         }
     }
 
-    /// The day of the tenant's calendar at this instant, if it is at hand.
-    pub(crate) fn day(&self, tenant: TenantId, at: Timestamp) -> Option<LocalDay> {
-        let of_tenant = self.days.iter().filter(|(owner, _)| *owner == tenant);
-        of_tenant.map(|(_, day)| *day).find(|day| day.contains(at))
+    /// The day, week or month of the tenant's calendar at this instant, if it is at hand.
+    pub(crate) fn period(&self, tenant: TenantId, period: CapPeriod, at: Timestamp) -> Option<LocalPeriod> {
+        let of_tenant = self.periods.iter().filter(|(owner, _)| *owner == tenant);
+        of_tenant.map(|(_, periods)| periods[period as usize]).find(|bounds| bounds.contains(at))
     }
 
     pub fn code_batch(&self, tenant: TenantId, id: CodeBatchId) -> Result<&CodeBatch, Rejection> {

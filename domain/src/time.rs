@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub i64);
 
 pub const MICROS_PER_DAY: i64 = 86_400_000_000;
+pub const MICROS_PER_HOUR: i64 = 3_600_000_000;
 
 impl Timestamp {
     /// Stands for "never": later than every real instant. Stores keep it as is, so that one index order serves lots
@@ -19,8 +20,16 @@ impl Timestamp {
 
     /// This instant plus whole days of 24 hours, or [`Timestamp::MAX`] when that lies beyond it.
     pub fn plus_days(self, days: u32) -> Timestamp {
-        let moved = self.0.saturating_add(i64::from(days).saturating_mul(MICROS_PER_DAY));
-        Timestamp(moved).min(Timestamp::MAX)
+        self.plus_micros(i64::from(days).saturating_mul(MICROS_PER_DAY))
+    }
+
+    /// This instant plus hours, or [`Timestamp::MAX`] when that lies beyond it.
+    pub fn plus_hours(self, hours: u32) -> Timestamp {
+        self.plus_micros(i64::from(hours).saturating_mul(MICROS_PER_HOUR))
+    }
+
+    fn plus_micros(self, micros: i64) -> Timestamp {
+        Timestamp(self.0.saturating_add(micros)).min(Timestamp::MAX)
     }
 
     /// The instant, or `None` when it is "never".
@@ -171,14 +180,40 @@ impl WeeklyHours {
     }
 }
 
-/// A day of a tenant's calendar as the instants `[starts_at, ends_at)`; 23 to 25 hours long where clocks change.
+/// A unit of a calendar in which something is counted. Weeks begin on Monday.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LocalDay {
+#[serde(rename_all = "UPPERCASE")]
+pub enum CapPeriod {
+    Day,
+    Week,
+    Month,
+}
+
+impl CapPeriod {
+    pub const ALL: [CapPeriod; 3] = [CapPeriod::Day, CapPeriod::Week, CapPeriod::Month];
+
+    /// The name as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CapPeriod::Day => "DAY",
+            CapPeriod::Week => "WEEK",
+            CapPeriod::Month => "MONTH",
+        }
+    }
+}
+
+/// The day, the week and the month of an instant: for each [`CapPeriod`] in its order.
+pub type LocalPeriods = [LocalPeriod; CapPeriod::ALL.len()];
+
+/// A day, week or month of a tenant's calendar as the instants `[starts_at, ends_at)`; a day is 23 to 25 hours long where
+/// clocks change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPeriod {
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
 }
 
-impl LocalDay {
+impl LocalPeriod {
     pub fn contains(&self, at: Timestamp) -> bool {
         self.starts_at <= at && at < self.ends_at
     }
@@ -216,6 +251,8 @@ mod tests {
     fn days_stop_at_the_last_instant() {
         assert_eq!(Timestamp(0).plus_days(1), Timestamp(MICROS_PER_DAY));
         assert_eq!(Timestamp(1).plus_days(u32::MAX), Timestamp::MAX);
+        assert_eq!(Timestamp(MICROS_PER_HOUR).plus_hours(23), Timestamp(MICROS_PER_DAY));
+        assert_eq!(Timestamp(i64::MAX).plus_hours(u32::MAX), Timestamp::MAX);
     }
 
     #[test]

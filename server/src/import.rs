@@ -224,7 +224,7 @@ impl ImportOptions {
             }
             "RELATIVE" | "FIXED_DAYS" => {
                 let days = row.valid_days.filter(|days| (1..=MAX_DAYS).contains(days));
-                Validity::Relative { days: days.ok_or("valid_days is missing or none of 1 to 3650")? }
+                Validity::days(days.ok_or("valid_days is missing or none of 1 to 3650")?)
             }
             other => return Err(format!("the validity_type {other} is none of FIXED, RELATIVE")),
         };

@@ -10,14 +10,14 @@
 //! cost more than its budget, and a coupon once given can always be used. A benefit without a bound (an exchange, a percentage
 //! without a maximum) commits nothing, which is why a budget needs one with a bound.
 
-use super::{Coupon, CouponSource, CouponStatus, DayCount, Template, Validity};
+use super::{Coupon, CouponSource, CouponStatus, PeriodCount, PeriodCounts, Template, Validity};
 use crate::command::Envelope;
 use crate::decide::{Interrupt, Need, Outcome};
 use crate::event::EventKind;
 use crate::id::{CouponId, Ids, MemberId, TemplateId};
 use crate::rejection::Rejection;
 use crate::state::State;
-use crate::time::Timestamp;
+use crate::time::{CapPeriod, Timestamp};
 
 pub fn claim(
     state: &mut State,
@@ -34,7 +34,7 @@ pub fn claim(
 /// Checks a claim and makes its coupon. `details` are further fields of the event's data, each after a comma.
 ///
 /// # Errors
-/// A rejection, or [`Need::Day`] for the first claim of a day under a daily cap; nothing is changed then.
+/// A rejection, or [`Need::Periods`] for the first claim of a day, week or month under a cap; nothing is changed then.
 #[expect(clippy::too_many_arguments, reason = "the parts of a claim, each of its own type")]
 pub fn issue(
     state: &mut State,
@@ -53,7 +53,7 @@ pub fn issue(
     if claimed >= limit {
         return Err(Rejection::ClaimLimitReached { limit, version: template.version }.into());
     }
-    let day = count_day(state, envelope, template)?;
+    let counts = count_periods(state, envelope, template)?;
     let committed = template.committed_with_one_more();
     if let Some(budget) = template.definition.budget.filter(|budget| committed > *budget) {
         return Err(Rejection::BudgetExhausted { budget, version: template.version }.into());
@@ -63,10 +63,7 @@ pub fn issue(
         return Err(Rejection::SoldOut { total, version: template.version }.into());
     }
 
-    let (valid_from, valid_until) = match template.definition.validity {
-        Validity::Fixed { starts_at, ends_at } => (starts_at, ends_at),
-        Validity::Relative { days } => (envelope.at, envelope.at.plus_days(days)),
-    };
+    let (valid_from, valid_until) = template.definition.validity.of_claim(envelope.at);
     let coupon = Coupon {
         id: CouponId(ids.draw()),
         template_id,
@@ -84,31 +81,35 @@ pub fn issue(
         claimed_at: envelope.at,
         used_at: None,
     };
-    state.take_from_stock(envelope.tenant, template_id, committed, day);
+    state.take_from_stock(envelope.tenant, template_id, committed, counts);
     state.insert_coupon(envelope.tenant, coupon.clone());
     let data = format!("{{\"template_id\":\"{template_id}\",\"sequence\":{}{details}}}", coupon.sequence);
     state.record_event(envelope, ids, envelope.at, EventKind::CouponClaimed, coupon.id.0, Some(member_id), data);
     Ok(coupon)
 }
 
-/// The count of the claim's day with this claim, where the template has a daily cap.
-fn count_day(state: &State, envelope: &Envelope, template: &Template) -> Result<Option<DayCount>, Interrupt> {
-    let Some(cap) = template.definition.daily_cap else { return Ok(None) };
-    let counted = match template.day {
-        Some(latest) if latest.day.contains(envelope.at) => latest,
-        Some(latest) if envelope.at < latest.day.starts_at => {
-            return Err(Rejection::DayClosed { since: latest.day.starts_at }.into());
+/// The template's counts with this claim, where it has caps.
+fn count_periods(state: &State, envelope: &Envelope, template: &Template) -> Result<PeriodCounts, Interrupt> {
+    let (at, version) = (envelope.at, template.version);
+    let mut counts = template.counts;
+    for (period, count) in CapPeriod::ALL.into_iter().zip(&mut counts) {
+        let Some(cap) = template.definition.cap(period) else { continue };
+        let counted = match *count {
+            Some(latest) if latest.bounds.contains(at) => latest,
+            Some(latest) if at < latest.bounds.starts_at => {
+                return Err(Rejection::PeriodClosed { period, since: latest.bounds.starts_at }.into());
+            }
+            _ => {
+                let bounds = state.period(envelope.tenant, period, at).ok_or(Interrupt::Need(Need::Periods(at)))?;
+                PeriodCount { bounds, claimed: 0, ceiling: cap }
+            }
+        };
+        if counted.claimed >= counted.ceiling {
+            return Err(Rejection::CapReached { period, cap, ends_at: counted.bounds.ends_at, version }.into());
         }
-        _ => {
-            let day = state.day(envelope.tenant, envelope.at).ok_or(Interrupt::Need(Need::Day(envelope.at)))?;
-            DayCount { day, claimed: 0, ceiling: cap }
-        }
-    };
-    if counted.claimed >= counted.ceiling {
-        let (ends_at, version) = (counted.day.ends_at, template.version);
-        return Err(Rejection::DailyCapReached { cap, ends_at, version }.into());
+        *count = Some(PeriodCount { claimed: counted.claimed + 1, ..counted });
     }
-    Ok(Some(DayCount { claimed: counted.claimed + 1, ..counted }))
+    Ok(counts)
 }
 
 /// The checks that concern the template and the claimer's level, not yet the claimer's own coupons or the stock.

@@ -63,7 +63,7 @@ pub fn import_coupon(
     if claimed >= limit {
         return Err(Rejection::ClaimLimitReached { limit, version });
     }
-    let committed = template.committed_with_one_more();
+    let (committed, counts) = (template.committed_with_one_more(), template.counts);
     if let Some(budget) = template.definition.budget.filter(|budget| committed > *budget) {
         return Err(Rejection::BudgetExhausted { budget, version });
     }
@@ -87,7 +87,7 @@ pub fn import_coupon(
         claimed_at: imported.claimed_at,
         used_at: imported.used_at.filter(|_| imported.status == CouponStatus::Used),
     };
-    state.take_from_stock(tenant, template_id, committed, None);
+    state.take_from_stock(tenant, template_id, committed, counts);
     state.insert_coupon(tenant, coupon.clone());
     let data = format!(",\"sequence\":{}", coupon.sequence);
     record(state, envelope, ids, coupon.claimed_at, &coupon, EventKind::CouponClaimed, data);

@@ -87,7 +87,7 @@ pub fn release(
     }
 }
 
-/// USED -> AVAILABLE after a full refund.
+/// USED -> AVAILABLE after a full refund, when the template's coupons are returnable.
 ///
 /// A coupon that expired meanwhile lives for the template's `refund_extend_days` more when the template is enabled;
 /// otherwise it ends EXPIRED and an event asks an operator to compensate the member.
@@ -99,10 +99,13 @@ pub fn return_used(
     order_id: &OrderId,
 ) -> Result<Outcome, Rejection> {
     let (coupon, _) = return_or_compensate(state, envelope, ids, id, order_id)?;
+    if coupon.status == CouponStatus::Used {
+        return Err(Rejection::CouponNotReturnable);
+    }
     Ok(Outcome::Coupon(Box::new(coupon)))
 }
 
-/// The same, with the case that asks an operator, if there is one.
+/// The same, with the case that asks an operator, if there is one; a coupon that is not returnable stays USED.
 pub fn return_or_compensate(
     state: &mut State,
     envelope: &Envelope,
@@ -117,6 +120,9 @@ pub fn return_or_compensate(
     }
     require_order(&coupon, order_id)?;
     let template = state.template(envelope.tenant, coupon.template_id)?;
+    if !template.definition.returnable {
+        return Ok((coupon, None));
+    }
     let extension = template.enabled.then_some(template.definition.refund_extend_days).filter(|days| *days > 0);
     let enabled = template.enabled;
     coupon.order_id = None;

@@ -40,8 +40,9 @@ pub use lifecycle::{
     extend, lock, refusal_at, release, return_or_compensate, return_used, revoke, settle, transfer, use_locked,
 };
 pub use template::{
-    Benefit, DEFAULT_PRIORITY, DayCount, Definition, MAX_AMOUNT, MAX_BUDGET, MAX_PRIORITY, MAX_STOCK, Scope, Stacking,
-    Step, StepOff, Template, TemplatePatch, Validity, archive, change_stock, create, delete, set_enabled, update,
+    Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_BUDGET, MAX_PRIORITY, MAX_STOCK, PeriodCount, PeriodCounts,
+    Scope, Stacking, Step, StepOff, Template, TemplatePatch, Validity, archive, change_stock, create, delete,
+    set_enabled, update,
 };
 pub use window::announce_windows;
 

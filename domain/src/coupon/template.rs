@@ -22,7 +22,7 @@ use crate::event::EventKind;
 use crate::id::{Ids, TemplateId};
 use crate::rejection::Rejection;
 use crate::state::State;
-use crate::time::{LocalDay, Timestamp, WeeklyHours, Window};
+use crate::time::{CapPeriod, LocalPeriod, Timestamp, WeeklyHours, Window};
 
 /// The largest amount of money accepted, in minor units: sums of any order stay far from the range of `i64`.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
@@ -132,8 +132,37 @@ impl Stacking {
 pub enum Validity {
     /// The same interval for every coupon.
     Fixed { starts_at: Timestamp, ends_at: Timestamp },
-    /// `days` of 24 hours from the claim.
-    Relative { days: u32 },
+    /// From `starts_after_hours` behind the claim, for `days` of 24 hours and `hours`, together at least an hour.
+    Relative {
+        days: u32,
+        #[serde(skip_serializing_if = "is_zero", default)]
+        hours: u32,
+        #[serde(skip_serializing_if = "is_zero", default)]
+        starts_after_hours: u32,
+    },
+}
+
+impl Validity {
+    /// `days` from the claim.
+    pub fn days(days: u32) -> Validity {
+        Validity::Relative { days, hours: 0, starts_after_hours: 0 }
+    }
+
+    /// `[from, until)` of a coupon claimed at `claimed_at`.
+    pub fn of_claim(&self, claimed_at: Timestamp) -> (Timestamp, Timestamp) {
+        match *self {
+            Validity::Fixed { starts_at, ends_at } => (starts_at, ends_at),
+            Validity::Relative { days, hours, starts_after_hours } => {
+                let from = claimed_at.plus_hours(starts_after_hours);
+                (from, from.plus_days(days).plus_hours(hours))
+            }
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Which goods a coupon applies to: those of the products and of the categories (empty lists mean all) that are not excluded.
@@ -181,15 +210,31 @@ pub struct Definition {
     /// When coupons can be claimed.
     pub distribution: Window,
     pub limit_per_member: i64,
-    /// Claims in a day of the tenant's calendar, at most.
+    /// Claims in a day, a week and a month of the tenant's calendar, at most.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub daily_cap: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub weekly_cap: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub monthly_cap: Option<i64>,
     /// What all coupons together may take off, in minor units; see the claim for what counts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub budget: Option<i64>,
+    /// Whether a full refund gives a used coupon back. What the template says at the time of the refund counts.
+    #[serde(skip_serializing_if = "is_yes", default = "yes")]
+    pub returnable: bool,
     /// How long a coupon that expired before its refund lives again, in days.
     pub refund_extend_days: u32,
     pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn is_yes(answer: &bool) -> bool {
+    *answer
 }
 
 impl Definition {
@@ -214,9 +259,21 @@ impl Definition {
             distribution: Window::default(),
             limit_per_member: 1,
             daily_cap: None,
+            weekly_cap: None,
+            monthly_cap: None,
             budget: None,
+            returnable: true,
             refund_extend_days: 7,
             metadata: serde_json::Map::new(),
+        }
+    }
+
+    /// Claims in a period, at most.
+    pub fn cap(&self, period: CapPeriod) -> Option<i64> {
+        match period {
+            CapPeriod::Day => self.daily_cap,
+            CapPeriod::Week => self.weekly_cap,
+            CapPeriod::Month => self.monthly_cap,
         }
     }
 }
@@ -236,9 +293,9 @@ pub struct Template {
     /// The most that the coupons claimed so far can take off, in minor units.
     #[serde(default)]
     pub committed_amount: i64,
-    /// The latest day with a claim under a daily cap.
+    /// The latest day, week and month with a claim under a cap of theirs.
     #[serde(default)]
-    pub day: Option<DayCount>,
+    pub counts: PeriodCounts,
     /// Batches of codes made for it.
     #[serde(default)]
     pub code_batch_count: i64,
@@ -249,10 +306,13 @@ pub struct Template {
     pub updated_at: Timestamp,
 }
 
-/// How many claims a day has seen.
+/// For each [`CapPeriod`] in its order.
+pub type PeriodCounts = [Option<PeriodCount>; CapPeriod::ALL.len()];
+
+/// How many claims a day, a week or a month has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DayCount {
-    pub day: LocalDay,
+pub struct PeriodCount {
+    pub bounds: LocalPeriod,
     pub claimed: i64,
     /// How many there may be: the cap, or what was claimed already when the cap was set below it.
     pub ceiling: i64,
@@ -302,7 +362,7 @@ pub(super) fn create_as(
         claimed_count: 0,
         used_count: 0,
         committed_amount: 0,
-        day: None,
+        counts: PeriodCounts::default(),
         code_batch_count: 0,
         archived_at: None,
         definition: Arc::new(definition.clone()),
@@ -332,11 +392,12 @@ pub fn update(
     if patch.definition.budget.is_some_and(|budget| budget < current.committed_amount) {
         return Err(Rejection::BudgetBelowCommitted { committed: current.committed_amount });
     }
-    let day = match (current.day, patch.definition.daily_cap) {
-        (Some(day), Some(cap)) => Some(DayCount { ceiling: cap.max(day.claimed), ..day }),
-        (day, _) => day,
-    };
-    let changed = Template { definition: Arc::new(patch.definition.clone()), day, ..current.clone() };
+    let mut changed = Template { definition: Arc::new(patch.definition.clone()), ..current.clone() };
+    for (period, count) in CapPeriod::ALL.into_iter().zip(&mut changed.counts) {
+        if let (Some(cap), Some(count)) = (patch.definition.cap(period), count) {
+            count.ceiling = cap.max(count.claimed);
+        }
+    }
     Ok(save(state, envelope, ids, changed, EventKind::TemplateUpdated, "{}".into()))
 }
 

@@ -54,6 +54,17 @@ scenarios! {
         @8   claim T m1                       => COUPON_VALIDITY_ENDED ended_at=@8
     "
 
+    a_relative_validity_counts_hours_too_and_may_begin_later: "
+        @0    T = template hours 5 after 2                   => ok
+              U = template days 1 hours 1 after 1            => ok
+              c = claim T m1                                 => from=2 until=7
+              d = claim U m1                                 => from=1 until=26
+              lock c o1                                      => COUPON_NOT_YET_VALID valid_from=@2
+        @2    lock c o1                                      => LOCKED
+              unlock c o1                                    => AVAILABLE
+        @7    lock c o1                                      => COUPON_EXPIRED valid_until=@7
+    "
+
     a_relative_validity_begins_with_the_claim: "
         @0  T = template days 2 limit 2        => ok
         @3  claim T m1                         => AVAILABLE from=3 until=51
@@ -319,6 +330,22 @@ scenarios! {
               show template T                       => used=0
               return c o1                           => COUPON_NOT_USED status=Expired
               events c                              => coupon.claimed@0 coupon.locked@0 coupon.used@0 coupon.compensation_needed@24
+    "
+
+    /// So is whether coupons return at all.
+    a_coupon_whose_template_keeps_it_does_not_return: "
+        @0    T = template days 1 extend 7 kept     => ok
+              c = claim T m1                        => until=24
+              lock c o1                             => LOCKED
+              return c o1                           => COUPON_NOT_USED
+              use c o1                              => USED
+              return c o2                           => COUPON_ORDER_MISMATCH
+              return c o1                           => COUPON_NOT_RETURNABLE
+        @48   return c o1                           => COUPON_NOT_RETURNABLE
+              show template T                       => used=1
+              events c                              => coupon.claimed@0 coupon.locked@0 coupon.used@0
+              update T version 1 days 1 extend 7    => ok
+              return c o1                           => AVAILABLE until=216
     "
 
     /// The extension is the current definition's: it is the operator's offer at the time of the refund.

@@ -951,7 +951,11 @@ impl Generator {
     fn definition(&mut self) -> Definition {
         let now = self.now.0;
         let validity = if self.random.percent(50) {
-            Validity::Relative { days: self.random.between(1, 3) as u32 }
+            Validity::Relative {
+                days: self.random.between(1, 3) as u32,
+                hours: self.random.between(0, 2) as u32,
+                starts_after_hours: if self.random.percent(20) { self.random.between(1, 4) as u32 } else { 0 },
+            }
         } else {
             let starts_at = now + HOUR * self.random.between(-24, 24);
             let ends_at = starts_at + HOUR * self.random.between(1, 96);
@@ -966,7 +970,10 @@ impl Generator {
             distribution: Window { starts_at, ends_at },
             limit_per_member: self.random.between(1, 6),
             daily_cap: self.random.percent(20).then(|| self.random.between(1, 4)),
+            weekly_cap: self.random.percent(10).then(|| self.random.between(2, 6)),
+            monthly_cap: self.random.percent(10).then(|| self.random.between(3, 8)),
             budget: self.random.percent(20).then(|| 500 * self.random.between(1, 8)),
+            returnable: self.random.percent(80),
             refund_extend_days: self.random.between(0, 2) as u32,
             ..Definition::new(name, Benefit::AmountOff { amount: 500 }, validity)
         }

@@ -20,7 +20,7 @@ use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
 use scrip_domain::task::{Progress, Report, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
-use scrip_domain::time::{LocalDay, MICROS_PER_DAY};
+use scrip_domain::time::{LocalPeriod, LocalPeriods, MICROS_PER_DAY};
 use scrip_domain::webhook::Webhook;
 use scrip_domain::{
     Answer, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, Day, Envelope, EventId, HoldId, JobId, KeyId,
@@ -122,7 +122,7 @@ impl Harness {
                         }
                         state.set_lots_complete(envelope.tenant, &member, true);
                     }
-                    Need::Day(at) => state.load_day(envelope.tenant, utc_day(at)),
+                    Need::Periods(at) => state.load_periods(envelope.tenant, utc_periods(at)),
                 }
                 assert_eq!(written, state.writes().event_inserts.len());
             };
@@ -583,6 +583,9 @@ impl Harness {
             .filter(|((owner, id, _), _)| *owner == tenant && *id == order.order_id)
             .map(|(_, refund)| refund)
             .collect();
+        for refund in &refunds {
+            assert!((0..=refund.points_clawed_back).contains(&refund.points_owed), "{refund:?}");
+        }
         let refunded = |part: fn(&Refund) -> i64| refunds.iter().map(|refund| part(refund)).sum::<i64>();
         assert_eq!(refunded(|refund| refund.amount), order.refunded_amount, "{order:?}");
         assert_eq!(refunded(|refund| refund.freight), order.refunded_freight, "{order:?}");
@@ -616,6 +619,12 @@ impl Harness {
             };
             // A later command of the batch may have found the deadline passed.
             if order.status == OrderStatus::Reserved && !is_ours && order.expires_at <= latest {
+                continue;
+            }
+            // Its template may have kept it.
+            let was_kept = order.coupons_returned && is_ours && coupon.status == CouponStatus::Used;
+            let versions = self.rows.versions.iter().filter(|((_, id, _), _)| *id == coupon.template_id);
+            if was_kept && versions.map(|(_, row)| row).any(|definition| !definition.returnable) {
                 continue;
             }
             assert_eq!(expected.is_some(), is_ours, "{order:?}: {coupon:?}");
@@ -677,7 +686,9 @@ impl Harness {
         let row = self.template(tenant, id).expect("it is there");
         assert_eq!(row.total_stock.is_none(), row.remaining_stock.is_none());
         assert!(row.definition.budget.is_none_or(|budget| row.committed_amount <= budget), "{row:?}");
-        assert!(row.day.is_none_or(|day| day.claimed <= day.ceiling && day.day.starts_at < day.day.ends_at), "{row:?}");
+        for count in row.counts.iter().flatten() {
+            assert!(count.claimed <= count.ceiling && count.bounds.starts_at < count.bounds.ends_at, "{row:?}");
+        }
         assert!(row.archived_at.is_none() || !row.enabled, "{row:?}");
         assert!(row.claimed_count >= 0 && row.used_count >= 0, "{row:?}");
         if let (Some(total), Some(remaining)) = (row.total_stock, row.remaining_stock) {
@@ -766,9 +777,14 @@ impl Harness {
 }
 
 /// The tenants of these tests live in UTC.
-pub fn utc_day(at: Timestamp) -> LocalDay {
-    let starts_at = Timestamp(at.0 - at.0.rem_euclid(MICROS_PER_DAY));
-    LocalDay { starts_at, ends_at: Timestamp(starts_at.0 + MICROS_PER_DAY) }
+pub fn utc_periods(at: Timestamp) -> LocalPeriods {
+    let day = Day(at.0.div_euclid(MICROS_PER_DAY));
+    let (monday, first) = (day.week_start(), day.month_start());
+    // The 32nd of a month lies in the next one.
+    let next = Day(first.0 + 31).month_start();
+    let at = |day: i64| Timestamp(day * MICROS_PER_DAY);
+    [(day.0, day.0 + 1), (monday.0, monday.0 + 7), (first.0, next.0)]
+        .map(|(from, to)| LocalPeriod { starts_at: at(from), ends_at: at(to) })
 }
 
 fn check_coupon(row: &Coupon) {

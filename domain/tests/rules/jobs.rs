@@ -97,7 +97,7 @@ fn the_pages_of_an_extension_count_once_wherever_a_run_breaks_off() {
     let mut harness = Harness::default();
     let definition = Definition {
         limit_per_member: 10,
-        ..Definition::new("t", Benefit::AmountOff { amount: 5 }, Validity::Relative { days: 1 })
+        ..Definition::new("t", Benefit::AmountOff { amount: 5 }, Validity::days(1))
     };
     let create = Command::CreateTemplate { definition: Box::new(definition), total_stock: None };
     let Answer::Accepted { outcome: Outcome::Template(template), .. } = ask(&mut harness, 1, create) else {

@@ -10,7 +10,7 @@ scenarios! {
             claim T m1                                    => AVAILABLE
             claim T m2                                    => AVAILABLE
             claim T m1                                    => COUPON_LIMIT_REACHED
-            claim T m3                                    => COUPON_DAILY_CAP_REACHED cap=2 ends_at=@24
+            claim T m3                                    => COUPON_CAP_REACHED period=Day cap=2 ends_at=@24
             update T version 1 cap 3 budget 1000          => version=2
             claim T m3                                    => COUPON_BUDGET_EXHAUSTED budget=1000 version=2
             update T version 2 cap 3 budget 1500          => version=3
@@ -24,11 +24,34 @@ scenarios! {
         @0   T = template limit 9 cap 2                   => day=none
         @10  claim T m1                                   => ok
         @24- claim T m1                                   => ok
-             claim T m1                                   => COUPON_DAILY_CAP_REACHED cap=2 ends_at=@24
+             claim T m1                                   => COUPON_CAP_REACHED period=Day cap=2 ends_at=@24
         @24  claim T m1                                   => ok
              show template T                              => day=1@24 claimed=3
         @80  claim T m1                                   => ok
              show template T                              => day=1@72
+    "
+
+    /// Hour 0 is a Thursday, the first of January: the week ends after day 4, the month after day 31. Each cap counts for
+    /// itself, and the narrowest one that is full answers.
+    weeks_and_months_have_caps_of_their_own: "
+        @0    T = template limit 99 cap 2 weekly 3 monthly 5 => day=none week=none month=none
+              claim T m1                                     => ok
+              claim T m1                                     => ok
+              claim T m1                                     => COUPON_CAP_REACHED period=Day cap=2 ends_at=@24
+        @24   claim T m1                                     => ok
+              show template T                                => day=1@24 week=3@-72 month=3@0
+              claim T m1                                     => COUPON_CAP_REACHED period=Week cap=3 ends_at=@96
+        @96   claim T m1                                     => ok
+              claim T m1                                     => ok
+              show template T                                => day=2@96 week=2@96 month=5@0
+        @120  claim T m1                                     => COUPON_CAP_REACHED period=Month cap=5 ends_at=@744
+              update T version 1 limit 99 weekly 3 monthly 9 => ok
+              claim T m1                                     => ok
+              claim T m1                                     => COUPON_CAP_REACHED period=Week cap=3 ends_at=@264
+              show template T                                => day=2@96 week=3@96 month=6@0
+        @744  claim T m1                                     => ok
+              show template T                                => day=2@96 month=1@744
+              claim T m1 at 743                              => COUPON_PERIOD_CLOSED period=Month
     "
 
     /// A claim as of a day whose count is closed could break that day's cap unseen.
@@ -36,8 +59,8 @@ scenarios! {
         @0   T = template limit 9 cap 1                   => ok
              O = template limit 9                         => ok
         @30  claim T m1                                   => ok
-             claim T m1 at 23                             => COUPON_DAY_CLOSED since=@24
-             claim T m1 at 25                             => COUPON_DAILY_CAP_REACHED
+             claim T m1 at 23                             => COUPON_PERIOD_CLOSED period=Day since=@24
+             claim T m1 at 25                             => COUPON_CAP_REACHED
              claim O m1 at 1                              => ok
              update T version 1 limit 9                   => ok
              claim T m1 at 1                              => ok
@@ -54,10 +77,10 @@ scenarios! {
              claim T m1                                   => ok
              show template T                              => day=1@0
              update T version 3 limit 9 cap 1             => ok
-             claim T m1                                   => COUPON_DAILY_CAP_REACHED cap=1
+             claim T m1                                   => COUPON_CAP_REACHED period=Day cap=1
              update T version 4 limit 9 cap 2             => ok
              claim T m1                                   => ok
-             claim T m1                                   => COUPON_DAILY_CAP_REACHED cap=2
+             claim T m1                                   => COUPON_CAP_REACHED period=Day cap=2
     "
 
     /// A coupon once given can always be used, so what it may cost stays committed, whatever becomes of it.

@@ -233,8 +233,8 @@ struct TemplateRow {
     claimed: i64,
     used: i64,
     committed: i64,
-    /// The bounds of the latest day with claims under a cap, and their number.
-    day: Option<(i64, i64, i64)>,
+    /// The bounds of the latest day, week and month with claims under a cap of theirs, and their number.
+    counts: [Option<(i64, i64, i64)>; 3],
     batches: i64,
     archived: Option<Timestamp>,
     definition: Arc<Definition>,
@@ -250,7 +250,9 @@ impl From<&Template> for TemplateRow {
             claimed: row.claimed_count,
             used: row.used_count,
             committed: row.committed_amount,
-            day: row.day.map(|count| (count.day.starts_at.0, count.day.ends_at.0, count.claimed)),
+            counts: row
+                .counts
+                .map(|count| count.map(|count| (count.bounds.starts_at.0, count.bounds.ends_at.0, count.claimed))),
             batches: row.code_batch_count,
             archived: row.archived_at,
             definition: row.definition.clone(),
@@ -1812,11 +1814,14 @@ impl Model {
             let new = New { transaction: new.spend, lot: LotId(new.spend.0), ..new.clone() };
             book.reverse(spend, Some(back), grace, at, &new)?;
         }
+        let mut owed = 0;
         if let Some(earn) = row.earn.filter(|_| taken > 0) {
+            book.settle(at);
+            let debt = book.debt;
             let new = New { transaction: new.earn, lot: LotId(new.earn.0), ..new.clone() };
             book.reverse(earn, Some(taken), grace, at, &new)?;
+            owed = book.debt - debt;
         }
-        let owed = book.debt - debt;
         for (place, line) in &lines {
             row.quantities[*place] += line.1;
         }
@@ -2238,17 +2243,19 @@ impl Model {
         let taken = || own().map(|(_, coupon)| coupon).filter(|coupon| coupon.source != CouponSource::Transfer);
         let definition = |coupon: &CouponRow| &self.versions[&(tenant, id, coupon.version)];
         let committed = taken().map(|coupon| definition(coupon).benefit.most_off().unwrap_or(0)).sum();
-        let is_capped =
-            |coupon: &&CouponRow| coupon.source != CouponSource::Import && definition(coupon).daily_cap.is_some();
-        let capped = || taken().filter(is_capped);
-        let day = capped().map(|coupon| day_of(coupon.claimed_at)).max().map(|start| {
-            let of_day = capped().filter(|coupon| day_of(coupon.claimed_at) == start);
-            (start, start + DAY, of_day.count() as i64)
+        let counts = [0, 1, 2].map(|unit| {
+            let is_capped = |coupon: &&CouponRow| {
+                coupon.source != CouponSource::Import && caps_of(definition(coupon))[unit].is_some()
+            };
+            let bounds = |coupon: &CouponRow| utc_bounds(coupon.claimed_at)[unit];
+            let (start, end) = taken().filter(is_capped).map(bounds).max()?;
+            let claimed = taken().filter(is_capped).filter(|coupon| bounds(coupon) == (start, end)).count();
+            Some((start, end, claimed as i64))
         });
         let claimed = taken().count() as i64;
         let used = own().filter(|(_, coupon)| coupon.status == CouponStatus::Used).count() as i64;
         let remaining = row.total.map(|total| total - claimed);
-        Some(TemplateRow { claimed, used, remaining, committed, day, ..row.clone() })
+        Some(TemplateRow { claimed, used, remaining, committed, counts, ..row.clone() })
     }
 
     fn show_template(&self, tenant: TenantId, id: TemplateId) -> String {
@@ -2321,7 +2328,15 @@ impl Model {
         let window = definition.distribution;
         let ended = matches!(definition.validity, Validity::Fixed { ends_at, .. } if ends_at <= at);
         let levels = &definition.member_levels;
-        let cap = definition.daily_cap.zip(template.day);
+        let mut capped = Ok(());
+        for (unit, cap) in caps_of(definition).into_iter().enumerate() {
+            let Some((cap, (start, end, claimed))) = cap.zip(template.counts[unit]) else { continue };
+            if at.0 < start {
+                capped = capped.and(Err("COUPON_PERIOD_CLOSED"));
+            } else if at.0 < end && claimed >= cap {
+                capped = capped.and(Err("COUPON_CAP_REACHED"));
+            }
+        }
         let committed = template.committed + definition.benefit.most_off().unwrap_or(0);
         let checks = [
             ("COUPON_TEMPLATE_ARCHIVED", template.archived.is_some()),
@@ -2331,11 +2346,7 @@ impl Model {
             ("COUPON_VALIDITY_ENDED", ended),
             ("COUPON_MEMBER_LEVEL", !levels.is_empty() && !level.is_some_and(|level| levels.contains(level))),
             ("COUPON_LIMIT_REACHED", mine >= definition.limit_per_member),
-            ("COUPON_DAY_CLOSED", cap.is_some_and(|(_, (start, ..))| at.0 < start)),
-            (
-                "COUPON_DAILY_CAP_REACHED",
-                cap.is_some_and(|(cap, (start, _, claimed))| day_of(at) == start && claimed >= cap),
-            ),
+            (capped.err().unwrap_or_default(), capped.is_err()),
             ("COUPON_BUDGET_EXHAUSTED", definition.budget.is_some_and(|budget| committed > budget)),
             ("COUPON_SOLD_OUT", template.remaining.is_some_and(|remaining| remaining <= 0)),
         ];
@@ -2344,7 +2355,10 @@ impl Model {
         }
         let (valid_from, valid_until) = match definition.validity {
             Validity::Fixed { starts_at, ends_at } => (starts_at, ends_at),
-            Validity::Relative { days } => (at, after_days(at, days)),
+            Validity::Relative { days, hours, starts_after_hours } => {
+                let from = Timestamp(at.0 + i64::from(starts_after_hours) * crate::generate::HOUR);
+                (from, Timestamp(after_days(from, days).0 + i64::from(hours) * crate::generate::HOUR))
+            }
         };
         Ok(CouponRow {
             template: id,
@@ -2376,16 +2390,26 @@ fn new_template(total: Option<i64>, definition: Arc<Definition>) -> TemplateRow 
         claimed: 0,
         used: 0,
         committed: 0,
-        day: None,
+        counts: [None; 3],
         batches: 0,
         archived: None,
         definition,
     }
 }
 
-/// When the UTC day of an instant begins: the tenants of these tests live there.
-fn day_of(at: Timestamp) -> i64 {
-    at.0.div_euclid(DAY) * DAY
+fn caps_of(definition: &Definition) -> [Option<i64>; 3] {
+    [definition.daily_cap, definition.weekly_cap, definition.monthly_cap]
+}
+
+/// The UTC day, week and month of an instant, from the day it begins: the tenants of these tests live there.
+fn utc_bounds(at: Timestamp) -> [(i64, i64); 3] {
+    let day = at.0.div_euclid(DAY);
+    // 2026-01-05 was a Monday, and day 20458.
+    let monday = 20_458 + (day - 20_458).div_euclid(7) * 7;
+    let month = |day: i64| (Day(day).civil().0, Day(day).civil().1);
+    let first = (0..).map(|back| day - back).find(|other| month(*other - 1) != month(day)).expect("a first");
+    let next = (1..).map(|ahead| day + ahead).find(|other| month(*other) != month(day)).expect("a next");
+    [(day, day + 1), (monday, monday + 7), (first, next)].map(|(from, to)| (from * DAY, to * DAY))
 }
 
 fn code(digest: CodeDigest, batch_id: CodeBatchId, number: i64, max_uses: Option<i64>) -> Code {
@@ -2476,6 +2500,9 @@ impl CouponRow {
         at: Timestamp,
     ) -> Result<Option<CompensationReason>, &'static str> {
         let template = template.ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+        if !template.definition.returnable {
+            return Ok(None);
+        }
         let days = template.definition.refund_extend_days;
         self.open();
         if at < self.valid_until {
@@ -2529,7 +2556,10 @@ impl CouponRow {
                 self.settle(at);
             }
             (Available | Expired | Revoked, Command::UnlockCoupon { .. }) => {}
-            (Used, Command::ReturnCoupon { order_id, .. }) if is_own(order_id) => return self.give_back(template, at),
+            (Used, Command::ReturnCoupon { order_id, .. }) if is_own(order_id) => {
+                let reason = self.give_back(template, at)?;
+                return if self.status == Used { Err("COUPON_NOT_RETURNABLE") } else { Ok(reason) };
+            }
             (Available | Locked | Expired | Revoked, Command::ReturnCoupon { .. }) => return Err("COUPON_NOT_USED"),
             (Locked, Command::UseCoupon { .. } | Command::UnlockCoupon { .. })
             | (Used, Command::ReturnCoupon { .. }) => {

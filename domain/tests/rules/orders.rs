@@ -358,7 +358,7 @@ impl Shop {
     }
 
     fn coupon(&mut self, benefit: Benefit) -> scrip_domain::CouponId {
-        let definition = Definition::new("T", benefit, Validity::Relative { days: 30 });
+        let definition = Definition::new("T", benefit, Validity::days(30));
         let create = Command::CreateTemplate { definition: Box::new(definition), total_stock: None };
         let Outcome::Template(template) = self.ask(create) else { panic!("no template") };
         let claim = Command::Claim { template_id: template.id, member_id: self.member.clone(), member_level: None };

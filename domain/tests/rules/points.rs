@@ -598,8 +598,9 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::TemplateHasCodes { batches: 1 },
         Rejection::TemplateArchived,
         Rejection::BudgetBelowCommitted { committed: 1 },
-        Rejection::DayClosed { since: at },
-        Rejection::DailyCapReached { cap: 1, ends_at: at, version: 1 },
+        Rejection::PeriodClosed { period: scrip_domain::time::CapPeriod::Day, since: at },
+        Rejection::CapReached { period: scrip_domain::time::CapPeriod::Week, cap: 1, ends_at: at, version: 1 },
+        Rejection::CouponNotReturnable,
         Rejection::BudgetExhausted { budget: 1, version: 1 },
         Rejection::TransferToHolder,
         Rejection::CodeNotAccepted,
@@ -685,7 +686,8 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::TemplateHasCodes { .. }
             | Rejection::TemplateArchived
             | Rejection::BudgetBelowCommitted { .. } => {}
-            Rejection::DayClosed { .. } | Rejection::DailyCapReached { .. } | Rejection::BudgetExhausted { .. } => {}
+            Rejection::PeriodClosed { .. } | Rejection::CapReached { .. } | Rejection::BudgetExhausted { .. } => {}
+            Rejection::CouponNotReturnable => {}
             Rejection::TransferToHolder | Rejection::CodeNotAccepted | Rejection::CodeNotFound => {}
             Rejection::CodeBatchNotFound | Rejection::CodeTaken | Rejection::CodeRevoked => {}
             Rejection::CodeBatchOutOfStep { .. } => {}

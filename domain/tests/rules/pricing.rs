@@ -427,7 +427,7 @@ fn definition_of(words: &[&str]) -> Option<Read> {
         "price" => Benefit::FixedPrice { price: next()?.parse().ok()?, max_quantity: None },
         _ => return None,
     };
-    let validity = Validity::Relative { days: 30 };
+    let validity = Validity::days(30);
     let mut definition = Definition::new("golden", benefit.clone(), validity);
     let (mut refused, mut template, mut valid_until) = (None, None, Timestamp(1_000));
     let mut scope = Scope::default();

@@ -120,7 +120,7 @@ pub fn definition(random: &mut Random) -> Definition {
             _ => Stacking::Stackable,
         },
         stacking_group: random.percent(20).then(|| (*random.pick(&["g1", "g2"]).expect("groups")).to_owned()),
-        ..Definition::new("n", benefit, Validity::Relative { days: 1 })
+        ..Definition::new("n", benefit, Validity::days(1))
     }
 }
 
@@ -402,7 +402,7 @@ proptest! {
         match Condition::compile(&source) {
             Ok(condition) => {
                 let mut definition =
-                    Definition::new("n", Benefit::AmountOff { amount: 1 }, Validity::Relative { days: 1 });
+                    Definition::new("n", Benefit::AmountOff { amount: 1 }, Validity::days(1));
                 definition.condition = Some(condition);
                 let stored = serde_json::to_string(&definition).expect("plain data");
                 let read: Definition = serde_json::from_str(&stored).expect("what was written");
@@ -494,7 +494,7 @@ fn the_search_is_bounded_and_says_so() {
     };
     let definition = |amount| Definition {
         stacking: Stacking::Stackable,
-        ..Definition::new("n", Benefit::AmountOff { amount }, Validity::Relative { days: 1 })
+        ..Definition::new("n", Benefit::AmountOff { amount }, Validity::days(1))
     };
     let find = |definitions: &[Definition]| {
         let candidates: Vec<Candidate> = definitions
@@ -532,7 +532,7 @@ fn three_equal_lines_returned_in_any_order_give_back_what_was_paid() {
         points_ratio: 100,
     };
     let basket = Basket { lines: ["a", "b", "c"].map(line).into(), ..basket(&mut Random::new(1)) };
-    let definition = Definition::new("n", Benefit::AmountOff { amount: 1_000 }, Validity::Relative { days: 1 });
+    let definition = Definition::new("n", Benefit::AmountOff { amount: 1_000 }, Validity::days(1));
     let id = Uuid::nil();
     let offer = Offer { coupon_id: CouponId(id), template_id: TemplateId(id), definition: &definition, refused: None };
     let quote = price(&basket, &[offer], 200, &Rules::default()).expect("a small order");

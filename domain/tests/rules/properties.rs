@@ -198,7 +198,9 @@ fn deciding_twice_gives_the_same_twice() {
             let envelope = generator.next();
             let batch = std::slice::from_ref(&envelope);
             let mut states = [harness.load(batch), harness.load(batch)];
-            states.iter_mut().for_each(|state| state.load_day(envelope.tenant, crate::harness::utc_day(envelope.at)));
+            states
+                .iter_mut()
+                .for_each(|state| state.load_periods(envelope.tenant, crate::harness::utc_periods(envelope.at)));
             let decided = states.each_mut().map(|state| decide(state, &envelope).expect("all lots are at hand"));
             assert_eq!(decided[0], decided[1]);
             let [first, second] = states.each_ref().map(|state| format!("{:?}", state.writes()));
@@ -581,7 +583,7 @@ proptest! {
         use scrip_domain::coupon::{Benefit, Definition, Validity};
         let definition = Definition {
             refund_extend_days: 0,
-            ..Definition::new("T", Benefit::AmountOff { amount: 5 }, Validity::Relative { days: 1 })
+            ..Definition::new("T", Benefit::AmountOff { amount: 5 }, Validity::days(1))
         };
         let create = Command::CreateTemplate { definition: Box::new(definition), total_stock: Some(1) };
         let Outcome::Template(template) = world.accept(create, Timestamp(0)) else { panic!("no template") };

@@ -832,10 +832,12 @@ fn template_facts(facts: &mut Facts, row: &scrip_domain::coupon::Template) {
     facts.insert("claimed", row.claimed_count.to_string());
     facts.insert("used", row.used_count.to_string());
     facts.insert("committed", row.committed_amount.to_string());
-    facts.insert(
-        "day",
-        row.day.map_or("none".into(), |count| format!("{}@{}", count.claimed, show_time(count.day.starts_at))),
-    );
+    for (name, count) in ["day", "week", "month"].into_iter().zip(row.counts) {
+        let show = |count: scrip_domain::coupon::PeriodCount| {
+            format!("{}@{}", count.claimed, show_time(count.bounds.starts_at))
+        };
+        facts.insert(name, count.map_or("none".into(), show));
+    }
     facts.insert("batches", row.code_batch_count.to_string());
     facts.insert("archived_at", row.archived_at.map_or("none".into(), show_time));
     facts.insert("created_at", show_time(row.created_at));
@@ -997,7 +999,11 @@ fn definition(words: &[&str]) -> Line<Definition> {
             let bound = |offset: usize| parse_time(words.get(place + offset).copied().unwrap_or_default());
             Validity::Fixed { starts_at: bound(1)?, ends_at: bound(2)? }
         }
-        None => Validity::Relative { days: number("days", 30)? as u32 },
+        None => Validity::Relative {
+            days: number("days", if words.contains(&"hours") { 0 } else { 30 })? as u32,
+            hours: number("hours", 0)? as u32,
+            starts_after_hours: number("after", 0)? as u32,
+        },
     };
     let name = option(words, "name").unwrap_or("T");
     Ok(Definition {
@@ -1005,7 +1011,10 @@ fn definition(words: &[&str]) -> Line<Definition> {
         distribution: Window { starts_at: time("opens")?, ends_at: time("closes")? },
         limit_per_member: number("limit", 1)?,
         daily_cap: option(words, "cap").map(parse_number).transpose()?,
+        weekly_cap: option(words, "weekly").map(parse_number).transpose()?,
+        monthly_cap: option(words, "monthly").map(parse_number).transpose()?,
         budget: option(words, "budget").map(parse_number).transpose()?,
+        returnable: !words.contains(&"kept"),
         refund_extend_days: number("extend", 0)? as u32,
         min_order_amount: number("min", 0)?,
         ..Definition::new(name, Benefit::AmountOff { amount: number("off", 500)? }, validity)

@@ -1,5 +1,5 @@
 //! Refusals from memory: "sold out", "ended", "budget spent" and "limit reached" stay true while the template's version does,
-//! "daily cap reached" until the day ends, so a claim that
+//! "cap reached" until its period ends, so a claim that
 //! meets one need not trouble the store. At the end of a flash sale nearly all claims do.
 //!
 //! Two things make this safe. First, an entry is dropped when this node changes the template, and trusted for
@@ -96,7 +96,7 @@ impl RefusalMemory {
                         | Rejection::BudgetExhausted { .. } => {
                             self.remember(tenant, *template_id, rejection, Timestamp::NEVER);
                         }
-                        Rejection::DailyCapReached { ends_at, .. } => {
+                        Rejection::CapReached { ends_at, .. } => {
                             self.remember(tenant, *template_id, rejection, *ends_at);
                         }
                         Rejection::ClaimLimitReached { .. } => {

@@ -262,14 +262,14 @@ codes! {
     "Limit reached", "The member has claimed {limit} coupons of this template, which is the limit.";
     "已达领取上限", "该会员已领取 {limit} 张，达到每人上限。";
 
-    DayClosed = "COUPON_DAY_CLOSED", UNPROCESSABLE_ENTITY;
-    "Day closed",
-    "The template has a daily cap and claims since {since} were counted, so none can be made as of a day before. Send a later `effective_at`.";
-    "日期已关闭", "该模板设有每日上限，且已统计 {since} 之后的领取，不能补录更早日期的领取。请使用更晚的 `effective_at`。";
+    PeriodClosed = "COUPON_PERIOD_CLOSED", UNPROCESSABLE_ENTITY;
+    "Period closed",
+    "The template has a cap for each {period} and claims since {since} were counted, so none can be made as of one before. Send a later `effective_at`.";
+    "周期已关闭", "该模板设有周期上限（{period}），且已统计 {since} 之后的领取，不能补录更早周期的领取。请使用更晚的 `effective_at`。";
 
-    DailyCapReached = "COUPON_DAILY_CAP_REACHED", UNPROCESSABLE_ENTITY;
-    "Daily cap reached", "All {cap} coupons of the day have been claimed. The next ones can be claimed from {ends_at}.";
-    "今日已领完", "今日的 {cap} 张优惠券已领完，下一批自 {ends_at} 起可领取。";
+    CapReached = "COUPON_CAP_REACHED", UNPROCESSABLE_ENTITY;
+    "Cap reached", "All {cap} coupons of the {period} have been claimed. The next ones can be claimed from {ends_at}.";
+    "本期已领完", "本周期（{period}）的 {cap} 张优惠券已领完，下一批自 {ends_at} 起可领取。";
 
     BudgetExhausted = "COUPON_BUDGET_EXHAUSTED", UNPROCESSABLE_ENTITY;
     "Budget exhausted", "One more coupon could take off more than the template's budget of {budget} has left. An operator can raise it.";
@@ -302,6 +302,10 @@ codes! {
     CouponNotUsed = "COUPON_NOT_USED", CONFLICT;
     "Coupon not used", "The coupon is {status}; only a used one can be returned.";
     "优惠券未使用", "该优惠券的状态为 {status}，仅已使用的优惠券可退回。";
+
+    CouponNotReturnable = "COUPON_NOT_RETURNABLE", UNPROCESSABLE_ENTITY;
+    "Coupon not returnable", "The template says that its coupons do not return: see its `returnable`. The coupon stays used.";
+    "优惠券不可退回", "模板规定该优惠券不可退回（见模板的 `returnable`），该券保持已使用状态。";
 
     CouponRevoked = "COUPON_REVOKED", CONFLICT;
     "Coupon revoked", "The coupon was revoked by an operator and stays so.";
@@ -806,9 +810,11 @@ impl From<Rejection> for Problem {
             Rejection::ValidityEnded { ended_at } => of(Code::ValidityEnded).with("ended_at", Time(ended_at)),
             Rejection::MemberLevel { allowed } => of(Code::MemberLevel).with("allowed", allowed.join(", ")),
             Rejection::ClaimLimitReached { limit, .. } => of(Code::LimitReached).with("limit", limit),
-            Rejection::DayClosed { since } => of(Code::DayClosed).with("since", Time(since)),
-            Rejection::DailyCapReached { cap, ends_at, .. } => {
-                of(Code::DailyCapReached).with("cap", cap).with("ends_at", Time(ends_at))
+            Rejection::PeriodClosed { period, since } => {
+                of(Code::PeriodClosed).with("period", period.as_str()).with("since", Time(since))
+            }
+            Rejection::CapReached { period, cap, ends_at, .. } => {
+                of(Code::CapReached).with("period", period.as_str()).with("cap", cap).with("ends_at", Time(ends_at))
             }
             Rejection::BudgetExhausted { budget, .. } => of(Code::BudgetExhausted).with("budget", budget),
             Rejection::SoldOut { total, .. } => of(Code::SoldOut).with("total", total),
@@ -824,6 +830,7 @@ impl From<Rejection> for Problem {
                 of(Code::CouponUsed).with("order_id", order_id.as_ref().map_or("-", |id| id.as_str()))
             }
             Rejection::CouponNotUsed { status } => of(Code::CouponNotUsed).with("status", status.as_str()),
+            Rejection::CouponNotReturnable => of(Code::CouponNotReturnable),
             Rejection::CouponRevoked => of(Code::CouponRevoked),
             Rejection::OrderMismatch => of(Code::OrderMismatch),
             Rejection::TransferToHolder => of(Code::TransferToHolder),
@@ -980,8 +987,9 @@ mod tests {
             ValidityEnded { ended_at: at },
             MemberLevel { allowed: vec!["GOLD".into()] },
             ClaimLimitReached { limit: 1, version: 1 },
-            DayClosed { since: at },
-            DailyCapReached { cap: 1, ends_at: at, version: 1 },
+            PeriodClosed { period: scrip_domain::time::CapPeriod::Day, since: at },
+            CapReached { period: scrip_domain::time::CapPeriod::Week, cap: 1, ends_at: at, version: 1 },
+            CouponNotReturnable,
             BudgetExhausted { budget: 1, version: 1 },
             SoldOut { total: 1, version: 1 },
             CouponExpired { valid_until: at },
@@ -1083,7 +1091,8 @@ mod tests {
                 CouponQuantity { .. } | CouponBelowThreshold { .. } | CouponNotStackable { .. } => {}
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}
                 TemplateHasCodes { .. } | TemplateArchived | BudgetBelowCommitted { .. } => {}
-                DayClosed { .. } | DailyCapReached { .. } | BudgetExhausted { .. } | TransferToHolder => {}
+                PeriodClosed { .. } | CapReached { .. } | BudgetExhausted { .. } | TransferToHolder => {}
+                CouponNotReturnable => {}
                 CodeNotAccepted | CodeNotFound | CodeBatchNotFound | CodeTaken | CodeRevoked => {}
                 CodeBatchOutOfStep { .. } => {}
             }

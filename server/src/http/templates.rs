@@ -34,6 +34,7 @@ use super::views::{BenefitView, CouponTemplatePage, DefinitionView, HoursView, P
 use crate::clock;
 
 const MAX_DAYS: i64 = 3_650;
+const MAX_HOURS_OF_VALIDITY: i64 = 24 * MAX_DAYS;
 const MAX_PER_MEMBER: i64 = 1_000_000;
 const MAX_METADATA_BYTES: usize = 4_096;
 const AMOUNTS: RangeInclusive<i64> = 0..=MAX_AMOUNT;
@@ -105,10 +106,19 @@ pub struct TemplateRequest {
     /// Claims in a day of the tenant's calendar, at most. Default: no cap.
     #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
     daily_cap: Option<i64>,
+    /// Claims in a week, which begins on Monday. Default: no cap.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
+    weekly_cap: Option<i64>,
+    /// Claims in a month. Default: no cap.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000i64)]
+    monthly_cap: Option<i64>,
     /// What all coupons together may take off, in minor units: the most that each can, added up as they are claimed. Needs a
     /// benefit with a bound. Default: no budget.
     #[schema(minimum = 1, maximum = 1_000_000_000_000_000i64)]
     budget: Option<i64>,
+    /// Whether a full refund gives a used coupon back; what the template says at the time of the refund counts. Default:
+    /// true.
+    returnable: Option<bool>,
     /// How long a coupon that expired before its refund lives again. Default: 7.
     #[schema(minimum = 0, maximum = 3650)]
     refund_extend_days: Option<i64>,
@@ -203,6 +213,8 @@ pub struct ValidityRequest {
     starts_at: Option<Time>,
     ends_at: Option<Time>,
     days: Option<i64>,
+    hours: Option<i64>,
+    starts_after_hours: Option<i64>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -279,8 +291,12 @@ impl Checked for TemplateRequest {
         let min_quantity = errors.within("min_quantity", self.min_quantity.unwrap_or(0), 0..=MAX_QUANTITY);
         let min_pay_amount = errors.within("min_pay_amount", self.min_pay_amount.unwrap_or(0), AMOUNTS);
         let limit = errors.within("limit_per_member", self.limit_per_member.unwrap_or(1), 1..=MAX_PER_MEMBER);
-        if let Some(cap) = self.daily_cap {
-            errors.within("daily_cap", cap, 1..=MAX_STOCK);
+        for (field, cap) in
+            [("daily_cap", self.daily_cap), ("weekly_cap", self.weekly_cap), ("monthly_cap", self.monthly_cap)]
+        {
+            if let Some(cap) = cap {
+                errors.within(field, cap, 1..=MAX_STOCK);
+            }
         }
         if let Some(budget) = self.budget {
             errors.within("budget", budget, 1..=MAX_BUDGET);
@@ -310,7 +326,10 @@ impl Checked for TemplateRequest {
             distribution,
             limit_per_member: limit?,
             daily_cap: self.daily_cap,
+            weekly_cap: self.weekly_cap,
+            monthly_cap: self.monthly_cap,
             budget: self.budget,
+            returnable: self.returnable.unwrap_or(true),
             refund_extend_days: u32::try_from(extend_days?).ok()?,
             metadata,
         };
@@ -457,7 +476,12 @@ impl ValidityRequest {
     fn check(self, errors: &mut FieldErrors) -> Option<Validity> {
         match errors.required("validity.type", self.r#type)? {
             ValidityKind::Fixed => {
-                refuse_foreign(errors, &[("validity.days", self.days.is_some())]);
+                let lengths = [
+                    ("validity.days", self.days.is_some()),
+                    ("validity.hours", self.hours.is_some()),
+                    ("validity.starts_after_hours", self.starts_after_hours.is_some()),
+                ];
+                refuse_foreign(errors, &lengths);
                 let starts_at = errors.required("validity.starts_at", self.starts_at);
                 let ends_at = errors.required("validity.ends_at", self.ends_at);
                 let (starts_at, ends_at) = (starts_at?.0, ends_at?.0);
@@ -468,8 +492,24 @@ impl ValidityRequest {
                 let times =
                     [("validity.starts_at", self.starts_at.is_some()), ("validity.ends_at", self.ends_at.is_some())];
                 refuse_foreign(errors, &times);
-                let days = errors.integer("validity.days", self.days, 1..=MAX_DAYS)?;
-                Some(Validity::Relative { days: u32::try_from(days).ok()? })
+                if self.days.is_none() && self.hours.is_none() {
+                    errors.add("validity.days", "is missing, and so is hours", "Send days, hours or both.");
+                    return None;
+                }
+                let days = errors.within("validity.days", self.days.unwrap_or(0), 0..=MAX_DAYS);
+                let hours = errors.within("validity.hours", self.hours.unwrap_or(0), 0..=MAX_HOURS_OF_VALIDITY);
+                let delay = self.starts_after_hours.unwrap_or(0);
+                let delay = errors.within("validity.starts_after_hours", delay, 0..=MAX_HOURS_OF_VALIDITY);
+                let (days, hours, delay) = (days?, hours?, delay?);
+                if days == 0 && hours == 0 {
+                    errors.add("validity.days", "is 0, and so is hours", "Send at least one hour or day.");
+                    return None;
+                }
+                Some(Validity::Relative {
+                    days: u32::try_from(days).ok()?,
+                    hours: u32::try_from(hours).ok()?,
+                    starts_after_hours: u32::try_from(delay).ok()?,
+                })
             }
         }
     }
@@ -538,7 +578,10 @@ const EDITABLE: &[&str] = &[
     "distribution",
     "limit_per_member",
     "daily_cap",
+    "weekly_cap",
+    "monthly_cap",
     "budget",
+    "returnable",
     "refund_extend_days",
     "metadata",
 ];
@@ -901,7 +944,7 @@ mod tests {
         let definition = authored.definition;
         assert_eq!(authored.total_stock, None);
         assert_eq!((definition.limit_per_member, definition.refund_extend_days), (1, 7));
-        let expected = Definition::new("n", Benefit::AmountOff { amount: 1 }, Validity::Relative { days: 30 });
+        let expected = Definition::new("n", Benefit::AmountOff { amount: 1 }, Validity::days(30));
         assert_eq!(definition, expected);
     }
 
@@ -1014,6 +1057,15 @@ mod tests {
             (json!({"condition": "x".repeat(501)}), "condition"),
             (json!({"condition": 1}), "condition"),
             (json!({"min_quantity": -1}), "min_quantity"),
+            (json!({"daily_cap": 0}), "daily_cap"),
+            (json!({"weekly_cap": 0}), "weekly_cap"),
+            (json!({"monthly_cap": -1}), "monthly_cap"),
+            (json!({"returnable": 1}), "returnable"),
+            (json!({"validity": {"days": null}}), "validity.days"),
+            (json!({"validity": {"days": 0, "hours": 0}}), "validity.days"),
+            (json!({"validity": {"hours": 87_601}}), "validity.hours"),
+            (json!({"validity": {"starts_after_hours": -1}}), "validity.starts_after_hours"),
+            (json!({"validity": {"starts_at": "2026-01-01T00:00:00Z"}}), "validity.starts_at"),
             (json!({"priority": 1_001}), "priority"),
             (json!({"scope": {"excluded_products": [""]}}), "scope.excluded_products[0]"),
             (json!({"scope": {"excluded_categories": 1}}), "scope.excluded_categories"),

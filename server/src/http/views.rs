@@ -3,8 +3,8 @@
 use scrip_domain::bulk::Bulk;
 use scrip_domain::condition::Condition;
 use scrip_domain::coupon::{
-    Benefit, CodeBatch, CodeKind, CodeStatus, Coupon, CouponSource, CouponStatus, DayCount, Definition, Stacking, Step,
-    StepOff, Template, Validity,
+    Benefit, CodeBatch, CodeKind, CodeStatus, Coupon, CouponSource, CouponStatus, Definition, PeriodCount, Stacking,
+    Step, StepOff, Template, Validity,
 };
 use scrip_domain::event::Event;
 use scrip_domain::job::Job;
@@ -298,10 +298,17 @@ pub struct ScopeView<'a> {
 pub enum ValidityView {
     /// The same interval for every coupon.
     Fixed { starts_at: Time, ends_at: Time },
-    /// `days` of 24 hours from the claim.
+    /// From `starts_after_hours` behind the claim (left out: at once), for `days` of 24 hours and `hours` (left out: 0),
+    /// together at least an hour.
     Relative {
-        #[schema(minimum = 1, maximum = 3650)]
+        #[schema(minimum = 0, maximum = 3650)]
         days: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(minimum = 1, maximum = 87600)]
+        hours: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(minimum = 1, maximum = 87600)]
+        starts_after_hours: Option<u32>,
     },
 }
 
@@ -311,7 +318,11 @@ impl From<&Validity> for ValidityView {
             Validity::Fixed { starts_at, ends_at } => {
                 ValidityView::Fixed { starts_at: Time(starts_at), ends_at: Time(ends_at) }
             }
-            Validity::Relative { days } => ValidityView::Relative { days },
+            Validity::Relative { days, hours, starts_after_hours } => ValidityView::Relative {
+                days,
+                hours: Some(hours).filter(|hours| *hours > 0),
+                starts_after_hours: Some(starts_after_hours).filter(|hours| *hours > 0),
+            },
         }
     }
 }
@@ -371,7 +382,10 @@ pub struct DefinitionView<'a> {
     distribution: WindowView,
     limit_per_member: i64,
     daily_cap: Option<i64>,
+    weekly_cap: Option<i64>,
+    monthly_cap: Option<i64>,
     budget: Option<i64>,
+    returnable: bool,
     refund_extend_days: u32,
     metadata: &'a serde_json::Map<String, serde_json::Value>,
 }
@@ -397,7 +411,10 @@ impl<'a> From<&'a Definition> for DefinitionView<'a> {
             distribution: distribution(definition),
             limit_per_member: definition.limit_per_member,
             daily_cap: definition.daily_cap,
+            weekly_cap: definition.weekly_cap,
+            monthly_cap: definition.monthly_cap,
             budget: definition.budget,
+            returnable: definition.returnable,
             refund_extend_days: definition.refund_extend_days,
             metadata: &definition.metadata,
         }
@@ -424,18 +441,19 @@ impl From<&Window> for WindowView {
     }
 }
 
-/// Claims of one day.
+/// Claims of one day, week or month.
 #[derive(Serialize, ToSchema)]
-#[schema(as = TemplateDayCount)]
-pub struct DayView {
+#[schema(as = TemplatePeriodCount)]
+pub struct PeriodView {
     starts_at: Time,
     ends_at: Time,
     claimed: i64,
 }
 
-impl From<DayCount> for DayView {
-    fn from(count: DayCount) -> Self {
-        DayView { starts_at: Time(count.day.starts_at), ends_at: Time(count.day.ends_at), claimed: count.claimed }
+impl From<PeriodCount> for PeriodView {
+    fn from(count: PeriodCount) -> Self {
+        let (starts_at, ends_at) = (Time(count.bounds.starts_at), Time(count.bounds.ends_at));
+        PeriodView { starts_at, ends_at, claimed: count.claimed }
     }
 }
 
@@ -475,12 +493,18 @@ pub struct TemplateView<'a> {
     #[schema(required)]
     total_stock: Option<i64>,
     limit_per_member: i64,
-    /// Claims in a day of the tenant's calendar, at most.
+    /// Claims in a day, a week (from Monday) and a month of the tenant's calendar, at most.
     #[schema(required)]
     daily_cap: Option<i64>,
+    #[schema(required)]
+    weekly_cap: Option<i64>,
+    #[schema(required)]
+    monthly_cap: Option<i64>,
     /// What all its coupons together may take off, in minor units.
     #[schema(required)]
     budget: Option<i64>,
+    /// Whether a full refund gives a used coupon back.
+    returnable: bool,
     refund_extend_days: u32,
     #[schema(value_type = schema::Metadata)]
     metadata: &'a serde_json::Map<String, serde_json::Value>,
@@ -492,9 +516,13 @@ pub struct TemplateView<'a> {
     used_count: i64,
     /// The most that the coupons claimed so far can take off; never above `budget`.
     committed_amount: i64,
-    /// The latest day with a claim under a daily cap.
+    /// The latest day, week and month with a claim under a cap of theirs.
     #[schema(required)]
-    day: Option<DayView>,
+    day: Option<PeriodView>,
+    #[schema(required)]
+    week: Option<PeriodView>,
+    #[schema(required)]
+    month: Option<PeriodView>,
     code_batch_count: i64,
     /// Archived templates stay as they are.
     #[schema(required)]
@@ -508,6 +536,7 @@ pub struct TemplateView<'a> {
 impl<'a> From<&'a Template> for TemplateView<'a> {
     fn from(template: &'a Template) -> Self {
         let definition = &*template.definition;
+        let [day, week, month] = template.counts.map(|count| count.map(PeriodView::from));
         TemplateView {
             id: template.id,
             name: &definition.name,
@@ -529,7 +558,10 @@ impl<'a> From<&'a Template> for TemplateView<'a> {
             total_stock: template.total_stock,
             limit_per_member: definition.limit_per_member,
             daily_cap: definition.daily_cap,
+            weekly_cap: definition.weekly_cap,
+            monthly_cap: definition.monthly_cap,
             budget: definition.budget,
+            returnable: definition.returnable,
             refund_extend_days: definition.refund_extend_days,
             metadata: &definition.metadata,
             enabled: template.enabled,
@@ -537,7 +569,9 @@ impl<'a> From<&'a Template> for TemplateView<'a> {
             claimed_count: template.claimed_count,
             used_count: template.used_count,
             committed_amount: template.committed_amount,
-            day: template.day.map(DayView::from),
+            day,
+            week,
+            month,
             code_batch_count: template.code_batch_count,
             archived_at: time(template.archived_at),
             version: template.version,

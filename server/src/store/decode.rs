@@ -4,7 +4,7 @@ use scrip_domain::bulk::{Bulk, BulkKind, BulkStatus};
 use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{
     Code, CodeBatch, CodeKind, CodeStatus, Compensation, CompensationReason, CompensationStatus, Coupon, CouponSource,
-    CouponStatus, DayCount, Definition, Template,
+    CouponStatus, Definition, PeriodCount, Template,
 };
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::job::{Job, JobKind, JobState, Priority};
@@ -13,7 +13,7 @@ use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, Transact
 use scrip_domain::pricing::Rules;
 use scrip_domain::task::{Progress, Report, Task};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
-use scrip_domain::time::LocalDay;
+use scrip_domain::time::LocalPeriod;
 use scrip_domain::webhook::{DisabledReason, LogPosition, Secrets, Webhook};
 use scrip_domain::{
     BulkId, CodeBatchId, CompensationId, CouponId, Day, EventId, HoldId, JobId, KeyId, LotId, OrderUid, TaskId,
@@ -83,8 +83,9 @@ pub fn webhook(row: &Row) -> Decoded<Webhook> {
 }
 
 pub const TEMPLATE: &str = "tenant_id, id, version, enabled, total_stock, remaining_stock, claimed_count, created_at, updated_at, \
-     committed_amount, day_starts_at, day_ends_at, day_claimed, day_ceiling, code_batch_count, archived_at";
-pub const TEMPLATE_COLUMNS: usize = 16;
+     committed_amount, code_batch_count, archived_at, day_starts_at, day_ends_at, day_claimed, day_ceiling, \
+     week_starts_at, week_ends_at, week_claimed, week_ceiling, month_starts_at, month_ends_at, month_claimed, month_ceiling";
+pub const TEMPLATE_COLUMNS: usize = 24;
 
 /// A template whose definition and count of uses are known already.
 pub fn template(row: &Row, definition: Arc<Definition>, used_count: i64) -> Decoded<Template> {
@@ -97,17 +98,23 @@ pub fn template(row: &Row, definition: Arc<Definition>, used_count: i64) -> Deco
         claimed_count: row.int(6)?,
         used_count,
         committed_amount: row.int(9)?,
-        day: match (row.opt_time(10)?, row.opt_time(11)?, row.opt_int(12)?, row.opt_int(13)?) {
-            (Some(starts_at), Some(ends_at), Some(claimed), Some(ceiling)) => {
-                Some(DayCount { day: LocalDay { starts_at, ends_at }, claimed, ceiling })
-            }
-            _ => None,
-        },
-        code_batch_count: row.int(14)?,
-        archived_at: row.opt_time(15)?,
+        code_batch_count: row.int(10)?,
+        archived_at: row.opt_time(11)?,
+        counts: [period_count(row, 12)?, period_count(row, 16)?, period_count(row, 20)?],
         definition,
         created_at: row.time(7)?,
         updated_at: row.time(8)?,
+    })
+}
+
+/// The four columns of a count, from `first` on.
+fn period_count(row: &Row, first: usize) -> Decoded<Option<PeriodCount>> {
+    let columns = (row.opt_time(first)?, row.opt_time(first + 1)?, row.opt_int(first + 2)?, row.opt_int(first + 3)?);
+    Ok(match columns {
+        (Some(starts_at), Some(ends_at), Some(claimed), Some(ceiling)) => {
+            Some(PeriodCount { bounds: LocalPeriod { starts_at, ends_at }, claimed, ceiling })
+        }
+        _ => None,
     })
 }
 

@@ -70,6 +70,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0010_reminders.sqlite.sql"),
         postgres: include_str!("migrations/0010_reminders.postgres.sql"),
     },
+    Migration {
+        number: 11,
+        name: "period_caps",
+        sqlite: include_str!("migrations/0011_period_caps.sqlite.sql"),
+        postgres: include_str!("migrations/0011_period_caps.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

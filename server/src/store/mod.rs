@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use scrip_domain::decide::Need;
 use scrip_domain::tenant::Tenant;
-use scrip_domain::time::LocalDay;
+use scrip_domain::time::LocalPeriods;
 use scrip_domain::{Answer, Envelope, State, Timestamp, decide};
 
 use cache::Caches;
@@ -351,9 +351,9 @@ fn decide_all(state: &mut State, batch: &[Envelope], answers: &mut Vec<Answer>) 
     Ok(())
 }
 
-/// The day of a tenant's calendar at an instant, for a decision that has asked for it ([`Need::Day`]).
-fn local_day(tenant: Option<&Tenant>, at: Timestamp) -> Result<LocalDay, StoreError> {
+/// The day, week and month of a tenant's calendar at an instant, for a decision that has asked for them ([`Need::Periods`]).
+fn local_periods(tenant: Option<&Tenant>, at: Timestamp) -> Result<LocalPeriods, StoreError> {
     let tenant = tenant.ok_or_else(|| StoreError::corrupt("a template belongs to a tenant that does not exist"))?;
-    crate::clock::local_day(&tenant.time_zone, at)
+    crate::clock::local_periods(&tenant.time_zone, at)
         .ok_or_else(|| StoreError::corrupt(format!("the tenant's time zone {:?} is unknown", tenant.time_zone)))
 }

@@ -50,7 +50,9 @@ use super::table::{
 };
 use super::traffic::{Pipeline, Traffic, name_of};
 use super::value::{Param, Row};
-use super::{BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, StoreUrl, decide_all, decode, local_day};
+use super::{
+    BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, StoreUrl, decide_all, decode, local_periods,
+};
 
 /// Guards migrations across nodes; any number will do, as long as it stays the same.
 const MIGRATION_LOCK: i64 = 0x5343_5249_5000;
@@ -1359,10 +1361,10 @@ impl Lane {
                     }
                     state.set_lots_complete(tenant, &member, true);
                 }
-                Need::Day(at) => {
+                Need::Periods(at) => {
                     let found = self.look_up(Lookup::Tenants, &KeyColumns::tenants(&[tenant].into())).await?;
                     let found = found.first().map(|row| decode::tenant(&Row::Postgres(row))).transpose()?;
-                    state.load_day(tenant, local_day(found.as_ref(), at)?);
+                    state.load_periods(tenant, local_periods(found.as_ref(), at)?);
                 }
             }
         }

@@ -26,7 +26,7 @@ use super::migrate::{self, Migration};
 use super::table::{Change, Placement, Table, Type, Verb, changes};
 use super::traffic::{Traffic, name_of};
 use super::value::{Param, Row};
-use super::{Definitions, JobsReady, StoreError, StoreOptions, decide_all, decode, local_day};
+use super::{Definitions, JobsReady, StoreError, StoreOptions, decide_all, decode, local_periods};
 
 /// 64 MiB of log at the default page size.
 const WAL_BACKSTOP_PAGES: u32 = 16_384;
@@ -412,9 +412,9 @@ fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> 
         let tenant = batch[answers.len()].tenant;
         match need {
             Need::Lots(member) => load_lots(&session, &mut state, tenant, &member, i64::MAX)?,
-            Need::Day(at) => {
+            Need::Periods(at) => {
                 let found = session.query(&LOOK_UPS.tenant, &[tenant.into()], decode::tenant)?;
-                state.load_day(tenant, local_day(found.first(), at)?);
+                state.load_periods(tenant, local_periods(found.first(), at)?);
             }
         }
     }

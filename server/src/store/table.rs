@@ -204,17 +204,25 @@ pub static TEMPLATE: Table = table(
         ("updated_at", Int),
         ("budget", Int),
         ("committed_amount", Int),
+        ("code_batch_count", Int),
+        ("archived_at", Int),
         ("day_starts_at", Int),
         ("day_ends_at", Int),
         ("day_claimed", Int),
         ("day_ceiling", Int),
-        ("code_batch_count", Int),
-        ("archived_at", Int),
+        ("week_starts_at", Int),
+        ("week_ends_at", Int),
+        ("week_claimed", Int),
+        ("week_ceiling", Int),
+        ("month_starts_at", Int),
+        ("month_ends_at", Int),
+        ("month_claimed", Int),
+        ("month_ceiling", Int),
     ],
 );
 
 fn template(tenant: TenantId, row: &Template) -> Vec<Param<'_>> {
-    vec![
+    let mut values = vec![
         tenant.into(),
         row.id.0.into(),
         row.created_at.into(),
@@ -229,13 +237,16 @@ fn template(tenant: TenantId, row: &Template) -> Vec<Param<'_>> {
         row.updated_at.into(),
         row.definition.budget.into(),
         row.committed_amount.into(),
-        row.day.map(|count| count.day.starts_at).into(),
-        row.day.map(|count| count.day.ends_at).into(),
-        row.day.map(|count| count.claimed).into(),
-        row.day.map(|count| count.ceiling).into(),
         row.code_batch_count.into(),
         row.archived_at.into(),
-    ]
+    ];
+    for count in row.counts {
+        values.push(count.map(|count| count.bounds.starts_at).into());
+        values.push(count.map(|count| count.bounds.ends_at).into());
+        values.push(count.map(|count| count.claimed).into());
+        values.push(count.map(|count| count.ceiling).into());
+    }
+    values
 }
 
 static TEMPLATE_VERSION: Table = log(

@@ -99,7 +99,7 @@ pub async fn tenant(engine: &Engine) -> TenantId {
 /// A definition that anybody may claim once.
 pub fn definition() -> Definition {
     let benefit = Benefit::AmountOff { amount: 2_000 };
-    Definition { min_order_amount: 10_000, ..Definition::new("20 off 100", benefit, Validity::Relative { days: 30 }) }
+    Definition { min_order_amount: 10_000, ..Definition::new("20 off 100", benefit, Validity::days(30)) }
 }
 
 pub async fn template(engine: &Engine, tenant: TenantId, definition: Definition, stock: Option<i64>) -> TemplateId {

@@ -25,7 +25,7 @@ const NAMED: [&str; 11] = [
 /// tenants.
 const FILL: &[&str] = &[
     "INSERT INTO mkt_coupon_template SELECT {t}, {id}, 1, {n} >= 0, 'AMOUNT_OFF', NULL, NULL, NULL, NULL, 0, 0, 0, \
-     NULL, 0, NULL, NULL, NULL, NULL, 0, NULL {from}",
+     NULL, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL {from}",
     "INSERT INTO mkt_coupon_code_batch SELECT {t}, {id}, {t}, 'UNIQUE', 'n', 1, '#', 'AB', {n} < 0, 1, 0, 'ACTIVE', 1, 1, 1, 0, \
      NULL, 0, NULL, 0 {from}",
     "INSERT INTO mkt_coupon_code SELECT {t}, {bytes}, {id}, {n}, 1, 'ACTIVE', 0 {from}",

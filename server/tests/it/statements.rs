@@ -341,6 +341,8 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
         // Daily cap and budget stand in the template's own row: nothing more is asked, once the day has begun.
         let limited = scrip_domain::coupon::Definition {
             daily_cap: Some(1_000_000),
+            weekly_cap: Some(1_000_000),
+            monthly_cap: Some(1_000_000),
             budget: Some(1_000_000_000),
             ..definition()
         };

@@ -119,6 +119,12 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("C20", "UPDATE mkt_coupon_template SET committed_amount = committed_amount + 1"),
     ("C21", "UPDATE mkt_coupon_template SET budget = 1 WHERE committed_amount > 1"),
     ("C22", "UPDATE mkt_coupon_template SET day_claimed = day_claimed + 1 WHERE day_claimed IS NOT NULL"),
+    ("C22", "UPDATE mkt_coupon_template SET week_claimed = week_claimed - 1 WHERE week_claimed IS NOT NULL"),
+    (
+        "C22",
+        "UPDATE mkt_coupon_template SET month_starts_at = NULL, month_ends_at = NULL, month_claimed = NULL, \
+             month_ceiling = NULL WHERE month_claimed IS NOT NULL",
+    ),
     ("C23", "UPDATE mkt_coupon_template SET code_batch_count = code_batch_count + 1"),
     ("C24", "UPDATE mkt_coupon_template SET archived_at = 1 WHERE archived_at IS NULL"),
     ("C25", "UPDATE mkt_user_coupon SET valid_from = valid_from + 1 WHERE source = 'TRANSFER'"),
@@ -334,7 +340,8 @@ async fn finish(writer: &mut Writer, tenant: TenantId) {
     run(writer, tenant, Command::CreateApiKey { key, secret_digest: [7; 32] }).await;
     let create = Command::CreateTemplate { definition: Box::new(definition()), total_stock: Some(4) };
     let Outcome::Template(template) = run(writer, tenant, create).await else { unreachable!("a template is made") };
-    let capped = Definition { daily_cap: Some(3), budget: Some(20_000), ..definition() };
+    let caps = Definition { daily_cap: Some(3), weekly_cap: Some(5), monthly_cap: Some(9), ..definition() };
+    let capped = Definition { budget: Some(20_000), ..caps };
     let create = Command::CreateTemplate { definition: Box::new(capped), total_stock: None };
     let Outcome::Template(capped) = run(writer, tenant, create).await else { unreachable!("a template is made") };
     let claim = Command::Claim { template_id: capped.id, member_id: member("m-4"), member_level: None };
@@ -434,7 +441,7 @@ async fn orders(writer: &mut Writer) {
     let now = scrip_server::clock::now();
     let days_ago = |days: i64| Timestamp(now.0 - days * MICROS_PER_DAY);
     let benefit = Benefit::AmountOff { amount: 500 };
-    let definition = Definition::new("5 off", benefit, Validity::Relative { days: 30 });
+    let definition = Definition::new("5 off", benefit, Validity::days(30));
     let create = Command::CreateTemplate { definition: Box::new(definition), total_stock: None };
     let Outcome::Template(template) = run_at(writer, tenant, create, days_ago(40)).await else { unreachable!() };
     let calendar = Arc::new(Calendar { month_ends: Vec::new(), year_ends: Vec::new() });

@@ -344,7 +344,7 @@ const CORRUPTIONS: &[Corruption] = &[
     row("B3", BULK, "status = 'DONE'", "SET status = 'CANCELLED'", OWN_BULK),
     row("B10", BULK, "status = 'DONE'", "SET results_dropped_at = finished_at - 1", OWN_BULK),
     row("B4", BULK, "kind = 'DISTRIBUTION' AND accepted > 0", "SET accepted = accepted - 1", OWN_BULK),
-    row("B7", BULK, "kind = 'DISTRIBUTION'", "SET template_id = id", OWN_BULK),
+    row("B7", BULK, "kind = 'DISTRIBUTION' AND accepted > 0", "SET template_id = id", OWN_BULK),
     row("B1", CHUNK, ANY, "DELETE", OF_BULK),
     row("B2", CHUNK, "accepted > 0", "SET accepted = accepted - 1", OF_BULK),
     row("B8", CHUNK, "accepted > 0", "SET outcomes = NULL", OF_BULK),

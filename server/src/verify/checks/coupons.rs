@@ -2,7 +2,9 @@
 
 use scrip_domain::coupon::CouponSource;
 
-use super::{Dialect, Group, check, differs, equal, plus_days, says};
+use scrip_domain::time::MICROS_PER_HOUR;
+
+use super::{Dialect, Group, check, differs, equal, plus, plus_days, says};
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
     vec![coupons(dialect), members(dialect), transfers(dialect)]
@@ -35,8 +37,12 @@ fn coupons(dialect: Dialect) -> Group {
           GROUP BY tenant_id, subject_id) e ON e.tenant_id = c.tenant_id AND e.subject_id = c.id"
     );
     let sources: Vec<String> = CouponSource::ALL.iter().map(|source| format!("'{}'", source.as_str())).collect();
-    let from = "CASE v.validity WHEN 'FIXED' THEN v.starts_at ELSE c.claimed_at END";
-    let until = format!("CASE v.validity WHEN 'FIXED' THEN v.ends_at ELSE {} END", plus_days("c.claimed_at", "v.days"));
+    // As `Validity::of_claim`.
+    let from = format!("({})", plus("c.claimed_at", "coalesce(v.starts_after_hours, 0)", MICROS_PER_HOUR));
+    let until =
+        format!("({})", plus(&format!("({})", plus_days(&from, "v.days")), "coalesce(v.hours, 0)", MICROS_PER_HOUR));
+    let from = format!("CASE v.validity WHEN 'FIXED' THEN v.starts_at ELSE {from} END");
+    let until = format!("CASE v.validity WHEN 'FIXED' THEN v.ends_at ELSE {until} END");
     let checks = vec![
         check(
             "C6",

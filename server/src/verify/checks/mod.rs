@@ -162,8 +162,13 @@ const USE: &str = "('USE_ORDER', 'USE_COUPON', 'USE_PRODUCT')";
 
 /// `at` and whole days, as [`scrip_domain::Timestamp::plus_days`] adds them.
 fn plus_days(at: &str, days: &str) -> String {
-    let (day, last) = (scrip_domain::time::MICROS_PER_DAY, scrip_domain::Timestamp::MAX.0);
-    format!("CASE WHEN {at} + {days} * {day} > {last} THEN {last} ELSE {at} + {days} * {day} END")
+    plus(at, days, scrip_domain::time::MICROS_PER_DAY)
+}
+
+/// `at` and so many units of time, but not after the last instant.
+fn plus(at: &str, units: &str, micros: i64) -> String {
+    let last = scrip_domain::Timestamp::MAX.0;
+    format!("CASE WHEN {at} + {units} * {micros} > {last} THEN {last} ELSE {at} + {units} * {micros} END")
 }
 
 impl Dialect {
@@ -294,19 +299,25 @@ impl Dialect {
         };
         format!(
             "WITH versions AS MATERIALIZED (SELECT tenant_id, template_id, version, created_at, {} AS benefit, \
-             {} AS validity, {} AS starts_at, {} AS ends_at, {} AS days, {} AS distribution_starts_at, \
-             {} AS distribution_ends_at, {} AS limit_per_member, {} AS refund_extend_days, {} AS daily_cap, {} AS budget, \
+             {} AS validity, {} AS starts_at, {} AS ends_at, {} AS days, {} AS hours, {} AS starts_after_hours, \
+             {} AS distribution_starts_at, {} AS distribution_ends_at, {} AS limit_per_member, {} AS returnable, \
+             {} AS refund_extend_days, {} AS daily_cap, {} AS weekly_cap, {} AS monthly_cap, {} AS budget, \
              coalesce({}, {}) AS most_off FROM mkt_coupon_template_version)",
             field(&["benefit", "type"], false),
             field(&["validity", "type"], false),
             field(&["validity", "starts_at"], true),
             field(&["validity", "ends_at"], true),
             field(&["validity", "days"], true),
+            field(&["validity", "hours"], true),
+            field(&["validity", "starts_after_hours"], true),
             field(&["distribution", "starts_at"], true),
             field(&["distribution", "ends_at"], true),
             field(&["limit_per_member"], true),
+            field(&["returnable"], false),
             field(&["refund_extend_days"], true),
             field(&["daily_cap"], true),
+            field(&["weekly_cap"], true),
+            field(&["monthly_cap"], true),
             field(&["budget"], true),
             // As `Benefit::most_off`: no benefit has both.
             field(&["benefit", "amount"], true),

@@ -8,13 +8,13 @@ use super::{Dialect, Group, Reading, check, differs, equal, says};
 use crate::store::{Row, StoreError};
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
-    vec![orders(), refunds(), held(), compensations(dialect), events(dialect)]
+    vec![orders(dialect), refunds(), held(), compensations(dialect), events(dialect)]
 }
 
 /// The statuses of an order that was paid.
 const PAID: &str = "('PAID', 'PARTIALLY_REFUNDED', 'REFUNDED')";
 
-fn orders() -> Group {
+fn orders(dialect: Dialect) -> Group {
     let told = |name: &str| format!("sum(CASE type WHEN 'order.{name}' THEN 1 ELSE 0 END) AS {name}");
     let told = ["reserved", "paid", "cancelled", "released", "refunded"].map(told).join(", ");
     let rows = format!(
@@ -23,8 +23,11 @@ fn orders() -> Group {
           sum(points_returned) AS returned, sum(points_clawed_back) AS clawed_back FROM mkt_order_refund \
           GROUP BY tenant_id, order_id) f ON f.tenant_id = o.tenant_id AND f.order_id = o.order_id \
          LEFT JOIN (SELECT tenant_id, order_id, sum(CASE status WHEN 'LOCKED' THEN 1 ELSE 0 END) AS locked, \
-          sum(CASE status WHEN 'USED' THEN 1 ELSE 0 END) AS used, sum(discount_amount) AS discount \
-          FROM mkt_user_coupon WHERE by_order GROUP BY tenant_id, order_id) c \
+          sum(CASE status WHEN 'USED' THEN 1 ELSE 0 END) AS used, sum(discount_amount) AS discount, \
+          sum(CASE WHEN k.template_id IS NULL THEN 0 ELSE 1 END) AS kept \
+          FROM mkt_user_coupon u LEFT JOIN (SELECT DISTINCT tenant_id, template_id FROM versions \
+          WHERE CAST(returnable AS TEXT) IN ('false', '0')) k USING (tenant_id, template_id) \
+          WHERE by_order GROUP BY tenant_id, order_id) c \
          ON c.tenant_id = o.tenant_id AND c.order_id = o.order_id \
          LEFT JOIN mkt_points_hold h ON h.tenant_id = o.tenant_id AND h.id = o.hold_id \
          LEFT JOIN mkt_points_transaction s ON s.tenant_id = o.tenant_id AND s.id = o.spend_id \
@@ -71,12 +74,14 @@ fn orders() -> Group {
         ),
         check(
             "O3",
-            "an order's coupons are locked while it is reserved, used when it is paid, and free otherwise",
+            "an order's coupons are locked while it is reserved, used when it is paid, and free otherwise, unless their template keeps them",
             format!(
                 "CASE WHEN {is_firm} THEN coalesce(c.locked, 0) <> o.coupon_count \
                  WHEN o.status = 'RESERVED' THEN false \
                  WHEN {is_paid} AND NOT o.coupons_returned THEN coalesce(c.used, 0) <> o.coupon_count \
-                 OR coalesce(c.locked, 0) <> 0 ELSE coalesce(c.used, 0) + coalesce(c.locked, 0) <> 0 END"
+                 OR coalesce(c.locked, 0) <> 0 \
+                 WHEN {is_paid} THEN coalesce(c.used, 0) > coalesce(c.kept, 0) OR coalesce(c.locked, 0) <> 0 \
+                 ELSE coalesce(c.used, 0) + coalesce(c.locked, 0) <> 0 END"
             ),
             "o.status || ' with ' || o.coupon_count || ' coupons, ' || coalesce(c.locked, 0) || ' locked, ' \
              || coalesce(c.used, 0) || ' used'",
@@ -172,7 +177,7 @@ fn orders() -> Group {
              || coalesce(v.refunded, 0) || ' refunded events'",
         ),
     ];
-    Group { with: String::new(), rows, owner: Some("o"), key: "o.order_id".into(), checks }
+    Group { with: dialect.versions(), rows, owner: Some("o"), key: "o.order_id".into(), checks }
 }
 
 fn refunds() -> Group {

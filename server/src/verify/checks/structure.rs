@@ -192,7 +192,7 @@ const CONSTRAINTS: &[&str] = &[
     "platform_key_pkey platform_key_id_check",
     "mkt_coupon_template_pkey ck_template_stock mkt_coupon_template_claimed_count_check \
      mkt_coupon_template_remaining_stock_check mkt_coupon_template_version_check mkt_coupon_template_tenant_id_fkey",
-    "ck_template_budget ck_template_day ck_template_code_batches ck_template_archived",
+    "ck_template_budget ck_template_day ck_template_week ck_template_month ck_template_code_batches ck_template_archived",
     "code_key_pkey code_key_id_check",
     "mkt_coupon_code_batch_pkey ck_code_batch_counts ck_code_batch_sealed mkt_coupon_code_batch_kind_check \
      mkt_coupon_code_batch_max_uses_check mkt_coupon_code_batch_status_check mkt_coupon_code_batch_claimed_count_check",

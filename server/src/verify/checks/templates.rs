@@ -10,6 +10,26 @@ pub fn groups(dialect: Dialect) -> Vec<Group> {
 
 fn templates(dialect: Dialect) -> Group {
     let kind = |name: &str| format!("sum(CASE type WHEN 'coupon_template.{name}' THEN 1 ELSE 0 END)");
+    let periods = [("day", "daily_cap"), ("week", "weekly_cap"), ("month", "monthly_cap")];
+    let counted = periods.map(|(unit, cap)| {
+        format!(
+            "sum(CASE WHEN w.{cap} IS NOT NULL AND c.claimed_at >= d.{unit}_starts_at AND c.claimed_at < d.{unit}_ends_at \
+             THEN 1 ELSE 0 END) AS {unit}, max(CASE WHEN w.{cap} IS NULL THEN 0 ELSE 1 END) AS any_{unit}"
+        )
+    });
+    let counted = counted.join(", ");
+    let miscounted = periods.map(|(unit, _)| {
+        format!(
+            "t.{unit}_claimed IS DISTINCT FROM CASE WHEN t.{unit}_starts_at IS NULL THEN NULL ELSE coalesce(y.{unit}, 0) END \
+             OR (t.{unit}_starts_at IS NULL AND y.any_{unit} = 1) OR t.{unit}_claimed > t.{unit}_ceiling OR t.{unit}_starts_at >= t.{unit}_ends_at"
+        )
+    });
+    let shown = periods.map(|(unit, _)| {
+        format!(
+            "coalesce(t.{unit}_claimed || ' a {unit} instead of ' || coalesce(y.{unit}, 0) || ', at most ' || t.{unit}_ceiling, \
+             'none a {unit}')"
+        )
+    });
     let rows = format!(
         "mkt_coupon_template t \
          LEFT JOIN versions v ON v.tenant_id = t.tenant_id AND v.template_id = t.id AND v.version = t.version \
@@ -22,12 +42,12 @@ fn templates(dialect: Dialect) -> Group {
           LEFT JOIN versions w \
           ON w.tenant_id = c.tenant_id AND w.template_id = c.template_id AND w.version = c.template_version \
           GROUP BY c.tenant_id, c.template_id) n ON n.tenant_id = t.tenant_id AND n.template_id = t.id \
-         LEFT JOIN (SELECT d.tenant_id, d.id, count(*) AS claimed FROM mkt_coupon_template d CROSS JOIN mkt_user_coupon c \
-          CROSS JOIN versions w WHERE d.day_starts_at IS NOT NULL AND c.tenant_id = d.tenant_id AND c.template_id = d.id \
-          AND c.claimed_at >= d.day_starts_at AND c.claimed_at < d.day_ends_at \
-          AND c.source NOT IN ('TRANSFER', 'IMPORT') \
+         LEFT JOIN (SELECT d.tenant_id, d.id, {counted} FROM mkt_coupon_template d CROSS JOIN mkt_user_coupon c \
+          CROSS JOIN versions w \
+          WHERE coalesce(w.daily_cap, w.weekly_cap, w.monthly_cap) IS NOT NULL \
+          AND c.tenant_id = d.tenant_id AND c.template_id = d.id AND c.source NOT IN ('TRANSFER', 'IMPORT') \
           AND w.tenant_id = c.tenant_id AND w.template_id = c.template_id AND w.version = c.template_version \
-          AND w.daily_cap IS NOT NULL GROUP BY d.tenant_id, d.id) y ON y.tenant_id = t.tenant_id AND y.id = t.id \
+          GROUP BY d.tenant_id, d.id) y ON y.tenant_id = t.tenant_id AND y.id = t.id \
          LEFT JOIN (SELECT tenant_id, template_id, count(*) AS n FROM mkt_coupon_code_batch \
           GROUP BY tenant_id, template_id) b ON b.tenant_id = t.tenant_id AND b.template_id = t.id \
          LEFT JOIN (SELECT tenant_id, template_id, sum(used_count) AS used FROM mkt_coupon_template_use \
@@ -106,14 +126,9 @@ fn templates(dialect: Dialect) -> Group {
         ),
         check(
             "C22",
-            "the claims of the latest day under a daily cap are counted, and within it",
-            "t.day_claimed IS DISTINCT FROM CASE WHEN t.day_starts_at IS NULL THEN NULL ELSE coalesce(y.claimed, 0) END \
-             OR t.day_claimed > t.day_ceiling OR t.day_starts_at >= t.day_ends_at",
-            differs(
-                "day_claimed",
-                "t.day_claimed",
-                "coalesce(y.claimed, 0) || ', at most ' || coalesce(t.day_ceiling, 0)",
-            ),
+            "the claims of the latest day, week and month under a cap are counted, and within it",
+            miscounted.join(" OR "),
+            format!("'claimed: ' || {}", shown.join(" || ', ' || ")),
         ),
         equal(
             "C23",

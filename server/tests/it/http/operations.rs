@@ -33,9 +33,7 @@ async fn a_daily_cap_and_a_budget_are_never_overrun_by_claims_at_once() {
             json!({ "budget": 12_999, "benefit": { "type": "AMOUNT_OFF", "amount": 1_000 } }),
         )
         .await;
-        for (template, most, code) in
-            [(&capped, 7, "COUPON_DAILY_CAP_REACHED"), (&budgeted, 12, "COUPON_BUDGET_EXHAUSTED")]
-        {
+        for (template, most, code) in [(&capped, 7, "COUPON_CAP_REACHED"), (&budgeted, 12, "COUPON_BUDGET_EXHAUSTED")] {
             let ask = async |n: usize| {
                 let mut client = server.client(&shop.service).await;
                 claim(&mut client, template, &format!("m-{n}")).await
@@ -88,10 +86,10 @@ async fn a_daily_cap_follows_the_calendar_of_the_shop() {
         for (at, code) in [
             ("2026-03-28T22:59:59Z", None),
             ("2026-03-28T23:00:00Z", None),
-            ("2026-03-29T21:59:59Z", Some("COUPON_DAILY_CAP_REACHED")),
+            ("2026-03-29T21:59:59Z", Some("COUPON_CAP_REACHED")),
             ("2026-03-29T22:00:00Z", None),
-            ("2026-03-29T22:00:00Z", Some("COUPON_DAILY_CAP_REACHED")),
-            ("2026-03-29T21:59:59Z", Some("COUPON_DAY_CLOSED")),
+            ("2026-03-29T22:00:00Z", Some("COUPON_CAP_REACHED")),
+            ("2026-03-29T21:59:59Z", Some("COUPON_PERIOD_CLOSED")),
         ] {
             let answer = operator.post(&path, json!({ "member_id": "m-1", "effective_at": at })).await;
             match code {
@@ -99,6 +97,98 @@ async fn a_daily_cap_follows_the_calendar_of_the_shop() {
                 Some(code) => assert_eq!(answer.json(422)["code"], code, "{kind:?} {at}"),
             }
         }
+        server.assert_sound().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weekly_and_monthly_caps_count_beside_each_other_and_are_told() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let mut operator = server.client(&server.shop().await.operator).await;
+        let caps = json!({ "daily_cap": 2, "weekly_cap": 3, "monthly_cap": 4, "limit_per_member": 99 });
+        let template = new_template(&mut operator, caps).await;
+        let path = format!("/v1/coupon-templates/{template}/claims");
+        // 2026-05-25 is a Monday.
+        for (at, period) in [
+            ("2026-05-25T00:00:00Z", None),
+            ("2026-05-25T23:00:00Z", None),
+            ("2026-05-25T23:59:59Z", Some(("DAY", "2026-05-26T00:00:00Z"))),
+            ("2026-05-28T00:00:00Z", None),
+            ("2026-05-31T23:59:59Z", Some(("WEEK", "2026-06-01T00:00:00Z"))),
+            ("2026-06-01T00:00:00Z", None),
+            ("2026-06-09T00:00:00Z", None),
+            ("2026-06-10T00:00:00Z", None),
+            ("2026-06-18T00:00:00Z", None),
+            ("2026-06-30T23:59:59Z", Some(("MONTH", "2026-07-01T00:00:00Z"))),
+        ] {
+            let answer = operator.post(&path, json!({ "member_id": "m-1", "effective_at": at })).await;
+            let Some((period, ends_at)) = period else {
+                answer.json(201);
+                continue;
+            };
+            let refused = answer.json(422);
+            assert_eq!(refused["code"], "COUPON_CAP_REACHED", "{kind:?} {at}");
+            let detail = text(&refused, "detail");
+            assert!(detail.contains(period) && detail.contains(ends_at), "{kind:?} {at}: {detail}");
+        }
+        let shown = operator.get(&format!("/v1/coupon-templates/{template}")).await.json(200);
+        let claimed = ["day", "week", "month"].map(|unit| shown[unit]["claimed"].as_i64());
+        assert_eq!(claimed, [Some(1), Some(1), Some(4)], "{kind:?}: {shown}");
+        assert_eq!(shown["week"]["starts_at"], "2026-06-15T00:00:00Z", "{kind:?}");
+        server.assert_sound().await;
+    }
+}
+
+/// What a template keeps stays used: by the shop's own orders and by those that Scrip prices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_may_keep_the_coupons_that_were_used() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let mut operator = server.client(&server.shop().await.operator).await;
+        let kept = new_template(&mut operator, json!({ "returnable": false, "limit_per_member": 9 })).await;
+        let path = format!("/v1/coupon-templates/{kept}/claims");
+        let mut claim = async || {
+            let coupon = operator.post(&path, json!({ "member_id": "m-1" })).await.json(201);
+            text(&coupon, "id").to_owned()
+        };
+        let (own, ordered) = (claim().await, claim().await);
+        for step in ["lock", "use"] {
+            operator.post(&format!("/v1/coupons/{own}/{step}"), json!({ "order_id": "o-1" })).await.json(200);
+        }
+        let refused = operator.post(&format!("/v1/coupons/{own}/return"), json!({ "order_id": "o-1" })).await;
+        assert_eq!(refused.json(422)["code"], "COUPON_NOT_RETURNABLE", "{kind:?}");
+        let order = json!({ "order_id": "o-2", "member_id": "m-1", "coupon_ids": [ordered],
+            "lines": [{ "item_id": "1", "product_id": "mug", "unit_price": 20_000, "quantity": 1 }] });
+        operator.post("/v1/orders", order).await.json(201);
+        operator.post("/v1/orders/o-2/pay", json!({})).await.json(200);
+        let refund = operator.post("/v1/orders/o-2/refunds", json!({ "refund_id": "r", "full": true })).await.json(201);
+        let returned = &refund["coupons"][0];
+        assert_eq!((&returned["status"], &returned["compensation_id"]), (&json!("USED"), &Value::Null), "{kind:?}");
+        let coupon = operator.get(&format!("/v1/coupons/{ordered}")).await.json(200);
+        assert_eq!((&coupon["status"], &coupon["order_id"]), (&json!("USED"), &json!("o-2")), "{kind:?}");
+        server.assert_sound().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_validity_may_be_of_hours_and_begin_later() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let mut operator = server.client(&server.shop().await.operator).await;
+        let validity = json!({ "type": "RELATIVE", "hours": 12, "starts_after_hours": 24 });
+        let template = new_template(&mut operator, json!({ "validity": validity })).await;
+        let shown = operator.get(&format!("/v1/coupon-templates/{template}")).await.json(200);
+        let expected = json!({ "type": "RELATIVE", "days": 0, "hours": 12, "starts_after_hours": 24 });
+        assert_eq!(shown["validity"], expected, "{kind:?}");
+        let claim = json!({ "member_id": "m-1", "effective_at": "2026-03-01T10:00:00Z" });
+        let coupon = operator.post(&format!("/v1/coupon-templates/{template}/claims"), claim).await.json(201);
+        assert_eq!(coupon["valid_from"], "2026-03-02T10:00:00Z", "{kind:?}");
+        assert_eq!(coupon["valid_until"], "2026-03-02T22:00:00Z", "{kind:?}");
+        let id = text(&coupon, "id");
+        let early = json!({ "order_id": "o-1", "effective_at": "2026-03-02T09:59:59Z" });
+        let refused = operator.post(&format!("/v1/coupons/{id}/lock"), early).await.json(422);
+        assert_eq!(refused["code"], "COUPON_NOT_YET_VALID", "{kind:?}");
         server.assert_sound().await;
     }
 }
