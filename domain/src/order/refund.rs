@@ -62,7 +62,8 @@ pub struct Refund {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReturnedCoupon {
     pub coupon_id: CouponId,
-    /// AVAILABLE again; or EXPIRED, and then an operator is asked to compensate the member.
+    /// AVAILABLE again; or EXPIRED, and then an operator is asked to compensate the member; or USED still, as its template
+    /// says.
     pub status: CouponStatus,
     pub valid_until: Timestamp,
     /// The case, when an operator is asked.
@@ -123,18 +124,18 @@ pub fn refund(
         points::settle(state, envelope, ids, member_id)?;
     }
 
-    let debt_before = state.account(tenant, member_id).account.debt;
     let remark = asked.remark.as_deref();
     let undo = |state: &mut State, ids: &mut Ids, id: Option<TransactionId>, points: i64| match id {
         Some(id) if points > 0 => match points::reverse(state, envelope, ids, member_id, id, Some(points), remark)? {
-            Outcome::Transaction(line) => Ok::<_, Interrupt>(Some(line.id)),
+            Outcome::Transaction(line) => Ok::<_, Interrupt>(Some((line.id, line.points))),
             _ => Ok(None),
         },
         _ => Ok(None),
     };
-    let return_transaction_id = undo(state, ids, order.spend_id, returned)?;
-    let clawback_transaction_id = undo(state, ids, order.earn_id, clawed_back)?;
-    let points_owed = state.account(tenant, member_id).account.debt - debt_before;
+    let returning = undo(state, ids, order.spend_id, returned)?;
+    let clawback = undo(state, ids, order.earn_id, clawed_back)?;
+    // The line takes what was there, as a negative number.
+    let points_owed = clawback.map_or(0, |(_, taken)| clawed_back + taken);
 
     for (index, line) in &lines {
         order.refunded_quantities[*index] += line.quantity;
@@ -167,8 +168,8 @@ pub fn refund(
         points_returned: returned,
         points_clawed_back: clawed_back,
         points_owed,
-        return_transaction_id,
-        clawback_transaction_id,
+        return_transaction_id: returning.map(|(id, _)| id),
+        clawback_transaction_id: clawback.map(|(id, _)| id),
         coupons,
         remark: asked.remark.clone(),
         order_status: order.status,
