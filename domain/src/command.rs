@@ -78,6 +78,8 @@ pub enum Command {
         digests: Vec<CodeDigest>,
         /// How often each may be claimed; `None` is the batch's.
         max_uses: Vec<Option<i64>>,
+        /// Who alone may claim with each; `None` is anybody.
+        holders: Vec<Option<MemberId>>,
         /// Whether nothing comes after them.
         last: bool,
     },
@@ -89,6 +91,12 @@ pub enum Command {
         batch_id: CodeBatchId,
         digest: CodeDigest,
         status: CodeStatus,
+    },
+    /// `None` is for anybody again.
+    AssignCode {
+        batch_id: CodeBatchId,
+        digest: CodeDigest,
+        member_id: Option<MemberId>,
     },
     /// Destroys what a batch's codes could be made from once more.
     SealCodeBatch(CodeBatchId),
@@ -351,6 +359,7 @@ impl Command {
             Command::AddCodes { .. } => "add_codes",
             Command::ChangeCodeBatch { .. } => "change_code_batch",
             Command::ChangeCode { .. } => "change_code",
+            Command::AssignCode { .. } => "assign_code",
             Command::SealCodeBatch(_) => "seal_code_batch",
             Command::ClaimCode { .. } => "claim_code",
             Command::TransferCoupon { .. } => "transfer_coupon",

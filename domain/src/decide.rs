@@ -230,14 +230,17 @@ fn apply_command(
             coupon::claim(state, envelope, ids, *template_id, member_id, member_level.as_deref())
         }
         Command::CreateCodeBatch(new) => Ok(coupon::create_batch(state, envelope, ids, new)?),
-        Command::AddCodes { batch_id, from_number, digests, max_uses, last } => {
-            Ok(coupon::add_codes(state, envelope, ids, *batch_id, *from_number, digests, max_uses, *last)?)
+        Command::AddCodes { batch_id, from_number, digests, max_uses, holders, last } => {
+            Ok(coupon::add_codes(state, envelope, ids, *batch_id, *from_number, digests, max_uses, holders, *last)?)
         }
         Command::ChangeCodeBatch { batch_id, status } => {
             Ok(coupon::change_batch(state, envelope, ids, *batch_id, *status)?)
         }
         Command::ChangeCode { batch_id, digest, status } => {
             Ok(coupon::change_code(state, envelope, ids, *batch_id, *digest, *status)?)
+        }
+        Command::AssignCode { batch_id, digest, member_id } => {
+            Ok(coupon::assign_code(state, envelope, ids, *batch_id, *digest, member_id.as_ref())?)
         }
         Command::SealCodeBatch(batch_id) => Ok(coupon::seal_batch(state, envelope, ids, *batch_id)?),
         Command::ClaimCode { digest, batch_id, template_id, member_id, member_level } => {

@@ -44,6 +44,7 @@ event_kinds! {
     CodeBatchExported = "code_batch.exported", CodeBatchId;
     CodeBatchChanged = "code_batch.status_changed", CodeBatchId;
     CodeChanged = "code_batch.code_status_changed", CodeBatchId;
+    CodeAssigned = "code_batch.code_assigned", CodeBatchId;
     TemplateStarted = "coupon_template.started", TemplateId;
     TemplateEnded = "coupon_template.ended", TemplateId;
     CouponClaimed = "coupon.claimed", CouponId;

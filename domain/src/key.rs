@@ -221,7 +221,7 @@ impl Keys {
             Command::ChangeCodeBatch { batch_id, .. } | Command::SealCodeBatch(batch_id) => {
                 self.code_batches.insert((tenant, *batch_id));
             }
-            Command::ChangeCode { batch_id, digest, .. } => {
+            Command::ChangeCode { batch_id, digest, .. } | Command::AssignCode { batch_id, digest, .. } => {
                 self.code_batches.insert((tenant, *batch_id));
                 self.codes.insert((tenant, *digest));
             }

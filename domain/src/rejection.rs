@@ -75,6 +75,7 @@ pub enum Rejection {
     CodeBatchNotFound,
     CodeTaken,
     CodeRevoked,
+    CodeInUse { uses: i64 },
     CodeBatchOutOfStep { generated: i64 },
 
     // Orders. Why one of its coupons refuses an order; a code of what cannot be taken again; what an order has taken.
@@ -208,6 +209,7 @@ impl Rejection {
             Rejection::CodeNotFound => "COUPON_CODE_NOT_FOUND",
             Rejection::CodeBatchNotFound => "COUPON_CODE_BATCH_NOT_FOUND",
             Rejection::CodeTaken => "COUPON_CODE_TAKEN",
+            Rejection::CodeInUse { .. } => "COUPON_CODE_IN_USE",
             Rejection::CodeRevoked => "COUPON_CODE_REVOKED",
             Rejection::CodeBatchOutOfStep { .. } => "COUPON_CODE_BATCH_OUT_OF_STEP",
             Rejection::PointsInsufficient { .. } => "POINTS_INSUFFICIENT",

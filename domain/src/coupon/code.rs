@@ -11,13 +11,16 @@
 //!    +----> REVOKED <-----+          for good
 //! ```
 //!
-//! Who may guess must learn nothing from a refusal: a code that is unknown, used up, switched off, revoked or another
-//! template's is refused by one rejection, [`Rejection::CodeNotAccepted`]. What the template refuses afterwards (its window,
+//! A code may be assigned to a member, and then nobody else claims with it.
+//!
+//! Who may guess must learn nothing from a refusal: a code that is unknown, used up, switched off, revoked, another member's or
+//! another template's is refused by one rejection, [`Rejection::CodeNotAccepted`]. What the template refuses afterwards (its window,
 //! the member's limit, its stock) is told: whoever hears it has a code.
 
 use serde::{Deserialize, Serialize};
 
 use super::claim::issue;
+use super::lifecycle::quoted;
 use super::{Coupon, CouponSource};
 use crate::command::Envelope;
 use crate::decide::{Interrupt, Outcome};
@@ -134,9 +137,19 @@ pub struct Code {
     pub status: CodeStatus,
     pub max_uses: Option<i64>,
     pub use_count: i64,
+    /// Who alone may claim with it; `None` is anybody.
+    pub member_id: Option<MemberId>,
 }
 
 impl Code {
+    fn new(digest: CodeDigest, batch_id: CodeBatchId, number: i64, max_uses: Option<i64>) -> Code {
+        Code { digest, batch_id, number, status: CodeStatus::Active, max_uses, use_count: 0, member_id: None }
+    }
+
+    pub fn is_for(&self, member: &MemberId) -> bool {
+        self.member_id.as_ref().is_none_or(|holder| holder == member)
+    }
+
     pub fn is_used_up(&self) -> bool {
         self.max_uses.is_some_and(|most| self.use_count >= most)
     }
@@ -206,9 +219,7 @@ pub fn create_batch(
         updated_at: envelope.at,
     };
     if let Some(digest) = new.shared {
-        let (batch_id, max_uses) = (batch.id, new.max_uses);
-        let code = Code { digest, batch_id, number: 0, status: CodeStatus::Active, max_uses, use_count: 0 };
-        state.insert_code(envelope.tenant, code);
+        state.insert_code(envelope.tenant, Code::new(digest, batch.id, 0, new.max_uses));
     }
     state.count_code_batch(envelope.tenant, new.template_id);
     state.insert_code_batch(envelope.tenant, batch.clone());
@@ -232,6 +243,7 @@ pub fn add_codes(
     from_number: i64,
     digests: &[CodeDigest],
     max_uses: &[Option<i64>],
+    holders: &[Option<MemberId>],
     last: bool,
 ) -> Result<Outcome, Rejection> {
     let mut batch = state.code_batch(envelope.tenant, batch_id)?.clone();
@@ -249,8 +261,8 @@ pub fn add_codes(
         }
         let place = usize::try_from(number - from_number).unwrap_or_default();
         let max_uses = max_uses.get(place).copied().unwrap_or(batch.max_uses);
-        let code = Code { digest: *digest, batch_id, number, status: CodeStatus::Active, max_uses, use_count: 0 };
-        state.insert_code(envelope.tenant, code);
+        let member_id = holders.get(place).cloned().flatten();
+        state.insert_code(envelope.tenant, Code { member_id, ..Code::new(*digest, batch_id, number, max_uses) });
         batch.added_count += 1;
     }
     batch.next_number += digests.len() as i64;
@@ -319,6 +331,35 @@ pub fn change_code(
     Ok(Outcome::CodeBatch(Box::new(batch)))
 }
 
+/// Lets only this member claim with a single code, or anybody again. One that was claimed with stays as it is: its uses are
+/// its holder's.
+pub fn assign_code(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    batch_id: CodeBatchId,
+    digest: CodeDigest,
+    member_id: Option<&MemberId>,
+) -> Result<Outcome, Rejection> {
+    let batch = state.code_batch(envelope.tenant, batch_id)?.clone();
+    let found = state.code(envelope.tenant, digest).filter(|code| code.batch_id == batch_id);
+    let mut code = found.ok_or(Rejection::CodeNotFound)?.clone();
+    if code.member_id.as_ref() != member_id {
+        if code.status == CodeStatus::Revoked {
+            return Err(Rejection::CodeRevoked);
+        }
+        if code.use_count > 0 {
+            return Err(Rejection::CodeInUse { uses: code.use_count });
+        }
+        code.member_id = member_id.cloned();
+        let holder = member_id.map_or(serde_json::Value::Null, |member| quoted(member.as_str()));
+        let data = format!("{{\"number\":{},\"member_id\":{holder}}}", code.number);
+        record(state, envelope, ids, &batch, EventKind::CodeAssigned, data);
+        state.save_code(envelope.tenant, code);
+    }
+    Ok(Outcome::CodeBatch(Box::new(batch)))
+}
+
 /// Ends the export of a batch: what its codes could be made from is destroyed.
 pub fn seal_batch(
     state: &mut State,
@@ -359,7 +400,9 @@ pub fn claim_code(
     let is_open = |batch: &CodeBatch| batch.status == CodeStatus::Active && batch.template_id == template_id;
     let batch = state.code_batch(tenant, batch_id).ok().filter(|batch| is_open(batch));
     let mut batch = batch.ok_or(Rejection::CodeNotAccepted)?.clone();
-    let is_good = |code: &&Code| code.batch_id == batch_id && code.status == CodeStatus::Active && !code.is_used_up();
+    let is_good = |code: &&Code| {
+        code.batch_id == batch_id && code.status == CodeStatus::Active && !code.is_used_up() && code.is_for(member_id)
+    };
     let mut code = state.code(tenant, digest).filter(is_good).ok_or(Rejection::CodeNotAccepted)?.clone();
 
     let source = CouponSource::Code;

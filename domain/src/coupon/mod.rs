@@ -32,7 +32,7 @@ mod window;
 pub use claim::{claim, issue};
 pub use code::{
     Code, CodeAtHand, CodeBatch, CodeDigest, CodeKind, CodeStatus, CodeUse, MAX_CODES, NewCodeBatch, add_codes,
-    change_batch, change_code, claim_code, create_batch, seal_batch,
+    assign_code, change_batch, change_code, claim_code, create_batch, seal_batch,
 };
 pub use compensation::{Compensation, CompensationReason, CompensationStatus, resolve};
 pub use import::{ImportedCoupon, import_coupon, import_template};

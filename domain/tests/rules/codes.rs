@@ -38,6 +38,27 @@ scenarios! {
              redeem K zzz m2                              => COUPON_CODE_NOT_ACCEPTED
     "
 
+    a_code_may_be_one_members_alone: "
+        @0   T = template limit 9                         => ok
+             K = codes T UNIQUE count 4                   => ok
+             add K a,b,c,d                                => ok
+             assign K a m1                                => ok
+             redeem K a m2                                => COUPON_CODE_NOT_ACCEPTED
+             redeem K a m1                                => AVAILABLE
+             assign K a m2                                => COUPON_CODE_IN_USE uses=1
+             assign K a m1                                => ok
+             assign K b m1                                => ok
+             assign K b m2                                => ok
+             redeem K b m1                                => COUPON_CODE_NOT_ACCEPTED
+             redeem K b m2                                => ok
+             assign K c m1                                => ok
+             assign K c anybody                           => ok
+             redeem K c m9                                => ok
+             switch-code K d REVOKED                      => ok
+             assign K d m1                                => COUPON_CODE_REVOKED
+             assign K zzz m1                              => COUPON_CODE_NOT_FOUND
+    "
+
     /// Whatever is wrong with a code, the answer is the same.
     what_is_wrong_with_a_code_is_not_told: "
         @0   T = template limit 9                         => ok

@@ -509,10 +509,19 @@ impl Generator {
                 // A page has each code once: whoever makes it has seen to that.
                 let digests = if distinct.len() == digests.len() { digests } else { distinct };
                 let from_number = if self.random.percent(90) { next } else { self.random.between(0, 5) };
-                Command::AddCodes { batch_id, from_number, digests, max_uses, last: self.random.percent(40) }
+                let mut holders = Vec::new();
+                if self.random.percent(30) {
+                    holders = digests.iter().map(|_| Some(self.member())).collect();
+                }
+                Command::AddCodes { batch_id, from_number, digests, max_uses, holders, last: self.random.percent(40) }
             }
             80..86 => Command::ChangeCodeBatch { batch_id, status: *self.random.pick(&statuses)? },
-            86..94 => {
+            86..90 => {
+                let (digest, batch_id, _) = *self.random.pick(&self.pools[index].codes)?;
+                let member_id = if self.random.percent(60) { Some(self.member()) } else { None };
+                Command::AssignCode { batch_id, digest, member_id }
+            }
+            90..96 => {
                 let (digest, batch_id, _) = *self.random.pick(&self.pools[index].codes)?;
                 Command::ChangeCode { batch_id, digest, status: *self.random.pick(&statuses)? }
             }

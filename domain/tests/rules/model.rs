@@ -999,6 +999,7 @@ impl Model {
                         code.batch_id == *batch_id
                             && code.status == CodeStatus::Active
                             && code.max_uses.is_none_or(|most| code.use_count < most)
+                            && (code.member_id.is_none() || code.member_id.as_ref() == Some(member_id))
                     });
                 if !good {
                     return Err("COUPON_CODE_NOT_ACCEPTED");
@@ -1014,7 +1015,7 @@ impl Model {
                 Ok(text)
             }
             Command::CreateCodeBatch(wanted) => self.create_batch(tenant, wanted, at, new),
-            Command::AddCodes { batch_id, from_number, digests, max_uses, last } => {
+            Command::AddCodes { batch_id, from_number, digests, max_uses, holders, last } => {
                 let (batch, _) = self.batches.get_mut(&(tenant, *batch_id)).ok_or("COUPON_CODE_BATCH_NOT_FOUND")?;
                 if batch.completed.is_some() || batch.next != *from_number {
                     return Err("COUPON_CODE_BATCH_OUT_OF_STEP");
@@ -1029,7 +1030,8 @@ impl Model {
                     match self.codes.entry((tenant, *digest)) {
                         Entry::Occupied(_) => known.push(number),
                         Entry::Vacant(free) => {
-                            free.insert(code(*digest, *batch_id, number, max_uses));
+                            let member_id = holders.get(place).cloned().flatten();
+                            free.insert(Code { member_id, ..code(*digest, *batch_id, number, max_uses) });
                             batch.added += 1;
                         }
                     }
@@ -1057,6 +1059,18 @@ impl Model {
                     return Err("COUPON_CODE_REVOKED");
                 }
                 code.status = *status;
+                Ok(format!("{batch_id} {batch:?}"))
+            }
+            Command::AssignCode { batch_id, digest, member_id } => {
+                let (batch, _) = self.batches.get(&(tenant, *batch_id)).ok_or("COUPON_CODE_BATCH_NOT_FOUND")?;
+                let code = self.codes.get_mut(&(tenant, *digest)).filter(|code| code.batch_id == *batch_id);
+                let code = code.ok_or("COUPON_CODE_NOT_FOUND")?;
+                match (code.member_id == *member_id, code.status, code.use_count) {
+                    (true, ..) => {}
+                    (_, CodeStatus::Revoked, _) => return Err("COUPON_CODE_REVOKED"),
+                    (_, _, 1..) => return Err("COUPON_CODE_IN_USE"),
+                    _ => code.member_id = member_id.clone(),
+                }
                 Ok(format!("{batch_id} {batch:?}"))
             }
             Command::SealCodeBatch(id) => {
@@ -2413,7 +2427,7 @@ fn utc_bounds(at: Timestamp) -> [(i64, i64); 3] {
 }
 
 fn code(digest: CodeDigest, batch_id: CodeBatchId, number: i64, max_uses: Option<i64>) -> Code {
-    Code { digest, batch_id, number, status: CodeStatus::Active, max_uses, use_count: 0 }
+    Code { digest, batch_id, number, status: CodeStatus::Active, max_uses, use_count: 0, member_id: None }
 }
 
 /// How long what is earned at `at` can be spent.

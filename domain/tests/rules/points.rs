@@ -601,6 +601,7 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::PeriodClosed { period: scrip_domain::time::CapPeriod::Day, since: at },
         Rejection::CapReached { period: scrip_domain::time::CapPeriod::Week, cap: 1, ends_at: at, version: 1 },
         Rejection::CouponNotReturnable,
+        Rejection::CodeInUse { uses: 1 },
         Rejection::BudgetExhausted { budget: 1, version: 1 },
         Rejection::TransferToHolder,
         Rejection::CodeNotAccepted,
@@ -687,7 +688,7 @@ fn every_rejection_appears_in_a_scenario() {
             | Rejection::TemplateArchived
             | Rejection::BudgetBelowCommitted { .. } => {}
             Rejection::PeriodClosed { .. } | Rejection::CapReached { .. } | Rejection::BudgetExhausted { .. } => {}
-            Rejection::CouponNotReturnable => {}
+            Rejection::CouponNotReturnable | Rejection::CodeInUse { .. } => {}
             Rejection::TransferToHolder | Rejection::CodeNotAccepted | Rejection::CodeNotFound => {}
             Rejection::CodeBatchNotFound | Rejection::CodeTaken | Rejection::CodeRevoked => {}
             Rejection::CodeBatchOutOfStep { .. } => {}

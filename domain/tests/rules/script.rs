@@ -298,12 +298,18 @@ impl Script {
                 from_number: option(words, "from").map_or(Ok(0), parse_number)?,
                 digests: words[2].split(',').map(code_digest).collect(),
                 max_uses: Vec::new(),
+                holders: Vec::new(),
                 last: words.last() == Some(&"last"),
             },
             "switch" => Command::ChangeCodeBatch { batch_id, status: code_status(words[2])? },
             "switch-code" => {
                 Command::ChangeCode { batch_id, digest: code_digest(words[2]), status: code_status(words[3])? }
             }
+            "assign" => Command::AssignCode {
+                batch_id,
+                digest: code_digest(words[2]),
+                member_id: Some(words[3]).filter(|name| *name != "anybody").map(member),
+            },
             "seal" => Command::SealCodeBatch(batch_id),
             // Codes know their template; a script may name another.
             "redeem" => {

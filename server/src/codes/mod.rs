@@ -201,7 +201,14 @@ async fn complete(
             Some(digests)
         });
         let digests = digests.await?.context("the batch's pattern makes texts that are no codes")?;
-        let command = Command::AddCodes { batch_id: id, from_number, digests, max_uses: Vec::new(), last: false };
+        let command = Command::AddCodes {
+            batch_id: id,
+            from_number,
+            digests,
+            max_uses: Vec::new(),
+            holders: Vec::new(),
+            last: false,
+        };
         match engine.submit(envelope(tenant, command)).await? {
             Answer::Accepted { .. } => {}
             // Somebody else has gone on with it: see how far it is.

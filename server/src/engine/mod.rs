@@ -267,6 +267,7 @@ impl Engine {
             Command::AddCodes { batch_id, .. }
             | Command::ChangeCodeBatch { batch_id, .. }
             | Command::ChangeCode { batch_id, .. }
+            | Command::AssignCode { batch_id, .. }
             | Command::SealCodeBatch(batch_id) => batch_id.hash(&mut hasher),
             Command::LockCoupon { coupon_id, .. }
             | Command::UseCoupon { coupon_id, .. }

@@ -263,7 +263,7 @@ pub async fn create_codes(
             // Another key may have made the same code before.
             let digests = codes::digests(&keys, caller.tenant(), &code).unwrap_or_default();
             let is_known =
-                app.store.find_code(caller.tenant(), digests.get(1..).unwrap_or_default(), false).await?.is_some();
+                app.store.find_code(caller.tenant(), digests.get(1..).unwrap_or_default(), None).await?.is_some();
             if is_known {
                 return Err(Rejection::CodeTaken.into());
             }
@@ -468,6 +468,9 @@ pub struct CodeView {
     use_count: i64,
     #[schema(required)]
     max_uses: Option<i64>,
+    /// Who alone may claim with it; null is anybody.
+    #[schema(required, value_type = Option<String>)]
+    member_id: Option<MemberId>,
     /// Whether a coupon can be claimed with it, as far as the code goes.
     accepted: bool,
 }
@@ -481,12 +484,12 @@ async fn look_up(
     app: &AppState,
     tenant: TenantId,
     text: &CodeText,
-    usable: bool,
+    usable_by: Option<&MemberId>,
 ) -> Result<Option<(CouponCode, CodeBatch)>, Problem> {
     let keys = keys_of(app).await?;
     // What cannot be a code is looked up as well, under a digest that nothing has: it takes as long.
     let digests = codes::digests(&keys, tenant, &text.0).unwrap_or_else(|| keys.iter().map(|_| [0; 16]).collect());
-    Ok(app.store.find_code(tenant, &digests, usable).await?)
+    Ok(app.store.find_code(tenant, &digests, usable_by).await?)
 }
 
 /// Look a code up
@@ -498,7 +501,7 @@ pub async fn get_code(
     Operator(caller): Operator,
     InPath(text): InPath<CodeText>,
 ) -> Result<Response, Problem> {
-    let found = look_up(&app, caller.tenant(), &text, false).await?;
+    let found = look_up(&app, caller.tenant(), &text, None).await?;
     let (code, batch) = found.ok_or(Problem::new(Code::CouponCodeNotFound))?;
     answer::ok(&CodeView {
         batch_id: batch.id,
@@ -508,6 +511,7 @@ pub async fn get_code(
         use_count: code.use_count,
         max_uses: code.max_uses,
         accepted: is_accepted(&code, &batch),
+        member_id: code.member_id,
     })
 }
 
@@ -518,7 +522,7 @@ async fn switch_code(
     input: Input<NoOptions>,
     status: CodeStatus,
 ) -> Result<Response, Problem> {
-    let found = look_up(&app, caller.tenant(), &text, false).await?;
+    let found = look_up(&app, caller.tenant(), &text, None).await?;
     let (code, batch) = found.ok_or(Problem::new(Code::CouponCodeNotFound))?;
     let command = Command::ChangeCode { batch_id: batch.id, digest: code.digest, status };
     answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
@@ -563,6 +567,62 @@ pub async fn revoke_code(
     switch_code(app, caller, text, input, CodeStatus::Revoked).await
 }
 
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = CodeAssignment)]
+pub struct AssignRequest {
+    /// Who alone may claim with it.
+    #[schema(value_type = String, required, min_length = 1, max_length = 64)]
+    member_id: Option<MemberId>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for AssignRequest {
+    type Value = (MemberId, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        let member_id = errors.required("member_id", self.member_id);
+        let effective_at = errors.effective_at(self.effective_at, now);
+        Some((member_id?, effective_at))
+    }
+}
+
+/// Let one member alone claim with a code
+///
+/// To everybody else it looks like a code that nobody made. One that was claimed with already cannot be assigned.
+#[utoipa::path(post, path = "/v1/codes/{code}/assign", tag = "Codes", security(("key" = ["OPERATOR"])),
+    params(("code" = String, Path), IdempotencyKey), request_body = AssignRequest,
+    responses((status = 200, description = "Assigned; its batch", body = CodeBatchView<'static>), Problems))]
+pub async fn assign_code(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(text): InPath<CodeText>,
+    input: Input<AssignRequest>,
+) -> Result<Response, Problem> {
+    let found = look_up(&app, caller.tenant(), &text, None).await?;
+    let (code, batch) = found.ok_or(Problem::new(Code::CouponCodeNotFound))?;
+    let (member_id, effective_at) = input.value;
+    let command = Command::AssignCode { batch_id: batch.id, digest: code.digest, member_id: Some(member_id) };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
+/// Let everybody claim with a code again
+#[utoipa::path(post, path = "/v1/codes/{code}/unassign", tag = "Codes", security(("key" = ["OPERATOR"])),
+    params(("code" = String, Path), IdempotencyKey), request_body = Option<NoOptions>,
+    responses((status = 200, description = "Anybody's; its batch", body = CodeBatchView<'static>), Problems))]
+pub async fn unassign_code(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    InPath(text): InPath<CodeText>,
+    input: Input<NoOptions>,
+) -> Result<Response, Problem> {
+    let found = look_up(&app, caller.tenant(), &text, None).await?;
+    let (code, batch) = found.ok_or(Problem::new(Code::CouponCodeNotFound))?;
+    let command = Command::AssignCode { batch_id: batch.id, digest: code.digest, member_id: None };
+    answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
 /// Claim a coupon with a code
 ///
 /// Case, spaces, dashes and look-alikes (O and 0; I, L and 1) do not count. A code that is unknown, used up, switched off or
@@ -581,7 +641,7 @@ pub async fn create_code_claim(
     let caller = key.on_behalf_of(&claim.member_id)?;
     let attempt = guess(&app, &caller, &claim.member_id)?;
     let tenant = caller.tenant();
-    let good = look_up(&app, tenant, &text, true).await?;
+    let good = look_up(&app, tenant, &text, Some(&claim.member_id)).await?;
     // A claim that was granted has used its code up; its retry must get the first answer. Asked whatever was found.
     let replay = match input.idempotency {
         Some(idempotency) if good.is_none() => app.store.find_outcome(tenant, idempotency.key).await?,
@@ -688,11 +748,11 @@ async fn look_up_all(
         // Answered before, it is answered so again, whatever has become of the code: the engine has the record.
         let replay = asked[place].key.is_some_and(|key| answered.contains(&key));
         let result = match code {
-            Some(code) => *code,
-            None if replay => {
+            Some((code, holder)) if holder.as_ref().is_none_or(|holder| holder == asked[place].member_id) => *code,
+            _ if replay => {
                 CodeAtHand { digest: [0; 16], batch_id: CodeBatchId(Uuid::nil()), template_id: TemplateId(Uuid::nil()) }
             }
-            None => {
+            _ => {
                 app.metrics.code_claims.with_label_values(&["not_accepted"]).inc();
                 continue;
             }
@@ -739,11 +799,13 @@ struct CodeLine {
     code: String,
     #[serde(default)]
     max_uses: Option<i64>,
+    #[serde(default)]
+    member_id: Option<String>,
 }
 
 /// Import codes that exist already
 ///
-/// A CSV file with the columns `code` and, optionally, `max_uses` (default: 1). Codes that exist are left out, so the same file
+/// A CSV file with the columns `code` and, optionally, `max_uses` (default: 1) and `member_id`, who alone may claim with it. Codes that exist are left out, so the same file
 /// may be sent again. `dry_run=true` only reports.
 #[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/codes/imports", tag = "Codes",
     security(("key" = ["OPERATOR"])),
@@ -773,11 +835,11 @@ pub async fn import_codes(
     let keys = keys_of(&app).await?;
     let mut read = read_codes(&bytes, &keys, tenant)?;
     // Codes of older keys count as well.
-    let mut all: Vec<CodeDigest> = read.codes.iter().flat_map(|(_, digests, _)| digests.iter().copied()).collect();
+    let mut all: Vec<CodeDigest> = read.codes.iter().flat_map(|line| line.digests.iter().copied()).collect();
     let known: HashSet<CodeDigest> = app.store.known_codes(tenant, &all).await?;
     all.clear();
     let before = read.codes.len();
-    read.codes.retain(|(_, digests, _)| !digests.iter().any(|digest| known.contains(digest)));
+    read.codes.retain(|line| !line.digests.iter().any(|digest| known.contains(digest)));
     let mut existing = (before - read.codes.len()) as u64;
     let mut imported = read.codes.len() as u64;
     let mut batch = None;
@@ -802,8 +864,9 @@ pub async fn import_codes(
             let command = Command::AddCodes {
                 batch_id: current.id,
                 from_number: current.next_number,
-                digests: lines.iter().map(|(_, digests, _)| digests[0]).collect(),
-                max_uses: lines.iter().map(|(_, _, max_uses)| Some(*max_uses)).collect(),
+                digests: lines.iter().map(|line| line.digests[0]).collect(),
+                max_uses: lines.iter().map(|line| Some(line.max_uses)).collect(),
+                holders: lines.iter().map(|line| line.member_id.clone()).collect(),
                 last: page == pages,
             };
             let (added, known) = batch_of(app.engine.submit(envelope(tenant, command)).await?)?;
@@ -836,9 +899,15 @@ fn batch_of(answer: Answer) -> Result<(Box<CodeBatch>, u64), Problem> {
     }
 }
 
+struct CodeRead {
+    /// Under every key, the newest first.
+    digests: Vec<CodeDigest>,
+    max_uses: i64,
+    member_id: Option<MemberId>,
+}
+
 struct CodesRead {
-    /// The line, the digests under every key, the newest first, and how often it may be used.
-    codes: Vec<(u64, Vec<CodeDigest>, i64)>,
+    codes: Vec<CodeRead>,
     lines: u64,
     duplicates: u64,
     bad: u64,
@@ -860,7 +929,7 @@ fn read_codes(bytes: &[u8], keys: &CodeKeys, tenant: TenantId) -> Result<CodesRe
         return Err(Problem::field(
             "body",
             "has no column `code`",
-            "Send CSV whose first line names the columns: code,max_uses.",
+            "Send CSV whose first line names the columns: code,max_uses,member_id.",
         ));
     }
     let headers: csv::StringRecord = headers.iter().map(|name| name.trim_start_matches('\u{feff}')).collect();
@@ -874,24 +943,25 @@ fn read_codes(bytes: &[u8], keys: &CodeKeys, tenant: TenantId) -> Result<CodesRe
             let digests = codes::digests(keys, tenant, &row.code);
             let digests = digests.ok_or("is no code: 1 to 64 letters and digits, spaces, -, _ and . left out")?;
             let max_uses = row.max_uses.unwrap_or(1);
-            if (1..=MAX_USES).contains(&max_uses) {
-                Ok((digests, max_uses))
-            } else {
-                Err("max_uses is out of range".into())
+            if !(1..=MAX_USES).contains(&max_uses) {
+                return Err("max_uses is out of range".into());
             }
+            let holder = row.member_id.as_deref().filter(|member| !member.is_empty()).map(str::parse);
+            let member_id = holder.transpose().map_err(|error| format!("member_id {error}"))?;
+            Ok(CodeRead { digests, max_uses, member_id })
         });
         match checked {
             Err(message) => {
                 read.bad += 1;
                 read.note(line, message);
             }
-            Ok((digests, max_uses)) => {
-                if let Some(first) = seen.insert(digests[0], line) {
-                    seen.insert(digests[0], first);
+            Ok(code) => {
+                if let Some(first) = seen.insert(code.digests[0], line) {
+                    seen.insert(code.digests[0], first);
                     read.duplicates += 1;
                     read.note(line, format!("is the code of line {first} once more"));
                 } else {
-                    read.codes.push((line, digests, max_uses));
+                    read.codes.push(code);
                 }
             }
         }

@@ -114,6 +114,8 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(codes::enable_code))
         .routes(routes!(codes::disable_code))
         .routes(routes!(codes::revoke_code))
+        .routes(routes!(codes::assign_code))
+        .routes(routes!(codes::unassign_code))
         .routes(routes!(codes::create_code_claim))
         // Points.
         .routes(routes!(points::get_points))

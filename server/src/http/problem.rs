@@ -422,6 +422,10 @@ codes! {
     "Same member", "The coupon is this member's already. Send another `to_member_id`.";
     "会员相同", "该优惠券已属于此会员，请发送其他 `to_member_id`。";
 
+    CouponCodeInUse = "COUPON_CODE_IN_USE", CONFLICT;
+    "Code in use", "{uses} coupons have been claimed with the code already, so it cannot be assigned any more. Use another one.";
+    "券码已被使用", "该券码已被领取 {uses} 次，不能再指定会员，请使用其他券码。";
+
     CouponCodeNotAccepted = "COUPON_CODE_NOT_ACCEPTED", UNPROCESSABLE_ENTITY;
     "Code not accepted", "The code cannot be claimed with. Check how it is written; an operator can look it up.";
     "券码不可用", "该券码无法领取优惠券。请检查输入是否正确，运营人员可查询其状态。";
@@ -835,6 +839,7 @@ impl From<Rejection> for Problem {
             Rejection::OrderMismatch => of(Code::OrderMismatch),
             Rejection::TransferToHolder => of(Code::TransferToHolder),
             Rejection::CodeNotAccepted => of(Code::CouponCodeNotAccepted),
+            Rejection::CodeInUse { uses } => of(Code::CouponCodeInUse).with("uses", uses),
             Rejection::CodeNotFound => of(Code::CouponCodeNotFound),
             Rejection::CodeBatchNotFound => of(Code::BatchNotFound),
             Rejection::CodeTaken => of(Code::CouponCodeTaken),
@@ -990,6 +995,7 @@ mod tests {
             PeriodClosed { period: scrip_domain::time::CapPeriod::Day, since: at },
             CapReached { period: scrip_domain::time::CapPeriod::Week, cap: 1, ends_at: at, version: 1 },
             CouponNotReturnable,
+            CodeInUse { uses: 1 },
             BudgetExhausted { budget: 1, version: 1 },
             SoldOut { total: 1, version: 1 },
             CouponExpired { valid_until: at },
@@ -1092,7 +1098,7 @@ mod tests {
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}
                 TemplateHasCodes { .. } | TemplateArchived | BudgetBelowCommitted { .. } => {}
                 PeriodClosed { .. } | CapReached { .. } | BudgetExhausted { .. } | TransferToHolder => {}
-                CouponNotReturnable => {}
+                CouponNotReturnable | CodeInUse { .. } => {}
                 CodeNotAccepted | CodeNotFound | CodeBatchNotFound | CodeTaken | CodeRevoked => {}
                 CodeBatchOutOfStep { .. } => {}
             }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use scrip_domain::coupon::{Code, CodeAtHand, CodeBatch, CodeDigest};
-use scrip_domain::{CodeBatchId, TemplateId, TenantId, Timestamp};
+use scrip_domain::{CodeBatchId, MemberId, TemplateId, TenantId, Timestamp};
 use uuid::Uuid;
 
 use super::value::{Param, Row};
@@ -15,7 +15,7 @@ const OPEN_BATCHES: &str = "SELECT tenant_id, id FROM mkt_coupon_code_batch \
      WHERE completed_at IS NULL AND kind = 'UNIQUE' AND status <> 'REVOKED' ORDER BY tenant_id, id LIMIT $1";
 const NUMBERS: &str = "SELECT number FROM mkt_coupon_code WHERE tenant_id = $1 AND batch_id = $2 AND number > $3 \
      ORDER BY number LIMIT $4";
-const USABLE: &str = "SELECT c.digest, c.batch_id, b.template_id FROM mkt_coupon_code c JOIN mkt_coupon_code_batch b \
+const USABLE: &str = "SELECT c.digest, c.batch_id, b.template_id, c.member_id FROM mkt_coupon_code c JOIN mkt_coupon_code_batch b \
      ON b.tenant_id = c.tenant_id AND b.id = c.batch_id WHERE c.tenant_id = $1 AND c.digest = $2 \
      AND c.status = 'ACTIVE' AND (c.max_uses IS NULL OR c.use_count < c.max_uses) AND b.status = 'ACTIVE'";
 const KNOWN: &str = "SELECT digest FROM mkt_coupon_code WHERE tenant_id = $1 AND digest = $2";
@@ -32,10 +32,12 @@ fn list_batches_sql(by_template: bool) -> String {
     )
 }
 
-/// `usable` leaves out, in the store, what cannot be claimed with: such a code then takes as long as one that nobody made.
+/// `usable` leaves out, in the store, what the member $3 cannot claim with: such a code then takes as long as one that nobody
+/// made.
 fn find_code_sql(usable: bool) -> String {
     let filter = if usable {
-        " AND c.status = 'ACTIVE' AND (c.max_uses IS NULL OR c.use_count < c.max_uses) AND b.status = 'ACTIVE'"
+        " AND c.status = 'ACTIVE' AND (c.max_uses IS NULL OR c.use_count < c.max_uses) AND b.status = 'ACTIVE' \
+         AND (c.member_id IS NULL OR c.member_id = $3)"
     } else {
         ""
     };
@@ -98,33 +100,35 @@ impl Store {
         self.query(&list_batches_sql(template.is_some()), &parameters, decode::code_batch).await
     }
 
-    /// The code with one of these digests, and its batch; only one that can be claimed with, if it must be `usable`. Every
+    /// The code with one of these digests, and its batch; only one that this member can claim with, if one is named. Every
     /// digest is asked for whatever is found, so that the time tells nothing.
     pub async fn find_code(
         &self,
         tenant: TenantId,
         digests: &[CodeDigest],
-        usable: bool,
+        usable_by: Option<&MemberId>,
     ) -> Found<Option<(Code, CodeBatch)>> {
-        let sql = find_code_sql(usable);
+        let sql = find_code_sql(usable_by.is_some());
         let mut found = None;
         for digest in digests {
             let decode = |row: &Row| Ok((decode::code(row)?, decode::code_batch_from(row, decode::CODE_COLUMNS)?));
-            found = self.first(&sql, &[tenant.into(), Param::Bytes(digest)], decode).await?.or(found);
+            let mut parameters = vec![tenant.into(), Param::Bytes(digest)];
+            parameters.extend(usable_by.map(|member| Param::Text(member.as_str())));
+            found = self.first(&sql, &parameters, decode).await?.or(found);
         }
         Ok(found)
     }
 
-    /// What those of these codes stand for that can be claimed with.
+    /// What those of these codes stand for that can be claimed with, and who alone may, if somebody.
     pub async fn find_usable_codes(
         &self,
         tenant: TenantId,
         digests: &[CodeDigest],
-    ) -> Found<HashMap<CodeDigest, CodeAtHand>> {
+    ) -> Found<HashMap<CodeDigest, (CodeAtHand, Option<MemberId>)>> {
         let decode = |row: &Row| {
             let digest = row.bytes(0)?;
             let (batch_id, template_id) = (CodeBatchId(row.uuid(1)?), TemplateId(row.uuid(2)?));
-            Ok((digest, CodeAtHand { digest, batch_id, template_id }))
+            Ok((digest, (CodeAtHand { digest, batch_id, template_id }, row.opt_caller_id(3)?)))
         };
         match self {
             Store::Sqlite(store) => {

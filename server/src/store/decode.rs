@@ -151,8 +151,8 @@ pub fn code_batch_from(row: &Row, first: usize) -> Decoded<CodeBatch> {
     })
 }
 
-pub const CODE: &str = "tenant_id, digest, batch_id, number, max_uses, status, use_count";
-pub const CODE_COLUMNS: usize = 7;
+pub const CODE: &str = "tenant_id, digest, batch_id, number, max_uses, status, use_count, member_id";
+pub const CODE_COLUMNS: usize = 8;
 
 pub fn code(row: &Row) -> Decoded<Code> {
     Ok(Code {
@@ -162,6 +162,7 @@ pub fn code(row: &Row) -> Decoded<Code> {
         max_uses: row.opt_int(4)?,
         status: row.name(5, CodeStatus::parse)?,
         use_count: row.int(6)?,
+        member_id: row.opt_caller_id(7)?,
     })
 }
 

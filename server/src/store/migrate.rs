@@ -72,9 +72,9 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         number: 11,
-        name: "period_caps",
-        sqlite: include_str!("migrations/0011_period_caps.sqlite.sql"),
-        postgres: include_str!("migrations/0011_period_caps.postgres.sql"),
+        name: "caps_and_holders",
+        sqlite: include_str!("migrations/0011_caps_and_holders.sqlite.sql"),
+        postgres: include_str!("migrations/0011_caps_and_holders.postgres.sql"),
     },
 ];
 

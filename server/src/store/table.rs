@@ -332,6 +332,7 @@ static CODE: Table = table(
         ("max_uses", Int),
         ("status", Text),
         ("use_count", Int),
+        ("member_id", Text),
     ],
 );
 
@@ -344,6 +345,7 @@ fn code(tenant: TenantId, row: &Code) -> Vec<Param<'_>> {
         row.max_uses.into(),
         row.status.as_str().into(),
         row.use_count.into(),
+        row.member_id.as_ref().map(MemberId::as_str).into(),
     ]
 }
 

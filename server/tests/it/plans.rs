@@ -28,7 +28,7 @@ const FILL: &[&str] = &[
      NULL, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL {from}",
     "INSERT INTO mkt_coupon_code_batch SELECT {t}, {id}, {t}, 'UNIQUE', 'n', 1, '#', 'AB', {n} < 0, 1, 0, 'ACTIVE', 1, 1, 1, 0, \
      NULL, 0, NULL, 0 {from}",
-    "INSERT INTO mkt_coupon_code SELECT {t}, {bytes}, {id}, {n}, 1, 'ACTIVE', 0 {from}",
+    "INSERT INTO mkt_coupon_code SELECT {t}, {bytes}, {id}, {n}, 1, 'ACTIVE', 0, NULL {from}",
     "INSERT INTO mkt_coupon_code_use SELECT {t}, {id}, {t}, {bytes} {from}",
     "INSERT INTO mkt_coupon_template_use SELECT {t}, {id}, 0, 1 {from}",
     "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",

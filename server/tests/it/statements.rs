@@ -481,7 +481,8 @@ async fn make_codes(
     let (made, _) = batches.run(vec![Command::CreateCodeBatch(Box::new(new))]).await;
     let Outcome::CodeBatch(batch) = &made[0] else { panic!("no batch: {made:?}") };
     let batch_id = batch.id;
-    let add = Command::AddCodes { batch_id, from_number: 0, digests, max_uses: Vec::new(), last: true };
+    let (max_uses, holders) = (Vec::new(), Vec::new());
+    let add = Command::AddCodes { batch_id, from_number: 0, digests, max_uses, holders, last: true };
     batches.run(vec![add]).await;
     batch_id
 }

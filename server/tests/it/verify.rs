@@ -139,6 +139,7 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("K6", "DELETE FROM mkt_coupon_code_use"),
     ("K7", "UPDATE mkt_coupon_code SET use_count = use_count + 1"),
     ("K8", "UPDATE mkt_coupon_code_use SET batch_id = coupon_id"),
+    ("K8", "UPDATE mkt_coupon_code SET member_id = 'somebody else'"),
     ("K9", "DELETE FROM event WHERE type = 'code_batch.completed'"),
     ("K10", "UPDATE event SET subject_id = id WHERE type = 'code_batch.codes_added'"),
     ("K11", "UPDATE mkt_coupon_code_batch SET status = 'DISABLED' WHERE status = 'REVOKED'"),

@@ -84,9 +84,9 @@ fn uses(dialect: Dialect) -> Group {
         LEFT JOIN mkt_coupon_code_batch b ON b.tenant_id = u.tenant_id AND b.id = u.batch_id";
     let checks = vec![check(
         "K8",
-        "a use of a code names a code of its batch and a coupon of the batch's template",
+        "a use of a code names a code of its batch, and a coupon of the batch's template and of the code's holder",
         "c.id IS NULL OR c.source <> 'CODE' OR k.batch_id IS DISTINCT FROM u.batch_id \
-         OR b.template_id IS DISTINCT FROM c.template_id",
+         OR b.template_id IS DISTINCT FROM c.template_id OR c.member_id <> k.member_id",
         says("the code, its batch or its coupon is missing or another"),
     )];
     Group { with: String::new(), rows: rows.into(), owner: Some("u"), key: dialect.id("cpn_", "u.coupon_id"), checks }

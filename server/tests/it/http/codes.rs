@@ -177,7 +177,7 @@ async fn whatever_is_wrong_with_a_code_the_answer_is_the_same() {
         let (shop, stranger) = (server.shop().await, server.shop().await);
         let mut operator = server.client(&shop.operator).await;
         let template = new_template(&mut operator, json!({ "limit_per_member": 10 })).await;
-        let batch = make_codes(&mut operator, &template, json!({ "count": 5 })).await;
+        let batch = make_codes(&mut operator, &template, json!({ "count": 6 })).await;
         completed(&mut operator, &batch).await;
         let codes = exported(&mut operator, &batch).await;
         let mut foreign = server.client(&stranger.operator).await;
@@ -187,9 +187,13 @@ async fn whatever_is_wrong_with_a_code_the_answer_is_the_same() {
         operator.post(&claims_of(&codes[0]), json!({ "member_id": "m-9" })).await.json(201);
         operator.post(&format!("/v1/codes/{}/disable", codes[1]), json!({})).await.json(200);
         operator.post(&format!("/v1/codes/{}/revoke", codes[2]), json!({})).await.json(200);
+        let holder = json!({ "member_id": "m-7" });
+        operator.post(&format!("/v1/codes/{}/assign", codes[5]), holder.clone()).await.json(200);
         let mut answers = Vec::new();
         let mut member = server.client(&shop.member).await;
-        for code in [codes[0].as_str(), &codes[1], &codes[2], "STRANGER", "22222222222222", "no%20code!", "%FF"] {
+        for code in
+            [codes[0].as_str(), &codes[1], &codes[2], &codes[5], "STRANGER", "22222222222222", "no%20code!", "%FF"]
+        {
             let answer = member.post(&claims_of(code), json!({ "member_id": "m-1" })).await;
             answers.push((answer.status, anonymous(answer.value())));
         }
@@ -205,6 +209,8 @@ async fn whatever_is_wrong_with_a_code_the_answer_is_the_same() {
         operator.post(&format!("/v1/code-batches/{batch}/revoke"), json!({})).await.json(200);
         let late = operator.post(&format!("/v1/code-batches/{batch}/enable"), json!({})).await;
         assert_eq!(late.json(409)["code"], "COUPON_CODE_REVOKED", "{kind:?}");
+        let used = operator.post(&format!("/v1/codes/{}/assign", codes[0]), holder).await;
+        assert_eq!(used.json(409)["code"], "COUPON_CODE_IN_USE", "{kind:?}");
         server.assert_sound().await;
     }
 }
@@ -433,6 +439,46 @@ async fn an_import_says_what_it_left_out_and_may_be_repeated() {
         let kinds: Vec<_> =
             batches["data"].as_array().expect("batches").iter().map(|batch| batch["kind"].clone()).collect();
         assert_eq!(kinds, ["IMPORTED", "SHARED"], "{kind:?}");
+        server.assert_sound().await;
+    }
+}
+
+/// An import names the holders; only they claim, alone or in a batch, and a guess at another's code counts as a guess.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_with_a_holder_is_claimed_by_that_member_only() {
+    for kind in KINDS {
+        let (_fixture, _keys, server) = begin(kind).await;
+        let shop = server.shop().await;
+        let mut operator = server.client(&shop.operator).await;
+        let template = new_template(&mut operator, json!({ "limit_per_member": 9 })).await;
+        let file = "code,max_uses,member_id\nAAA111,,anna\nBBB222,2,anna\nCCC333,,\nDDD444,,a b\nEEE555,,anna\n";
+        let path = format!("/v1/coupon-templates/{template}/codes/imports");
+        let report = operator.send("POST", &path, &[("content-type", "text/csv")], file).await.json(200);
+        assert_eq!((&report["imported"], &report["bad"]), (&json!(4), &json!(1)), "{kind:?}: {report}");
+        assert!(text(&report["errors"][0], "message").contains("member_id"), "{kind:?}: {report}");
+        let shown = operator.get("/v1/codes/aaa-111").await.json(200);
+        assert_eq!((&shown["member_id"], &shown["accepted"]), (&json!("anna"), &json!(true)), "{kind:?}");
+
+        let refused = operator.post(&claims_of("AAA111"), json!({ "member_id": "bob" })).await;
+        assert_eq!(refused.json(422)["code"], "COUPON_CODE_NOT_ACCEPTED", "{kind:?}");
+        operator.post(&claims_of("AAA111"), json!({ "member_id": "anna" })).await.json(201);
+        let mut service = server.client(&shop.service).await;
+        let line = |code: &str, member: &str| json!({ "op": "claim_code", "code": code, "member_id": member });
+        let lines: Vec<Value> = (0..12).map(|_| line("BBB222", "carl")).collect();
+        let answers = batch(&mut service, &lines).await;
+        let statuses: Vec<_> = answers.iter().map(|answer| answer["status"].as_u64().unwrap()).collect();
+        assert_eq!(statuses, [[422; 10].as_slice(), &[429; 2]].concat(), "{kind:?}: ten guesses in ten minutes");
+        let answers = batch(&mut service, &[line("BBB222", "anna"), line("CCC333", "dora")]).await;
+        assert!(answers.iter().all(|answer| answer["status"] == 201), "{kind:?}: {answers:?}");
+
+        operator.post("/v1/codes/EEE555/unassign", json!({})).await.json(200);
+        operator.post(&claims_of("EEE555"), json!({ "member_id": "emil" })).await.json(201);
+        let nobody = operator.post("/v1/codes/FFF666/assign", json!({ "member_id": "anna" })).await;
+        assert_eq!(nobody.json(404)["code"], "COUPON_CODE_NOT_FOUND", "{kind:?}");
+        let missing = operator.post("/v1/codes/BBB222/assign", json!({})).await.json(400);
+        assert_eq!(missing["errors"][0]["field"], "member_id", "{kind:?}: {missing}");
+        let mut member = server.client(&shop.member).await;
+        assert_eq!(member.post("/v1/codes/BBB222/assign", json!({ "member_id": "m-1" })).await.status, 403);
         server.assert_sound().await;
     }
 }

@@ -11,3 +11,6 @@ ALTER TABLE mkt_coupon_template ADD COLUMN month_claimed INTEGER;
 ALTER TABLE mkt_coupon_template ADD COLUMN month_ceiling INTEGER
     CONSTRAINT ck_template_month CHECK ((month_starts_at IS NULL AND month_ends_at IS NULL AND month_claimed IS NULL AND month_ceiling IS NULL)
         OR (month_starts_at < month_ends_at AND month_claimed BETWEEN 0 AND month_ceiling));
+
+-- Who alone may claim with a code; none is anybody.
+ALTER TABLE mkt_coupon_code ADD COLUMN member_id TEXT;
