@@ -120,8 +120,6 @@ pub fn refund(
     let from_lots = if order.earn_id.is_some() { clawed_back } else { 0 };
     if returned > 0 || from_lots > 0 {
         points::require_lots(state, envelope, member_id, from_lots)?;
-        // First, so that a debt which time has settled is not taken for one that this refund repaid.
-        points::settle(state, envelope, ids, member_id)?;
     }
 
     let remark = asked.remark.as_deref();

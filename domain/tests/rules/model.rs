@@ -1820,10 +1820,6 @@ impl Model {
         let taken: i64 = lines.iter().map(|(_, line)| line.4).sum();
         let grace = self.tenants.get(&tenant).copied().unwrap_or(0);
         let book = self.book(tenant, &row.member);
-        if back > 0 || row.earn.is_some() && taken > 0 {
-            book.settle(at);
-        }
-        let debt = book.debt;
         if let Some(spend) = row.spend.filter(|_| back > 0) {
             let new = New { transaction: new.spend, lot: LotId(new.spend.0), ..new.clone() };
             book.reverse(spend, Some(back), grace, at, &new)?;
