@@ -352,8 +352,8 @@ pub fn assign_code(
             return Err(Rejection::CodeInUse { uses: code.use_count });
         }
         code.member_id = member_id.cloned();
-        let holder = member_id.map_or(serde_json::Value::Null, |member| quoted(member.as_str()));
-        let data = format!("{{\"number\":{},\"member_id\":{holder}}}", code.number);
+        let holder = member_id.map(|member| format!(",\"member_id\":{}", quoted(member.as_str())));
+        let data = format!("{{\"number\":{}{}}}", code.number, holder.unwrap_or_default());
         record(state, envelope, ids, &batch, EventKind::CodeAssigned, data);
         state.save_code(envelope.tenant, code);
     }
