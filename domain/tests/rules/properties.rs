@@ -344,12 +344,13 @@ fn touched(envelope: &Envelope, harness: &Harness) -> Vec<String> {
     keys.extend(all.coupons.iter().map(|key| format!("{key:?}")));
     keys.extend(all.accounts.iter().map(|key| format!("{key:?}")));
     keys.extend(all.webhooks.iter().map(|key| format!("{key:?}")));
+    keys.extend(all.code_batches.iter().map(|key| format!("{key:?}")));
+    keys.extend(all.codes.iter().map(|key| format!("{key:?}")));
     // A use is counted for a template that the command does not name, and an edit shows the count.
     let counts = matches!(envelope.command, Command::UseCoupon { .. } | Command::ReturnCoupon { .. });
     if counts || !all.template_uses.is_empty() {
         keys.push(format!("uses of {tenant}"));
     }
-    keys.extend(all.rules.keys().chain(&all.newest_rules).map(|tenant| format!("rules of {tenant}")));
     keys.extend(all.tasks.iter().chain(&all.task_reads).map(|key| format!("{key:?}")));
     if matches!(envelope.command, Command::CreateTenant(_)) {
         keys.push("everything".into());
