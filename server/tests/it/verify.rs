@@ -511,7 +511,8 @@ async fn windows(fixture: &Fixture, tenant: TenantId) {
     };
     let announce = Command::AnnounceWindows { from, until: now, templates: vec![template.id] };
     assert_eq!(run(&mut writer, tenant, announce).await, Outcome::Announced(2));
-    let member_id: MemberId = "m-1".parse().expect("a member");
+    // Somebody who owes nothing, or the grant would go there.
+    let member_id: MemberId = "m-reminded".parse().expect("a member");
     let movement = Movement { points: 5, kind: TransactionType::EarnTask, reference: None, remark: None };
     let end = Timestamp(now.0 + 1_000_000_000);
     let spendable = Spendable { available_from: None, expires_at: Some(end) };

@@ -65,6 +65,7 @@ fn body(path: &str) -> Value {
         "close" => json!({ "status": "RESOLVED", "remark": "r" }),
         "simulations" => json!({ "rules": {} }),
         "points-rules" => json!({ "earn": { "ratio": 2 } }),
+        "assign" => json!({ "member_id": "m-1" }),
         "completions" => json!({ "completion_id": "r-1" }),
         "coupon-templates" => template(),
         "webhooks" => json!({ "url": "https://shop.example/" }),
