@@ -31,7 +31,7 @@ use crate::store::{Folded, Progress, Store};
 const PAGE: i64 = 2_000;
 /// After each page the fold rests this many times as long as the page took, so that it never takes more than a tenth of a
 /// core from the decisions it tells of; a fiftieth while many commands wait. In a rush it falls behind, and catches up
-/// afterwards.
+/// afterwards: while nothing is decided it does not rest.
 const REST: u32 = 9;
 const REST_IN_A_RUSH: u32 = 49;
 /// So many commands waiting in the lanes are a rush.
@@ -231,11 +231,17 @@ async fn pass(store: &Store, metrics: &Metrics) -> anyhow::Result<Duration> {
     let mut behind = Duration::ZERO;
     for tenant in store.tenants_to_fold(TENANTS_PER_PASS).await? {
         for _ in 0..PAGES_PER_PASS {
-            let begun = Instant::now();
+            let (begun, batches) = (Instant::now(), metrics.lane_batch_size.get_sample_count());
             if !fold_page(store, tenant).await? {
                 break;
             }
-            let rest = if metrics.lane_depth.get() > RUSH { REST_IN_A_RUSH } else { REST };
+            let rest = if metrics.lane_depth.get() > RUSH {
+                REST_IN_A_RUSH
+            } else if metrics.lane_batch_size.get_sample_count() > batches {
+                REST
+            } else {
+                0
+            };
             tokio::time::sleep(begun.elapsed() * rest).await;
         }
         let progress = store.projection_progress(tenant).await?;
