@@ -1,7 +1,7 @@
 //! Distributions and imports of grants, from the file to the last row: on both stores, through kills, once.
 //!
-//! `SCRIP_DISTRIBUTION_ROWS` sets how many members the killed distribution has (20,000 by default; `make distribution-test` runs a
-//! million and prints rows a second).
+//! `SCRIP_DISTRIBUTION_ROWS` sets how many members the killed distribution has (20,000 by default; `make distribution-test` runs
+//! 990,000, which with a hundredth sent twice is the most a file may have, and prints rows a second).
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
