@@ -15,6 +15,8 @@ use crate::store::{CacheMetrics, ReplicaMetrics, Traffic};
 
 /// Every metric of the process.
 pub struct Metrics {
+    /// Whether requests and commands are counted and timed.
+    pub is_on: bool,
     registry: Registry,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
@@ -64,6 +66,11 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new() -> Arc<Metrics> {
+        Metrics::switched(true)
+    }
+
+    /// Switched off, nothing is counted or timed that happens for each request, command or statement.
+    pub fn switched(is_on: bool) -> Arc<Metrics> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(name, help));
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -78,6 +85,7 @@ impl Metrics {
             HistogramOpts::new("scrip_operation_seconds", "Time of a command in its lane, commit included");
         let by_operation = by_operation.buckets(seconds());
         Arc::new(Metrics {
+            is_on,
             requests: counters("scrip_http_requests_total", "Requests answered", &["route", "status"]),
             request_seconds: keep(&registry, HistogramVec::new(by_route, &["route"])),
             commands: counters("scrip_commands_total", "Commands decided", &["operation", "outcome"]),
@@ -187,6 +195,9 @@ impl Metrics {
     }
 
     pub fn observe_request(&self, route: &'static str, status: u16, seconds: f64) {
+        if !self.is_on {
+            return;
+        }
         self.request_seconds.with_label_values(&[route]).observe(seconds);
         self.requests.with_label_values(&[route, status_text(status)]).inc();
     }

@@ -84,7 +84,9 @@ impl Lane {
         for job in gathered {
             self.metrics.lane_depth.sub(job.commands.len() as i64);
             let waited = begun_at.duration_since(job.queued_at);
-            self.metrics.lane_wait_seconds.observe(waited.as_secs_f64());
+            if self.metrics.is_on {
+                self.metrics.lane_wait_seconds.observe(waited.as_secs_f64());
+            }
             if waited > job.deadline {
                 let late = job.commands.iter().map(|_| Err(SubmitError::DeadlineExceeded)).collect();
                 let _ = job.reply.send(late);
@@ -96,11 +98,13 @@ impl Lane {
         if batch.is_empty() {
             return;
         }
-        self.metrics.lane_batch_size.observe(batch.len() as f64);
         let answers = self.run(&batch).await;
-        self.metrics.lane_commit_seconds.observe(begun_at.elapsed().as_secs_f64());
-        self.count(&batch, &answers);
-        self.time(&batch, waiting.iter().map(|(count, queued_at, _)| (*count, *queued_at)));
+        if self.metrics.is_on {
+            self.metrics.lane_batch_size.observe(batch.len() as f64);
+            self.metrics.lane_commit_seconds.observe(begun_at.elapsed().as_secs_f64());
+            self.count(&batch, &answers);
+            self.time(&batch, waiting.iter().map(|(count, queued_at, _)| (*count, *queued_at)));
+        }
         self.memory.learn(&batch, &answers);
         let mut answers = answers.into_iter();
         for (count, _, reply) in waiting {

@@ -138,7 +138,9 @@ impl Engine {
             return decision.await;
         }
         if let Some(rejection) = self.inner.memory.refuse(&envelope) {
-            self.inner.metrics.refused_from_memory.inc();
+            if self.inner.metrics.is_on {
+                self.inner.metrics.refused_from_memory.inc();
+            }
             return Ok(Answer::Refused(rejection));
         }
         if let Some(traces) = telemetry::traces() {

@@ -217,10 +217,10 @@ impl Connection {
             }
         }
         let (client, statements) = (&self.client, &self.statements);
-        traffic.round_trips.inc();
+        traffic.count_round_trip();
         join_all(gathered.into_iter().map(|(sql, asked)| async move {
             let Some(statement) = statements.get(&sql) else { return };
-            traffic.reads.inc();
+            traffic.count_read();
             let columns = columns(&asked);
             let columns: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|column| column as _).collect();
             let begun = Instant::now();

@@ -105,6 +105,8 @@ pub struct StoreOptions {
     pub replica: Option<ReplicaOptions>,
     /// What a server keeps in memory of templates and rules (PostgreSQL).
     pub caches: Option<CacheOptions>,
+    /// Whether statements, waits, cache and replica are counted.
+    pub count: bool,
 }
 
 impl StoreOptions {
@@ -118,6 +120,7 @@ impl StoreOptions {
             resolve_timeout: Duration::from_secs(10),
             replica: None,
             caches: None,
+            count: true,
         }
     }
 }

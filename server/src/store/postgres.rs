@@ -187,7 +187,7 @@ where
 pub(super) struct Readers {
     pool: Pool,
     gatherer: Gatherer,
-    traffic: Traffic,
+    pub(super) traffic: Traffic,
 }
 
 impl Readers {
@@ -195,7 +195,7 @@ impl Readers {
     async fn acquire(&self) -> Result<deadpool_postgres::Object, StoreError> {
         let begun = Instant::now();
         let client = self.pool.get().await;
-        self.traffic.acquire_seconds.observe(begun.elapsed().as_secs_f64());
+        self.traffic.acquired(begun);
         Ok(client?)
     }
 
@@ -223,8 +223,8 @@ impl Readers {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>, tokio_postgres::Error> {
-        self.traffic.reads.inc();
-        self.traffic.round_trips.inc();
+        self.traffic.count_read();
+        self.traffic.count_round_trip();
         let statement = client.prepare_cached(sql).await?;
         let begun = Instant::now();
         let rows = client.query(&statement, parameters).await?;
@@ -262,7 +262,7 @@ impl Readers {
 
 impl PostgresStore {
     pub(super) async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        let traffic = Traffic::new("postgres", options.slow_statement);
+        let traffic = Traffic::new("postgres", options);
         let endpoint = Endpoint::new(url, options)?;
         let mut store = PostgresStore {
             readers: endpoint.readers(options, traffic.clone())?,
@@ -277,14 +277,14 @@ impl PostgresStore {
             caches: None,
         };
         store.endpoint.connect().await?;
-        if let Some(options) = &options.caches {
-            let caches = Arc::new(Caches::new(options));
+        if let Some(caching) = &options.caches {
+            let caches = Arc::new(Caches::new(caching, options.count));
             notice::start(&caches, store.endpoint.clone(), store.readers.clone());
             store.caches = Some(caches);
         }
         if let Some(ReplicaOptions { url, lag_limit }) = &options.replica {
             let its = Endpoint::new(url, options)?;
-            let readers = its.readers(options, Traffic::new("replica", options.slow_statement))?;
+            let readers = its.readers(options, Traffic::new("replica", options))?;
             let primary = (store.endpoint.clone(), store.readers.clone());
             let replica = Replica::start((its, readers), primary, *lag_limit);
             store.through_replica = Some(Arc::new(PostgresStore {
@@ -455,8 +455,8 @@ impl PostgresStore {
     pub(super) async fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
         let client = self.readers.acquire().await?;
         let statement = client.prepare_cached(sql).await?;
-        self.traffic.writes.inc();
-        self.traffic.round_trips.inc();
+        self.traffic.count_write();
+        self.traffic.count_round_trip();
         let begun = Instant::now();
         let rows = client.execute(&statement, &borrowed(parameters)).await?;
         self.traffic.watch(begun, rows as usize, || name_of(sql));
@@ -472,8 +472,8 @@ impl PostgresStore {
     ) -> Result<Vec<T>, StoreError> {
         let client = self.readers.acquire().await?;
         let statement = client.prepare_cached(sql).await?;
-        self.traffic.writes.inc();
-        self.traffic.round_trips.inc();
+        self.traffic.count_write();
+        self.traffic.count_round_trip();
         let begun = Instant::now();
         let rows = client.query(&statement, &borrowed(parameters)).await?;
         self.traffic.watch(begun, rows.len(), || name_of(sql));
@@ -756,13 +756,13 @@ impl Counted {
 
     async fn query(&self, statement: &Statement, parameters: &[&(dyn ToSql + Sync)]) -> Rows {
         let _under_way = self.pipeline.send();
-        self.traffic.reads.inc();
+        self.traffic.count_read();
         self.client.query(statement, parameters).await
     }
 
     async fn write(&self, asked: &AskedWrite<'_>, parameters: &[&(dyn ToSql + Sync)]) -> Result<(), WriteError> {
         let _under_way = self.pipeline.send();
-        self.traffic.writes.inc();
+        self.traffic.count_write();
         let WriteStatement { parts, statement } = asked.write;
         let rows: Vec<i64> = if parts.len() == 1 {
             vec![self.client.execute(statement, parameters).await? as i64]

@@ -197,6 +197,12 @@ impl Replica {
         replica
     }
 
+    fn count(&self, answered_by: &str) {
+        if self.readers.traffic.is_counting {
+            self.metrics.reads.with_label_values(&[answered_by]).inc();
+        }
+    }
+
     /// Often enough that a replica which keeps up stays well within the limit.
     fn period(&self) -> Duration {
         (self.lag_limit / 5).clamp(Duration::from_millis(10), Duration::from_secs(1))
@@ -206,7 +212,7 @@ impl Replica {
     pub(super) async fn may_answer(&self, seen: Option<Position>) -> bool {
         let answered_by = self.who_answers(seen).await;
         if answered_by != "replica" {
-            self.metrics.reads.with_label_values(&[answered_by]).inc();
+            self.count(answered_by);
         }
         answered_by == "replica"
     }
@@ -238,7 +244,7 @@ impl Replica {
     pub(super) async fn try_read<T>(&self, read: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
         let lost = self.lost.notified();
         if !self.known.lock().is_connected {
-            self.metrics.reads.with_label_values(&["primary_lost"]).inc();
+            self.count("primary_lost");
             return None;
         }
         let answered = tokio::select! {
@@ -252,7 +258,7 @@ impl Replica {
                 "primary_failed"
             }
         };
-        self.metrics.reads.with_label_values(&[answered_by]).inc();
+        self.count(answered_by);
         answered.ok()
     }
 

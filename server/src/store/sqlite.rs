@@ -74,7 +74,7 @@ impl SqliteStore {
             readers,
             next_reader: AtomicUsize::new(0),
             definitions: Definitions::default(),
-            traffic: Traffic::new("sqlite", options.slow_statement),
+            traffic: Traffic::new("sqlite", options),
             jobs_ready: JobsReady::default(),
             aside: Mutex::new(None),
         })
@@ -147,7 +147,7 @@ impl SqliteStore {
         (0..count).find_map(|step| self.readers[(first + step) % count].try_lock()).unwrap_or_else(|| {
             let begun = Instant::now();
             let reader = self.readers[first % count].lock();
-            self.traffic.acquire_seconds.observe(begun.elapsed().as_secs_f64());
+            self.traffic.acquired(begun);
             reader
         })
     }
@@ -168,7 +168,7 @@ impl SqliteStore {
 
     /// Writes one statement outside any batch: what no command touches.
     pub(super) fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
-        self.traffic.writes.inc();
+        self.traffic.count_write();
         self.aside(|connection| {
             let mut statement = connection.prepare_cached(&numbered(sql))?;
             Ok(statement.execute(rusqlite::params_from_iter(parameters.iter()))? as u64)
@@ -182,7 +182,7 @@ impl SqliteStore {
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        self.traffic.writes.inc();
+        self.traffic.count_write();
         self.aside(|connection| query(connection, sql, parameters, decode))
     }
 
@@ -313,7 +313,7 @@ impl Session<'_> {
         parameters: &[Param<'_>],
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
-        self.traffic.reads.inc();
+        self.traffic.count_read();
         let begun = Instant::now();
         let rows = query(self.connection, sql, parameters, decode)?;
         self.traffic.watch(begun, rows.len(), || name_of(sql));
@@ -326,7 +326,7 @@ impl Session<'_> {
         let mut statement = self.connection.prepare_cached(&sql)?;
         let begun = Instant::now();
         for row in &change.rows {
-            self.traffic.writes.inc();
+            self.traffic.count_write();
             let rows = statement.execute(rusqlite::params_from_iter(row))?;
             // Anything else means that the statement has missed the row it was meant for.
             if rows != 1 {
@@ -421,7 +421,7 @@ fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> 
     if state.is_unchanged() {
         return Ok(answers);
     }
-    store.traffic.writes.inc();
+    store.traffic.count_write();
     let tx = transaction
         .prepare_cached("UPDATE commit_sequence SET tx = tx + 1 WHERE id = 1 RETURNING tx")?
         .query_row([], |row| row.get(0))?;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use super::StoreOptions;
+
 /// The counters of one store, since its start. Cheap to clone.
 #[derive(Clone)]
 pub struct Traffic {
@@ -25,16 +27,18 @@ pub struct Traffic {
     pub slow: IntCounterVec,
     /// How long a caller waited for a connection of the pool.
     pub acquire_seconds: Histogram,
-    /// Connections of the pool, in use and idle; shown when asked for ([`super::Store::show_pool`]).
+    /// Connections of the pool, in use and idle; shown when asked for ([`super::Store::show_gauges`]).
     pub connections: IntGaugeVec,
     /// Callers that wait for one.
     pub waiting: IntGauge,
     /// Statements that take longer are slow.
     slow_after: Duration,
+    /// Whether anything is counted at all.
+    pub(super) is_counting: bool,
 }
 
 impl Traffic {
-    pub(super) fn new(store: &'static str, slow_after: Duration) -> Traffic {
+    pub(super) fn new(store: &'static str, options: &StoreOptions) -> Traffic {
         let statements = |kind| {
             let opts =
                 Opts::new("scrip_store_statements_total", "Statements the store was asked").const_label("kind", kind);
@@ -53,7 +57,8 @@ impl Traffic {
             acquire_seconds: known(Histogram::with_opts(acquire)),
             connections: known(IntGaugeVec::new(connections, &["state"])),
             waiting: known(IntGauge::with_opts(waiting)),
-            slow_after,
+            slow_after: options.slow_statement,
+            is_counting: options.count,
             reads: statements("read"),
             writes: statements("write"),
             round_trips: counter(round_trips.const_label("store", store)),
@@ -62,13 +67,40 @@ impl Traffic {
 }
 
 impl Traffic {
+    pub(super) fn count_read(&self) {
+        if self.is_counting {
+            self.reads.inc();
+        }
+    }
+
+    pub(super) fn count_write(&self) {
+        if self.is_counting {
+            self.writes.inc();
+        }
+    }
+
+    pub(super) fn count_round_trip(&self) {
+        if self.is_counting {
+            self.round_trips.inc();
+        }
+    }
+
+    /// A connection was waited for since `begun`.
+    pub(super) fn acquired(&self, begun: Instant) {
+        if self.is_counting {
+            self.acquire_seconds.observe(begun.elapsed().as_secs_f64());
+        }
+    }
+
     /// Looks at how long a statement took since `begun`.
     pub(super) fn watch(&self, begun: Instant, rows: usize, name: impl FnOnce() -> String) {
         let took = begun.elapsed();
         if took >= self.slow_after {
             let (statement, duration_ms) = (name(), took.as_millis() as u64);
             tracing::warn!(statement, duration_ms, rows, "a slow statement");
-            self.slow.with_label_values(&[&statement]).inc();
+            if self.is_counting {
+                self.slow.with_label_values(&[&statement]).inc();
+            }
         }
     }
 }
@@ -111,7 +143,7 @@ impl Pipeline {
     /// To be held until the answer is there.
     pub(super) fn send(&self) -> UnderWay {
         if self.under_way.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.traffic.round_trips.inc();
+            self.traffic.count_round_trip();
         }
         UnderWay(self.under_way.clone())
     }
@@ -128,6 +160,7 @@ impl Drop for UnderWay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreUrl;
 
     #[test]
     fn statements_are_named_after_what_they_do() {
@@ -149,9 +182,11 @@ mod tests {
 
     #[test]
     fn only_slow_statements_are_counted() {
-        let traffic = Traffic::new("sqlite", Duration::from_secs(3_600));
+        let slow_after =
+            |slow_statement| StoreOptions { slow_statement, ..StoreOptions::new(StoreUrl::Sqlite("unused.db".into())) };
+        let traffic = Traffic::new("sqlite", &slow_after(Duration::from_secs(3_600)));
         traffic.watch(Instant::now(), 1, || unreachable!("its name is not asked for"));
-        let traffic = Traffic::new("sqlite", Duration::ZERO);
+        let traffic = Traffic::new("sqlite", &slow_after(Duration::ZERO));
         traffic.watch(Instant::now(), 1, || "SELECT event".to_owned());
         assert_eq!(traffic.slow.with_label_values(&["SELECT event"]).get(), 1);
     }

@@ -2,10 +2,14 @@
 
 use axum::http::StatusCode;
 use scrip_server::bench::server::ServerProcess;
+use scrip_server::engine::{Engine, EngineOptions};
+use scrip_server::metrics::Metrics;
+use scrip_server::store::{Store, StoreOptions};
 use scrip_server::telemetry::{LogOptions, Telemetry, TelemetryOptions};
 use serde_json::json;
 
-use crate::http::{Client, JSON, template, text};
+use crate::harness::{Fixture, KINDS, tenant};
+use crate::http::{Client, JSON, Server, template, text};
 use crate::webhooks::{Received, Receiver, until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -148,6 +152,31 @@ async fn a_panic_goes_to_sentry_with_its_backtrace() {
         assert!(contains(&told, part.as_bytes()), "{part}: {}", String::from_utf8_lossy(&told.body));
     }
     assert!(!contains(&told, b"abababab"), "secrets are taken out of panics as well");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_that_are_off_record_nothing() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let mut counts = Vec::new();
+        for is_on in [false, true] {
+            let options = StoreOptions { count: is_on, ..StoreOptions::new(fixture.url.clone()) };
+            let store = Store::open(&options).await.expect("the store opens");
+            let metrics = Metrics::switched(is_on);
+            let engine = Engine::start(&store, EngineOptions::default(), metrics.clone()).await.expect("it starts");
+            let tenant = tenant(&engine).await;
+            store.find_tenant(tenant).await.expect("an answer");
+            let traffic = store.traffic();
+            counts.push(traffic.reads.get() + traffic.writes.get() + traffic.round_trips.get());
+            assert_eq!(metrics.lane_batch_size.get_sample_count(), u64::from(is_on), "{kind:?}");
+            assert_eq!(metrics.render().contains("scrip_commands_total{"), is_on, "{kind:?}");
+        }
+        assert!(counts[0] == 0 && counts[1] > 0, "{kind:?}: {counts:?}");
+        let server = Server::with(&fixture.url, |settings| settings.telemetry.metrics = false).await;
+        let mut client = server.client("").await;
+        assert_eq!(client.get("/metrics").await.status, 404);
+        assert_eq!(client.get("/readyz").await.status, 200);
+    }
 }
 
 #[test]

@@ -166,6 +166,7 @@ impl RulesHistory {
 /// The figures of the caches. Cheap to clone.
 #[derive(Clone)]
 pub struct CacheMetrics {
+    is_counting: bool,
     /// By cache and result: hit, absent (a hit of what does not exist), shared (found in the shared store), miss.
     pub lookups: IntCounterVec,
     /// By cache and cause: own (a commit of this node), notice (of another), operator, deaf (nothing was heard).
@@ -181,13 +182,14 @@ pub struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    fn new() -> CacheMetrics {
+    fn new(is_counting: bool) -> CacheMetrics {
         let known = "metric names are constants of this file";
         let counters =
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels).expect(known);
         let age = HistogramOpts::new("scrip_cache_age_seconds", "Age of what a cache has shown")
             .buckets(vec![0.1, 1.0, 10.0, 60.0, 600.0, 1800.0]);
         CacheMetrics {
+            is_counting,
             lookups: counters("scrip_cache_lookups_total", "Reads that a cache might answer", &["cache", "result"]),
             evictions: counters("scrip_cache_evictions_total", "Entries told to go", &["cache", "cause"]),
             age_seconds: Histogram::with_opts(age).expect(known),
@@ -260,8 +262,8 @@ impl Trust {
 }
 
 impl Caches {
-    pub(super) fn new(options: &CacheOptions) -> Caches {
-        let metrics = CacheMetrics::new();
+    pub(super) fn new(options: &CacheOptions, is_counting: bool) -> Caches {
+        let metrics = CacheMetrics::new(is_counting);
         let trust = Arc::new(Trust {
             heard_at: RwLock::new(None),
             forgotten_at: RwLock::new(Instant::now()),
@@ -428,11 +430,13 @@ impl<V: Serialize + DeserializeOwned> Area<V> {
                 }
             }
         };
-        match &entry.value {
-            Some(_) => self.hits.inc(),
-            None => self.count("absent"),
+        if self.metrics.is_counting {
+            match &entry.value {
+                Some(_) => self.hits.inc(),
+                None => self.count("absent"),
+            }
+            self.metrics.age_seconds.observe(entry.known_at.elapsed().as_secs_f64());
         }
-        self.metrics.age_seconds.observe(entry.known_at.elapsed().as_secs_f64());
         Ok(entry.value)
     }
 
@@ -469,12 +473,14 @@ impl<V: Serialize + DeserializeOwned> Area<V> {
     }
 
     fn count(&self, result: &str) {
-        self.metrics.lookups.with_label_values(&[self.name, result]).inc();
+        if self.metrics.is_counting {
+            self.metrics.lookups.with_label_values(&[self.name, result]).inc();
+        }
     }
 
     fn evict(&self, key: &CacheKey, cause: Cause) {
         // Also ends a look-up under way: its result will not be kept.
-        if self.entries.remove(key).is_some() {
+        if self.entries.remove(key).is_some() && self.metrics.is_counting {
             self.metrics.evictions.with_label_values(&[self.name, cause.as_str()]).inc();
         }
     }
