@@ -1,4 +1,4 @@
-//! Coupons, their uses and templates as CSV or XLSX, however many there are.
+//! Coupons, their uses, templates, the ledger of points and its balances as CSV or XLSX, however many there are.
 //!
 //! Rows are read in keyset pages and written as they come, so an export holds a page at a time, takes no lock, and ends only
 //! with the last row; what changes meanwhile shows or not, row by row. An XLSX file is put together in a temporary file, with
@@ -14,10 +14,12 @@ use std::path::Path;
 use anyhow::Context;
 use rust_xlsxwriter::{Format as CellFormat, Workbook};
 use scrip_domain::coupon::{Coupon, CouponStatus, Template};
-use scrip_domain::{CouponId, MemberId, TemplateId, TenantId, Timestamp};
+use scrip_domain::points::{Transaction, TransactionType};
+use scrip_domain::{CouponId, MemberId, TemplateId, TenantId, Timestamp, TransactionId};
 
 use crate::clock;
 use crate::store::Store;
+use crate::store::read::StoredBalance;
 
 /// Rows read at a time.
 const PAGE: i64 = 1_000;
@@ -52,9 +54,24 @@ impl Format {
 /// What to export.
 #[derive(Debug, Clone)]
 pub enum What {
-    Coupons { template: Option<TemplateId>, status: Option<CouponStatus> },
-    Usages { template: Option<TemplateId>, from: Option<Timestamp>, until: Option<Timestamp> },
+    Coupons {
+        template: Option<TemplateId>,
+        status: Option<CouponStatus>,
+    },
+    Usages {
+        template: Option<TemplateId>,
+        from: Option<Timestamp>,
+        until: Option<Timestamp>,
+    },
     Templates,
+    /// The ledger of all members, oldest first: lines that took effect in `[from, until)`.
+    PointsTransactions {
+        kind: Option<TransactionType>,
+        from: Option<Timestamp>,
+        until: Option<Timestamp>,
+    },
+    /// Every account, as it stands when the export begins: what has expired by then counts as expired, written or not.
+    PointsBalances,
 }
 
 impl What {
@@ -63,6 +80,8 @@ impl What {
             What::Coupons { .. } => "coupons",
             What::Usages { .. } => "usages",
             What::Templates => "templates",
+            What::PointsTransactions { .. } => "points-transactions",
+            What::PointsBalances => "points-balances",
         }
     }
 
@@ -107,9 +126,43 @@ impl What {
                 "created_at",
                 "updated_at",
             ],
+            What::PointsTransactions { .. } => LEDGER_COLUMNS,
+            What::PointsBalances => &[
+                "member_id",
+                "available",
+                "frozen",
+                "used",
+                "expired",
+                "revoked",
+                "total_points",
+                "debt",
+                "merged_into",
+                "updated_at",
+            ],
         }
     }
 }
+
+/// Those of a line of the ledger.
+pub const LEDGER_COLUMNS: &[&str] = &[
+    "member_id",
+    "sequence",
+    "transaction_id",
+    "type",
+    "points",
+    "balance_before",
+    "balance_after",
+    "frozen_after",
+    "debt_after",
+    "reference",
+    "remark",
+    "hold_id",
+    "reverses_id",
+    "counterpart_id",
+    "expires_at",
+    "occurred_at",
+    "recorded_at",
+];
 
 /// A value of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,16 +173,20 @@ pub enum Cell {
 }
 
 impl Cell {
-    fn id(id: impl std::fmt::Display) -> Cell {
+    pub fn id(id: impl std::fmt::Display) -> Cell {
         Cell::Text(id.to_string())
     }
 
-    fn time(at: Timestamp) -> Cell {
+    pub fn time(at: Timestamp) -> Cell {
         Cell::Text(jiff::Timestamp::from_microsecond(at.0).map(|time| time.to_string()).unwrap_or_default())
     }
 
     fn option(value: Option<i64>) -> Cell {
         value.map_or(Cell::Empty, Cell::Int)
+    }
+
+    fn text(value: Option<&str>) -> Cell {
+        value.map_or(Cell::Empty, |text| Cell::Text(text.to_owned()))
     }
 }
 
@@ -147,6 +204,7 @@ enum Cursor {
     Id(uuid::Uuid),
     Claim(MemberId, i64),
     Use(Timestamp, CouponId),
+    Member(MemberId),
     End,
 }
 
@@ -210,6 +268,35 @@ impl Reader {
                     _ => Cursor::End,
                 };
                 page.iter().map(template).collect()
+            }
+            What::PointsTransactions { kind, from, until } => {
+                let after = match self.cursor {
+                    Cursor::Id(id) => Some(TransactionId(id)),
+                    _ => None,
+                };
+                let page = self.store.all_transactions(self.tenant, after, PAGE).await?;
+                self.cursor = match page.last() {
+                    Some(last) if page.len() as i64 == PAGE => Cursor::Id(last.id.0),
+                    _ => Cursor::End,
+                };
+                let is_wanted = |line: &&Transaction| {
+                    from.is_none_or(|from| from <= line.occurred_at)
+                        && until.is_none_or(|until| line.occurred_at < until)
+                        && kind.is_none_or(|kind| kind == line.kind)
+                };
+                page.iter().filter(is_wanted).map(ledger_line).collect()
+            }
+            What::PointsBalances => {
+                let after = match &self.cursor {
+                    Cursor::Member(member) => Some(member),
+                    _ => None,
+                };
+                let page = self.store.all_balances(self.tenant, self.now, after, PAGE).await?;
+                self.cursor = match page.last() {
+                    Some(last) if page.len() as i64 == PAGE => Cursor::Member(last.account.member_id.clone()),
+                    _ => Cursor::End,
+                };
+                page.iter().map(balance).collect()
             }
         };
         Ok(Some(rows))
@@ -298,9 +385,52 @@ fn template(row: &Template) -> Vec<Cell> {
     ]
 }
 
+/// A line of the ledger under [`LEDGER_COLUMNS`].
+pub fn ledger_line(line: &Transaction) -> Vec<Cell> {
+    vec![
+        Cell::id(&line.member_id),
+        Cell::Int(line.sequence),
+        Cell::id(line.id),
+        Cell::Text(line.kind.as_str().to_owned()),
+        Cell::Int(line.points),
+        Cell::Int(line.balance_before),
+        Cell::Int(line.balance_after),
+        Cell::Int(line.frozen_after),
+        Cell::Int(line.debt_after),
+        Cell::text(line.reference.as_deref()),
+        Cell::text(line.remark.as_deref()),
+        line.hold_id.map_or(Cell::Empty, Cell::id),
+        line.reverses_id.map_or(Cell::Empty, Cell::id),
+        line.counterpart_id.map_or(Cell::Empty, Cell::id),
+        line.expires_at.map_or(Cell::Empty, Cell::time),
+        Cell::time(line.occurred_at),
+        Cell::time(line.recorded_at),
+    ]
+}
+
+fn balance(StoredBalance { account, overdue }: &StoredBalance) -> Vec<Cell> {
+    vec![
+        Cell::id(&account.member_id),
+        Cell::Int(account.available - overdue),
+        Cell::Int(account.frozen),
+        Cell::Int(account.used),
+        Cell::Int(account.expired + overdue),
+        Cell::Int(account.revoked),
+        Cell::Int(account.total_points),
+        Cell::Int(account.debt),
+        account.merged_into.as_ref().map_or(Cell::Empty, Cell::id),
+        Cell::time(account.updated_at),
+    ]
+}
+
 /// The head of a CSV file.
 pub fn csv_head(what: &What) -> Vec<u8> {
-    csv_rows(&[what.columns().iter().map(|name| Cell::Text((*name).to_owned())).collect()])
+    csv_names(what.columns())
+}
+
+/// Names of columns as a line of CSV.
+pub fn csv_names(names: &[&str]) -> Vec<u8> {
+    csv_rows(&[names.iter().map(|name| Cell::Text((*name).to_owned())).collect()])
 }
 
 /// Rows as lines of CSV (RFC 4180).

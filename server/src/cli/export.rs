@@ -1,4 +1,4 @@
-//! `scrip export`: coupons, uses and templates into a file.
+//! `scrip export`: coupons, uses, templates, the ledger of points and its balances into a file.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,8 @@ enum Kind {
     Coupons,
     Usages,
     Templates,
+    PointsTransactions,
+    PointsBalances,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -23,7 +25,8 @@ enum FileFormat {
     Xlsx,
 }
 
-/// Writes coupons, their uses or templates into a file, however many there are. A server may go on meanwhile.
+/// Writes coupons, their uses, templates, the ledger of points or its balances into a file, however many there are. A server may
+/// go on meanwhile.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     #[arg(value_enum)]
@@ -58,6 +61,8 @@ impl ExportArgs {
             Kind::Coupons => What::Coupons { template, status: self.status },
             Kind::Usages => What::Usages { template, from: None, until: None },
             Kind::Templates => What::Templates,
+            Kind::PointsTransactions => What::PointsTransactions { kind: None, from: None, until: None },
+            Kind::PointsBalances => What::PointsBalances,
         };
         let format = match self.format {
             FileFormat::Csv => Format::Csv,

@@ -6,18 +6,21 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::Response;
 use bytes::Bytes;
+use jiff::civil::Date;
 use scrip_domain::TenantId;
 use scrip_domain::coupon::CouponStatus;
+use scrip_domain::points::TransactionType;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
-use super::AppState;
 use super::auth::Operator;
 use super::codes::csv_response;
 use super::extract::Parameters;
 use super::problem::Problem;
 use super::schema::{self, Problems};
 use super::time::Time;
+use super::{AppState, statements};
+use crate::clock;
 use crate::export::{self, Format, Reader, What};
 
 /// Exports under way at a time; further ones wait. Each reads a page at a time.
@@ -83,6 +86,50 @@ pub async fn export_templates(
     let format = format_of(&mut parameters);
     parameters.finish()?;
     respond(&app, caller.tenant(), What::Templates, format).await
+}
+
+/// Export the ledger of all members
+///
+/// Oldest first: the lines that took effect on these days (default: all days up to today), in the tenant's time zone.
+#[utoipa::path(get, path = "/v1/exports/points-transactions", tag = "Exports", security(("key" = ["OPERATOR"])),
+    params(("format" = Option<schema::ExportFormat>, Query), ("type" = Option<schema::TransactionType>, Query),
+        ("from" = Option<schema::LocalDate>, Query), ("to" = Option<schema::LocalDate>, Query)),
+    responses((status = 200, description = "A line for each transaction", content((String = "text/csv"),
+        (String = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))), Problems))]
+pub async fn export_points_transactions(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let tenant = caller.tenant();
+    let mut parameters = Parameters::of(&uri)?;
+    let format = format_of(&mut parameters);
+    let kind = parameters.take("type", "a transaction type", TransactionType::parse);
+    let zone = app.store.zone(tenant).await?;
+    let today = crate::projection::local_date(&zone, clock::now());
+    let period = statements::take_period(&mut parameters, &zone, Date::constant(1970, 1, 2), today)?;
+    parameters.finish()?;
+    let what = What::PointsTransactions { kind, from: Some(period.start), until: Some(period.end) };
+    respond(&app, tenant, what, format).await
+}
+
+/// Export the balances of all members
+///
+/// By member. What has expired by now counts as expired, and what a hold past its deadline had set aside as free, written or
+/// not.
+#[utoipa::path(get, path = "/v1/exports/points-balances", tag = "Exports", security(("key" = ["OPERATOR"])),
+    params(("format" = Option<schema::ExportFormat>, Query)),
+    responses((status = 200, description = "A line for each account", content((String = "text/csv"),
+        (String = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))), Problems))]
+pub async fn export_points_balances(
+    State(app): State<AppState>,
+    Operator(caller): Operator,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let mut parameters = Parameters::of(&uri)?;
+    let format = format_of(&mut parameters);
+    parameters.finish()?;
+    respond(&app, caller.tenant(), What::PointsBalances, format).await
 }
 
 fn format_of(parameters: &mut Parameters) -> Format {

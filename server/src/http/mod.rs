@@ -147,8 +147,6 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(members::create_adjustment))
         .routes(routes!(statements::get_statement))
         .routes(routes!(statements::list_expiring))
-        .routes(routes!(statements::export_transactions))
-        .routes(routes!(statements::export_balances))
         // Check-ins and tasks.
         .routes(routes!(members::create_check_in, members::list_check_ins))
         .routes(routes!(tasks::create_points_task, tasks::list_points_tasks))
@@ -183,6 +181,8 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(exports::export_coupons))
         .routes(routes!(exports::export_usages))
         .routes(routes!(exports::export_templates))
+        .routes(routes!(exports::export_points_transactions))
+        .routes(routes!(exports::export_points_balances))
         // Imports.
         .routes(routes!(imports::import_templates))
         .routes(routes!(imports::import_coupons))

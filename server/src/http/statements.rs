@@ -1,6 +1,6 @@
-//! The books to take away: a member's statement of a period, and whole ledgers and balances as CSV.
+//! A member's statement of a period to take away, and what expires soon.
 //!
-//! What is answered has no limit of rows, so it is sent as it is read, page by page in the order of an index: a page is all
+//! A statement has no limit of rows, so it is sent as it is read, page by page in the order of an index: a page is all
 //! that is ever held. Once the answer has begun, a store that fails can only break it off; a client sees that the body has
 //! no end.
 
@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures_util::stream;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use scrip_domain::points::{Lot, Transaction, TransactionType};
-use scrip_domain::{Day, LotId, MemberId, TenantId, Timestamp, TransactionId};
+use scrip_domain::points::Lot;
+use scrip_domain::{Day, LotId, MemberId, TenantId, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -24,7 +24,8 @@ use super::schema::{self, PageQuery, Problems};
 use super::time::Time;
 use super::views::{Page, TransactionView};
 use super::{AppState, answer, reports};
-use crate::store::read::{LineTime, Posted, StoredBalance};
+use crate::export::{Cell, LEDGER_COLUMNS, csv_names, csv_rows, ledger_line};
+use crate::store::read::{LineTime, Posted};
 use crate::{calendar, clock};
 
 /// Rows read at a time.
@@ -89,7 +90,7 @@ fn take_format(parameters: &mut Parameters) -> Format {
 }
 
 /// The days from `from` to `to` as instants `[start, end)`.
-fn take_period(parameters: &mut Parameters, zone: &TimeZone, from: Date, to: Date) -> Result<Period, Problem> {
+pub fn take_period(parameters: &mut Parameters, zone: &TimeZone, from: Date, to: Date) -> Result<Period, Problem> {
     let from = reports::take_date(parameters, "from").unwrap_or(from);
     let to = reports::take_date(parameters, "to").unwrap_or(to);
     if from > to {
@@ -104,11 +105,11 @@ fn take_period(parameters: &mut Parameters, zone: &TimeZone, from: Date, to: Dat
     })
 }
 
-struct Period {
+pub struct Period {
     first: Day,
     last: Day,
-    start: Timestamp,
-    end: Timestamp,
+    pub start: Timestamp,
+    pub end: Timestamp,
 }
 
 /// An answer of pieces, each read when the one before is on its way.
@@ -146,117 +147,18 @@ where
     response
 }
 
-/// Lines of CSV (RFC 4180).
-struct Table(csv::Writer<Vec<u8>>);
-
-impl Table {
-    fn new() -> Table {
-        Table(csv::WriterBuilder::new().flexible(true).from_writer(Vec::new()))
-    }
-
-    fn add<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) -> Result<(), Problem> {
-        let cells: Vec<Cell<'_>> = cells.into_iter().collect();
-        self.0.write_record(cells.iter().map(|cell| cell.0.as_bytes())).map_err(Problem::internal)
-    }
-
-    fn bytes(self) -> Result<Vec<u8>, Problem> {
-        self.0.into_inner().map_err(|error| Problem::internal(error.error()))
-    }
-}
-
-struct Cell<'a>(std::borrow::Cow<'a, str>);
-
-impl Cell<'_> {
-    fn number(value: i64) -> Cell<'static> {
-        Cell(value.to_string().into())
-    }
-
-    fn time(at: Option<Timestamp>) -> Cell<'static> {
-        Cell(at.map_or_else(String::new, |at| Time(at).to_string()).into())
-    }
-
-    fn id(value: Option<impl ToString>) -> Cell<'static> {
-        Cell(value.map_or_else(String::new, |value| value.to_string()).into())
-    }
-
-    /// A caller's text. What a spreadsheet would take for a formula gets an apostrophe before it.
-    fn text(value: &str) -> Cell<'_> {
-        if value.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-            Cell(format!("'{value}").into())
-        } else {
-            Cell(value.into())
-        }
-    }
-
-    fn name(value: &'static str) -> Cell<'static> {
-        Cell(value.into())
-    }
-}
-
-const LINE_COLUMNS: [&str; 17] = [
-    "member_id",
-    "sequence",
-    "transaction_id",
-    "type",
-    "points",
-    "balance_before",
-    "balance_after",
-    "frozen_after",
-    "debt_after",
-    "reference",
-    "remark",
-    "hold_id",
-    "reverses_id",
-    "counterpart_id",
-    "expires_at",
-    "occurred_at",
-    "recorded_at",
-];
-
-fn line_cells(line: &Transaction) -> [Cell<'_>; 17] {
-    [
-        Cell::text(line.member_id.as_str()),
-        Cell::number(line.sequence),
-        Cell::id(Some(line.id)),
-        Cell::name(line.kind.as_str()),
-        Cell::number(line.points),
-        Cell::number(line.balance_before),
-        Cell::number(line.balance_after),
-        Cell::number(line.frozen_after),
-        Cell::number(line.debt_after),
-        Cell::text(line.reference.as_deref().unwrap_or_default()),
-        Cell::text(line.remark.as_deref().unwrap_or_default()),
-        Cell::id(line.hold_id),
-        Cell::id(line.reverses_id),
-        Cell::id(line.counterpart_id),
-        Cell::time(line.expires_at),
-        Cell::time(Some(line.occurred_at)),
-        Cell::time(Some(line.recorded_at)),
-    ]
-}
-
 /// A line of CSV that is no transaction: what the account was before or after.
-fn position_cells<'a>(member_id: &'a MemberId, name: &'static str, posted: &Posted, at: Timestamp) -> [Cell<'a>; 17] {
-    let empty = || Cell::name("");
-    [
-        Cell::text(member_id.as_str()),
-        empty(),
-        empty(),
-        Cell::name(name),
-        empty(),
-        empty(),
-        Cell::number(posted.available),
-        Cell::number(posted.frozen),
-        Cell::number(posted.debt),
-        empty(),
-        empty(),
-        empty(),
-        empty(),
-        empty(),
-        empty(),
-        Cell::time(Some(at)),
-        empty(),
-    ]
+fn position_cells(member_id: &MemberId, name: &str, posted: &Posted, at: Timestamp) -> Vec<Cell> {
+    let cell = |column: &&str| match *column {
+        "member_id" => Cell::id(member_id),
+        "type" => Cell::Text(name.to_owned()),
+        "balance_after" => Cell::Int(posted.available),
+        "frozen_after" => Cell::Int(posted.frozen),
+        "debt_after" => Cell::Int(posted.debt),
+        "occurred_at" => Cell::time(at),
+        _ => Cell::Empty,
+    };
+    LEDGER_COLUMNS.iter().map(cell).collect()
 }
 
 struct Lines {
@@ -281,12 +183,10 @@ enum Stage {
 }
 
 impl Lines {
-    fn head(&self) -> Result<Vec<u8>, Problem> {
+    fn head(&self) -> Vec<u8> {
         if self.format == Format::Csv {
-            let mut table = Table::new();
-            table.add(LINE_COLUMNS.map(Cell::name))?;
-            table.add(position_cells(&self.member_id, "OPENING", &self.opening, self.period.start))?;
-            return table.bytes();
+            let opening = position_cells(&self.member_id, "OPENING", &self.opening, self.period.start);
+            return [csv_names(LEDGER_COLUMNS), csv_rows(&[opening])].concat();
         }
         let head = serde_json::json!({
             "member_id": self.member_id,
@@ -299,16 +199,14 @@ impl Lines {
         let mut text = head.to_string();
         text.pop();
         text.push_str(",\"lines\":[");
-        Ok(text.into_bytes())
+        text.into_bytes()
     }
 
-    fn tail(&self) -> Result<Vec<u8>, Problem> {
+    fn tail(&self) -> Vec<u8> {
         if self.format == Format::Json {
-            return Ok(b"]}".to_vec());
+            return b"]}".to_vec();
         }
-        let mut table = Table::new();
-        table.add(position_cells(&self.member_id, "CLOSING", &self.closing, self.period.end))?;
-        table.bytes()
+        csv_rows(&[position_cells(&self.member_id, "CLOSING", &self.closing, self.period.end)])
     }
 
     async fn next(mut self) -> Result<Option<(Vec<u8>, Lines)>, Problem> {
@@ -316,7 +214,7 @@ impl Lines {
             Stage::Done => return Ok(None),
             Stage::Head => {
                 self.stage = Stage::After(0);
-                return Ok(Some((self.head()?, self)));
+                return Ok(Some((self.head(), self)));
             }
             Stage::After(sequence) => sequence,
         };
@@ -324,16 +222,12 @@ impl Lines {
         let (store, member) = (&self.app.store, &self.member_id);
         let lines = store.ledger(self.tenant, member, self.basis, between, (after, self.last), PAGE).await?;
         let Some(last) = lines.last().map(|line| line.sequence) else {
-            let tail = self.tail()?;
+            let tail = self.tail();
             self.stage = Stage::Done;
             return Ok(Some((tail, self)));
         };
         let piece = match self.format {
-            Format::Csv => {
-                let mut table = Table::new();
-                lines.iter().try_for_each(|line| table.add(line_cells(line)))?;
-                table.bytes()?
-            }
+            Format::Csv => csv_rows(&lines.iter().map(ledger_line).collect::<Vec<_>>()),
             Format::Json => {
                 let mut piece = Vec::with_capacity(lines.len() * 512);
                 for (index, line) in lines.iter().enumerate() {
@@ -382,141 +276,6 @@ pub async fn get_statement(
     let stage = Stage::Head;
     let lines = Lines { app, tenant, member_id, basis, format, period, opening, closing, last, stage };
     Ok(streamed(content_type, &file, lines, Lines::next))
-}
-
-/// Where an export of a tenant's ledger stands.
-struct Ledger {
-    app: AppState,
-    tenant: TenantId,
-    kind: Option<TransactionType>,
-    period: Period,
-    after: Option<TransactionId>,
-}
-
-impl Ledger {
-    async fn next(mut self) -> Result<Option<(Vec<u8>, Ledger)>, Problem> {
-        let mut table = Table::new();
-        if self.after.is_none() {
-            table.add(LINE_COLUMNS.map(Cell::name))?;
-        }
-        let between = (self.period.start, self.period.end);
-        let mut read = 0;
-        // A page may have nothing of the period; a few of them make a piece.
-        for _ in 0..16 {
-            let page = self.app.store.all_transactions(self.tenant, self.after, PAGE).await?;
-            read = page.len();
-            let Some(last) = page.last() else { break };
-            self.after = Some(last.id);
-            let is_wanted = |line: &&Transaction| {
-                (between.0..between.1).contains(&line.occurred_at) && self.kind.is_none_or(|kind| kind == line.kind)
-            };
-            let mut wanted = page.iter().filter(is_wanted).peekable();
-            let found = wanted.peek().is_some();
-            wanted.try_for_each(|line| table.add(line_cells(line)))?;
-            if found {
-                break;
-            }
-        }
-        let piece = table.bytes()?;
-        if read == 0 && piece.is_empty() {
-            return Ok(None);
-        }
-        // The heading stands for a page, so that it is sent once.
-        self.after = self.after.or(Some(TransactionId(uuid::Uuid::nil())));
-        Ok(Some((piece, self)))
-    }
-}
-
-/// Export the ledger of all members
-///
-/// As CSV without a limit of rows, oldest first: the lines that took effect on these days (default: all days up to today).
-#[utoipa::path(get, path = "/v1/exports/points-transactions", tag = "Exports", security(("key" = ["OPERATOR"])),
-    params(("from" = Option<schema::LocalDate>, Query), ("to" = Option<schema::LocalDate>, Query),
-        ("type" = Option<schema::TransactionType>, Query)),
-    responses((status = 200, description = "The ledger", content_type = "text/csv", body = String), Problems))]
-pub async fn export_transactions(
-    State(app): State<AppState>,
-    Operator(caller): Operator,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    let tenant = caller.tenant();
-    let mut parameters = Parameters::of(&uri)?;
-    let zone = app.store.zone(tenant).await?;
-    let today = crate::projection::local_date(&zone, clock::now());
-    let kind = parameters.take("type", "a transaction type", TransactionType::parse);
-    let period = take_period(&mut parameters, &zone, Date::constant(1970, 1, 2), today)?;
-    parameters.finish()?;
-    let file = format!("points-transactions-{}-{}.csv", period.first, period.last);
-    Ok(streamed(CSV, &file, Ledger { app, tenant, kind, period, after: None }, Ledger::next))
-}
-
-const BALANCE_COLUMNS: [&str; 10] = [
-    "member_id",
-    "available",
-    "frozen",
-    "used",
-    "expired",
-    "revoked",
-    "total_points",
-    "debt",
-    "merged_into",
-    "updated_at",
-];
-
-struct Balances {
-    app: AppState,
-    tenant: TenantId,
-    at: Timestamp,
-    after: Option<MemberId>,
-}
-
-impl Balances {
-    async fn next(mut self) -> Result<Option<(Vec<u8>, Balances)>, Problem> {
-        let is_first = self.after.is_none();
-        let page = self.app.store.all_balances(self.tenant, self.at, self.after.as_ref(), PAGE).await?;
-        if page.is_empty() && !is_first {
-            return Ok(None);
-        }
-        let mut table = Table::new();
-        if is_first {
-            table.add(BALANCE_COLUMNS.map(Cell::name))?;
-        }
-        for StoredBalance { account, overdue } in &page {
-            table.add([
-                Cell::text(account.member_id.as_str()),
-                Cell::number(account.available - overdue),
-                Cell::number(account.frozen),
-                Cell::number(account.used),
-                Cell::number(account.expired + overdue),
-                Cell::number(account.revoked),
-                Cell::number(account.total_points),
-                Cell::number(account.debt),
-                Cell::text(account.merged_into.as_ref().map_or("", MemberId::as_str)),
-                Cell::time(Some(account.updated_at)),
-            ])?;
-        }
-        match page.last() {
-            Some(last) => self.after = Some(last.account.member_id.clone()),
-            // Only the heading: nothing can come after a member of this name.
-            None => self.after = "~".repeat(64).parse().ok(),
-        }
-        Ok(Some((table.bytes()?, self)))
-    }
-}
-
-/// Export the balances of all members
-///
-/// As CSV without a limit of rows, by member. What has expired by now counts as expired, written or not.
-#[utoipa::path(get, path = "/v1/exports/points-balances", tag = "Exports", security(("key" = ["OPERATOR"])),
-    responses((status = 200, description = "The balances", content_type = "text/csv", body = String), Problems))]
-pub async fn export_balances(
-    State(app): State<AppState>,
-    Operator(caller): Operator,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    Parameters::of(&uri)?.finish()?;
-    let balances = Balances { app, tenant: caller.tenant(), at: clock::now(), after: None };
-    Ok(streamed(CSV, "points-balances.csv", balances, Balances::next))
 }
 
 /// Points that expire soon.
@@ -583,16 +342,6 @@ pub async fn list_expiring(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_quotes_what_it_must_and_disarms_formulas() {
-        let mut table = Table::new();
-        table
-            .add([Cell::text("=1+1"), Cell::text("a,\"b\"\nc"), Cell::number(-5), Cell::text("+49"), Cell::name("")])
-            .unwrap();
-        let text = String::from_utf8(table.bytes().unwrap()).unwrap();
-        assert_eq!(text, "'=1+1,\"a,\"\"b\"\"\nc\",-5,'+49,\n");
-    }
 
     #[test]
     fn cursors_read_back() {

@@ -545,30 +545,38 @@ impl Store {
         at: Timestamp,
         horizon: Timestamp,
     ) -> Found<()> {
-        let columns = decode::HOLD;
-        let sql = format!(
-            "SELECT {columns} FROM mkt_points_hold \
-             WHERE tenant_id = $1 AND member_id = $2 AND status = 'OPEN' AND expires_at <= $3"
-        );
-        let holds = self.query(&sql, &[tenant.into(), member.into(), at.into()], decode::hold).await?;
-        let parts: Vec<_> = holds.iter().flat_map(|hold| &hold.allocations).collect();
-        let ids: Vec<Uuid> = parts.iter().map(|part| part.lot_id.0).collect();
-        let decode = |row: &Row| Ok((LotId(row.uuid(0)?), row.time(1)?));
-        let expiries = self.query_by_ids("mkt_points_lot", "id, expires_at", tenant, &ids, decode).await?;
-        for part in parts {
-            let expires_at = expiries.get(&part.lot_id).copied().unwrap_or(Timestamp::NEVER);
-            balance.frozen -= part.points;
+        for (_, points, expires_at) in self.due_parts(tenant, member, member, at).await? {
+            balance.frozen -= points;
             if expires_at <= at {
-                balance.expired += part.points;
+                balance.expired += points;
                 continue;
             }
-            balance.available += part.points;
+            balance.available += points;
             if expires_at <= horizon {
-                balance.expiring_points += part.points;
+                balance.expiring_points += points;
                 balance.next_expires_at = Some(balance.next_expires_at.map_or(expires_at, |next| next.min(expires_at)));
             }
         }
         Ok(())
+    }
+
+    /// What holds past their deadline still set aside, of the members from `first` to `last`: whose, how many points, and when
+    /// these expire.
+    async fn due_parts(
+        &self,
+        tenant: TenantId,
+        first: &MemberId,
+        last: &MemberId,
+        at: Timestamp,
+    ) -> Found<Vec<(MemberId, i64, Timestamp)>> {
+        let parameters = [tenant.into(), first.into(), last.into(), at.into()];
+        let holds = self.query(&due_holds_sql(), &parameters, decode::hold).await?;
+        let parts = || holds.iter().flat_map(|hold| hold.allocations.iter().map(move |part| (&hold.member_id, part)));
+        let ids: Vec<Uuid> = parts().map(|(_, part)| part.lot_id.0).collect();
+        let decode = |row: &Row| Ok((LotId(row.uuid(0)?), row.time(1)?));
+        let expiries = self.query_by_ids("mkt_points_lot", "id, expires_at", tenant, &ids, decode).await?;
+        let expiry = |lot_id| expiries.get(lot_id).copied().unwrap_or(Timestamp::NEVER);
+        Ok(parts().map(|(member, part)| (member.clone(), part.points, expiry(&part.lot_id))).collect())
     }
 
     /// A member's balance at an earlier time, as the books tell it now: the sums of what took effect by then, and of what time
@@ -719,7 +727,8 @@ impl Store {
         self.query(&all_transactions_sql(), &[tenant.into(), after.into(), limit.into()], decode::transaction).await
     }
 
-    /// All accounts in the order of members, each with what has expired by `at` and is not written yet.
+    /// All accounts in the order of members, each with what has expired by `at` and is not written yet; what a hold past its
+    /// deadline had set aside is back already, or expired with its lot.
     pub async fn all_balances(
         &self,
         tenant: TenantId,
@@ -728,8 +737,25 @@ impl Store {
         limit: i64,
     ) -> Found<Vec<StoredBalance>> {
         let after = after.map_or("", MemberId::as_str);
-        let decode = |row: &Row| Ok(StoredBalance { account: decode::account(row)?, overdue: row.int(13)? });
-        self.query(&all_balances_sql(), &[tenant.into(), after.into(), at.into(), limit.into()], decode).await
+        let decode =
+            |row: &Row| Ok((StoredBalance { account: decode::account(row)?, overdue: row.int(13)? }, row.int(14)?));
+        let parameters = [tenant.into(), after.into(), at.into(), limit.into()];
+        let page = self.query(&all_balances_sql(), &parameters, decode).await?;
+        let due = page.iter().any(|(_, due_holds)| *due_holds > 0);
+        let mut page: Vec<StoredBalance> = page.into_iter().map(|(stored, _)| stored).collect();
+        if let (true, Some(first), Some(last)) = (due, page.first(), page.last()) {
+            let parts = self.due_parts(tenant, &first.account.member_id, &last.account.member_id, at).await?;
+            let places: HashMap<MemberId, usize> =
+                page.iter().enumerate().map(|(place, stored)| (stored.account.member_id.clone(), place)).collect();
+            for (member, points, expires_at) in parts {
+                // An account made meanwhile is left out.
+                let Some(place) = places.get(&member) else { continue };
+                let account = &mut page[*place].account;
+                account.frozen -= points;
+                *(if expires_at <= at { &mut account.expired } else { &mut account.available }) += points;
+            }
+        }
+        Ok(page)
     }
 
     /// Lots of all members with points left that expire in `(from, until]`, soonest first.
@@ -1035,6 +1061,7 @@ pub fn hot_queries() -> Vec<(String, String)> {
         named("ledger", ledger_sql(LineTime::Occurred)),
         named("all_transactions", all_transactions_sql()),
         named("all_balances", all_balances_sql()),
+        named("due_holds", due_holds_sql()),
         named("expiring_lots", expiring_lots_sql()),
         named("merged_accounts_to_clear", MERGED_TO_CLEAR.to_owned()),
         named("latest_check_in", latest_check_in_sql()),
@@ -1326,8 +1353,18 @@ fn all_balances_sql() -> String {
     let columns = decode::of("a", decode::ACCOUNT);
     format!(
         "SELECT {columns}, CAST((SELECT coalesce(sum(l.remaining), 0) FROM mkt_points_lot l WHERE l.open \
-          AND l.tenant_id = a.tenant_id AND l.member_id = a.member_id AND l.expires_at <= $3) AS BIGINT) \
+          AND l.tenant_id = a.tenant_id AND l.member_id = a.member_id AND l.expires_at <= $3) AS BIGINT), \
+         (SELECT count(*) FROM mkt_points_hold h WHERE h.tenant_id = a.tenant_id AND h.member_id = a.member_id \
+          AND h.status = 'OPEN' AND h.expires_at <= $3) \
          FROM mkt_points_account a WHERE a.tenant_id = $1 AND a.member_id > $2 ORDER BY a.member_id LIMIT $4"
+    )
+}
+
+fn due_holds_sql() -> String {
+    let columns = decode::HOLD;
+    format!(
+        "SELECT {columns} FROM mkt_points_hold WHERE tenant_id = $1 AND member_id >= $2 AND member_id <= $3 \
+         AND status = 'OPEN' AND expires_at <= $4"
     )
 }
 

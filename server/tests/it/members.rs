@@ -250,3 +250,43 @@ async fn what_comes_back_to_a_merged_account_goes_on_by_itself() {
         assert_sound(&fixture.store, kind).await;
     }
 }
+
+/// A hold past its deadline is released in the list of all balances as it is in the member's own, swept or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_balances_show_overdue_holds_as_released() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let now = scrip_server::clock::now();
+        let ago = |seconds: i64| Timestamp(now.0 - seconds * 1_000_000);
+        let spendable = |end| Spendable { available_from: None, expires_at: end };
+        let hold = |of: &MemberId, end| {
+            let movement = Movement { points: 25, kind: TransactionType::Hold, reference: None, remark: None };
+            Command::Hold { member_id: of.clone(), movement, expires_at: end }
+        };
+        let (overdue, other, open) = (member(1), member(2), member(3));
+        // Ten of the held points are of a lot that has ended meanwhile.
+        for (at, command) in [
+            (ago(300), grant(&overdue, 10, spendable(Some(ago(200))))),
+            (ago(299), grant(&overdue, 30, spendable(None))),
+            (ago(298), hold(&overdue, Some(ago(100)))),
+            (ago(300), grant(&other, 5, spendable(None))),
+            (ago(300), grant(&open, 30, spendable(None))),
+            (ago(298), hold(&open, None)),
+        ] {
+            let asked = scrip_domain::Envelope { at, ..envelope(tenant, command) };
+            assert!(matches!(engine.submit(asked).await, Ok(Answer::Accepted { .. })), "{kind:?}");
+        }
+        let all = fixture.store.all_balances(tenant, now, None, 10).await.expect("balances");
+        let shown: Vec<[i64; 3]> = all
+            .iter()
+            .map(|one| [one.account.available - one.overdue, one.account.frozen, one.account.expired + one.overdue])
+            .collect();
+        assert_eq!(shown, [[30, 0, 10], [5, 0, 0], [5, 25, 0]], "{kind:?}");
+        for (member, shown) in [overdue, other, open].iter().zip(shown) {
+            let balance = fixture.store.balance(tenant, member, now, now).await.expect("a balance");
+            assert_eq!([balance.available, balance.frozen, balance.expired], shown, "{kind:?}: {member}");
+        }
+    }
+}

@@ -357,6 +357,14 @@ async fn a_statement_leads_from_its_opening_to_its_closing_line_by_line() {
         let export = client.get("/v1/exports/points-balances").await;
         let text = String::from_utf8_lossy(&export.body).into_owned();
         assert!(text.contains("\nm-1,1500,0,700,0,0,2200,0,,"), "{text}");
+        let one_day = client.get("/v1/exports/points-transactions?from=2026-04-01&to=2026-04-01").await;
+        assert_eq!(String::from_utf8_lossy(&one_day.body).lines().count(), 2, "{kind:?}: the head and the debit");
+        for name in ["points-transactions", "points-balances"] {
+            let sheet = client.get(&format!("/v1/exports/{name}?format=xlsx")).await;
+            assert!(sheet.body.starts_with(b"PK"), "{kind:?}: {name}");
+            let disposition = format!("attachment; filename=\"{name}.xlsx\"");
+            assert_eq!(sheet.header("content-disposition"), Some(&*disposition), "{kind:?}");
+        }
         let none = client.get("/v1/members/nobody/points/statement").await.json(200);
         assert_eq!((&none["lines"], &none["opening"]["available"]), (&json!([]), &json!(0)));
         server.assert_sound().await;
