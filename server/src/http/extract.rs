@@ -407,7 +407,7 @@ macro_rules! id_cursors {
 }
 
 id_cursors! {
-    TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId BulkId TaskKey
+    TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId BulkId TaskKey HoldId
 }
 
 #[cfg(test)]

@@ -129,6 +129,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(points::create_reversal))
         .routes(routes!(points::list_transactions))
         .routes(routes!(points::list_lots))
+        .routes(routes!(points::list_holds))
         // Orders.
         .routes(routes!(orders::reserve_order))
         .routes(routes!(orders::get_order))

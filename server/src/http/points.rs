@@ -5,7 +5,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use jiff::tz::TimeZone;
 use scrip_domain::command::Movement;
-use scrip_domain::points::{MAX_POINTS, Spendable, TransactionType};
+use scrip_domain::points::{HoldStatus, MAX_POINTS, Spendable, TransactionType};
 use scrip_domain::{Command, HoldId, LotId, MemberId, Timestamp, TransactionId};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -18,7 +18,8 @@ use super::problem::{Code, Problem};
 use super::schema::{self, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
 use super::views::{
-    BalanceView, HoldView, JobView, LotView, Page, PointsLotPage, PointsTransactionPage, TransactionView,
+    BalanceView, HoldView, JobView, LotView, Page, PointsHoldPage, PointsLotPage, PointsTransactionPage,
+    TransactionView,
 };
 use super::{AppState, answer};
 use crate::{calendar, clock};
@@ -362,6 +363,30 @@ pub async fn get_hold(key: AnyKey, reads: Reads, InPath(hold_id): InPath<HoldId>
     let found = reads.find_hold(key.tenant_to_search(), hold_id).await?;
     let hold = found.filter(|hold| key.may_see(&hold.member_id)).ok_or(Problem::new(Code::HoldNotFound))?;
     answer::ok(&HoldView::at(&hold, clock::now()))
+}
+
+/// List a member's holds, newest first
+///
+/// `status` is the one that holds now: past its deadline a hold is EXPIRED, written or not.
+#[utoipa::path(get, path = "/v1/members/{member_id}/points/holds", tag = "Points", security(("key" = ["MEMBER"])),
+    params(("member_id" = schema::MemberId, Path), ("status" = Option<schema::HoldStatus>, Query), PageQuery,
+        ConsistencyToken),
+    responses((status = 200, description = "A page", body = PointsHoldPage), Problems))]
+pub async fn list_holds(
+    key: AnyKey,
+    reads: Reads,
+    InPath(member_id): InPath<MemberId>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let tenant = key.on_behalf_of(&member_id)?.tenant();
+    let mut parameters = Parameters::of(&uri)?;
+    let status = parameters.take("status", "OPEN, CAPTURED, RELEASED or EXPIRED", HoldStatus::parse);
+    let page = parameters.page::<HoldId>();
+    parameters.finish()?;
+    let now = clock::now();
+    let mut holds = reads.list_holds(tenant, &member_id, status, now, page.cursor, page.limit + 1).await?;
+    let next_cursor = super::cut(&mut holds, page.limit, |hold| hold.id.write());
+    answer::ok(&Page { data: holds.iter().map(|hold| HoldView::at(hold, now)).collect(), next_cursor })
 }
 
 /// Use held points, and release the rest

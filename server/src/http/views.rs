@@ -79,6 +79,7 @@ pages! {
     UsagePage of UsageView<'static>;
     PointsTransactionPage of TransactionView<'static>;
     PointsLotPage of LotView;
+    PointsHoldPage of HoldView<'static>;
     RulesPage of RulesView<'static>;
     JobPage of JobView<'static>;
     WebhookPage of WebhookView<'static>;

@@ -76,6 +76,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0011_caps_and_holders.sqlite.sql"),
         postgres: include_str!("migrations/0011_caps_and_holders.postgres.sql"),
     },
+    Migration {
+        number: 13,
+        name: "books",
+        sqlite: include_str!("migrations/0013_books.sqlite.sql"),
+        postgres: include_str!("migrations/0013_books.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

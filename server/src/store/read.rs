@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
-use scrip_domain::points::{Account, ExpiryPlace, Hold, Lot, Transaction, TransactionType};
+use scrip_domain::points::{Account, ExpiryPlace, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::pricing::Rules;
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::IdempotencyRecord;
@@ -823,6 +823,25 @@ impl Store {
         self.first(&sql, &[tenant.into(), id.0.into()], decode::hold).await
     }
 
+    /// A member's holds, newest first; `status` is the one they show at `at`.
+    pub async fn list_holds(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        status: Option<HoldStatus>,
+        at: Timestamp,
+        before: Option<HoldId>,
+        limit: i64,
+    ) -> Found<Vec<Hold>> {
+        let before = before.map_or(LAST_ID, |id| id.0);
+        let mut parameters = vec![tenant.into(), member.into(), before.into()];
+        if status.is_some_and(hold_depends_on_time) {
+            parameters.push(at.into());
+        }
+        parameters.push(limit.into());
+        self.query(&list_holds_sql(status), &parameters, decode::hold).await
+    }
+
     pub async fn find_transaction(&self, tenant: TenantId, id: TransactionId) -> Found<Option<Transaction>> {
         let sql = find_by_id_sql(decode::TRANSACTION, "mkt_points_transaction");
         self.first(&sql, &[tenant.into(), id.0.into()], decode::transaction).await
@@ -1076,6 +1095,9 @@ pub fn hot_queries() -> Vec<(String, String)> {
         for by_template in [false, true] {
             all.push((format!("list_coupons {status:?} {by_template}"), list_coupons_sql(status, by_template)));
         }
+    }
+    for status in [None].into_iter().chain(HoldStatus::ALL.map(Some)) {
+        all.push((format!("list_holds {status:?}"), list_holds_sql(status)));
     }
     all.extend(projection::HOT_QUERIES.map(|(name, sql)| named(name, sql.to_owned())));
     all.extend(super::job::hot_queries());
@@ -1419,6 +1441,32 @@ fn list_transactions_sql(by_kind: bool) -> String {
         "SELECT {columns} FROM mkt_points_transaction \
          WHERE tenant_id = $1 AND member_id = $2 AND sequence < $3{filter} ORDER BY sequence DESC LIMIT {limit}"
     )
+}
+
+/// Whether holds show this status by the clock, not by what is stored alone.
+fn hold_depends_on_time(status: HoldStatus) -> bool {
+    matches!(status, HoldStatus::Open | HoldStatus::Expired)
+}
+
+/// As [`list_coupons_sql`]: a stretch of `idx_points_hold_status` for each stored status that may show as the wanted one.
+fn list_holds_sql(status: Option<HoldStatus>) -> String {
+    let columns = decode::HOLD;
+    let any = |status: HoldStatus| (status, "");
+    let stretches: Vec<(HoldStatus, &str)> = match status {
+        None => HoldStatus::ALL.into_iter().map(any).collect(),
+        Some(HoldStatus::Open) => vec![(HoldStatus::Open, " AND expires_at > $4")],
+        Some(HoldStatus::Expired) => vec![(HoldStatus::Open, " AND expires_at <= $4"), any(HoldStatus::Expired)],
+        Some(other) => vec![any(other)],
+    };
+    let limit = if status.is_some_and(hold_depends_on_time) { "$5" } else { "$4" };
+    let selects = stretches.iter().map(|(status, filter)| {
+        let status = status.as_str();
+        format!(
+            "SELECT * FROM (SELECT {columns} FROM mkt_points_hold WHERE tenant_id = $1 AND member_id = $2 \
+             AND status = '{status}' AND id < $3{filter} ORDER BY id DESC LIMIT {limit}) AS s"
+        )
+    });
+    format!("{} ORDER BY id DESC LIMIT {limit}", selects.collect::<Vec<_>>().join(" UNION ALL "))
 }
 
 fn list_lots_sql() -> String {

@@ -71,6 +71,7 @@ const INDEXES: &[&str] = &[
     "uq_compensation_coupon",
     "idx_compensation_status",
     "idx_points_hold_pending",
+    "idx_points_hold_status",
     "idx_points_account_merged",
     "uq_points_task_id",
     "idx_idempotency_created",

@@ -443,3 +443,50 @@ async fn nothing_that_a_completed_task_brings_about_can_report_a_task() {
         client.post("/v1/points-tasks", task("fed", Some("points.debited"))).await.json(201);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holds_are_listed_by_the_status_they_have_now() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        grant(&mut client, "m-1", json!({ "points": 100, "effective_at": "2026-01-01T00:00:00Z" })).await;
+        let holds = "/v1/members/m-1/points/holds";
+        let mut made = Vec::new();
+        // Of the first two, only one deadline has come; no sweep runs in between.
+        for body in [
+            json!({ "points": 1, "effective_at": "2026-01-02T00:00:00Z", "expires_at": "2037-01-01T00:00:00Z" }),
+            json!({ "points": 2, "effective_at": "2026-01-03T00:00:00Z", "expires_at": "2026-01-04T00:00:00Z" }),
+            json!({ "points": 3 }),
+            json!({ "points": 4 }),
+        ] {
+            made.push(text(&client.post(holds, body).await.json(201), "id").to_owned());
+        }
+        client.post(&format!("/v1/points-holds/{}/capture", made[2]), json!({})).await.json(200);
+        client.post(&format!("/v1/points-holds/{}/release", made[3]), json!({})).await.json(200);
+        for (status, expected) in [
+            ("", vec![3, 2, 1, 0]),
+            ("?status=OPEN", vec![0]),
+            ("?status=EXPIRED", vec![1]),
+            ("?status=CAPTURED", vec![2]),
+            ("?status=RELEASED", vec![3]),
+        ] {
+            let page = client.get(&format!("{holds}{status}")).await.json(200);
+            let rows = page["data"].as_array().expect("holds");
+            let shown: Vec<&str> = rows.iter().map(|row| text(row, "id")).collect();
+            let expected: Vec<&str> = expected.into_iter().map(|place: usize| made[place].as_str()).collect();
+            assert_eq!(shown, expected, "{kind:?} {status}");
+            for row in rows {
+                assert!(status.is_empty() || status.ends_with(text(row, "status")), "{kind:?} {status}: {row}");
+            }
+        }
+        let none = client.get("/v1/members/m-2/points/holds").await.json(200);
+        assert_eq!(none["data"], json!([]), "{kind:?}");
+        let refused = client.get(&format!("{holds}?status=open")).await.json(400);
+        assert_eq!(refused["errors"][0]["field"], "status", "{kind:?}");
+        // A member sees its own, nobody else's.
+        let mut own = server.client(&shop.member).await;
+        assert_eq!(own.get("/v1/members/m-9/points/holds").await.status, 403, "{kind:?}");
+        server.assert_sound().await;
+    }
+}

@@ -39,6 +39,7 @@ async fn check(kind: Kind) {
     let mut client = server.client(&shop.operator).await;
     for _ in 0..15 {
         client.post("/v1/members/m-1/points/grants", json!({ "points": 5 })).await.json(201);
+        client.post("/v1/members/m-1/points/holds", json!({ "points": 1 })).await.json(201);
         let made = client.post("/v1/coupon-templates", template()).await.json(201);
         let claims = format!("/v1/coupon-templates/{}/claims", text(&made, "id"));
         client.post(&claims, json!({ "member_id": "m-1" })).await.json(201);
@@ -50,8 +51,10 @@ async fn check(kind: Kind) {
         ("/v1/coupon-templates", "/v1/coupon-templates", template(), 16),
         ("/v1/members/m-1/coupons", claims.as_str(), json!({ "member_id": "m-1" }), 15),
         ("/v1/members/m-1/coupons?status=AVAILABLE", grants, json!({ "points": 1 }), 16),
-        ("/v1/members/m-1/points/transactions", grants, json!({ "points": 1 }), 16),
+        ("/v1/members/m-1/points/transactions", grants, json!({ "points": 1 }), 31),
         ("/v1/members/m-1/points/lots", grants, json!({ "points": 1 }), 17),
+        ("/v1/members/m-1/points/holds", "/v1/members/m-1/points/holds", json!({ "points": 1 }), 15),
+        ("/v1/members/m-1/points/holds?status=OPEN", grants, json!({ "points": 1 }), 16),
     ] {
         let before: HashSet<String> = walk(&mut client, path, 200, None).await.into_iter().collect();
         assert_eq!(before.len(), rows, "{kind:?} {path}");
