@@ -11,9 +11,14 @@
 //! members in higher buckets plus those in the same bucket with a higher score: two short index ranges, however many
 //! members there are. Equal scores share a rank.
 //!
+//! **Merged members.** What a member earned belongs to the member its account was merged into, on every board, those of days gone by
+//! included: a board says who owns what was earned then. So the fold keeps for each merged member its owner. A merge moves the
+//! scores of the past; what is told of the closed account afterwards (an order it had under way) counts for its owner at once,
+//! and its balance, which a pass moves on, is on no board. Statistics count what happened, whoever owns it now.
+//!
 //! Deliberately absent: decisions. Nothing that moves stock or points reads these tables.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -149,6 +154,7 @@ struct Data {
     balance_after: Option<i64>,
     template_id: Option<String>,
     discount_amount: Option<i64>,
+    into: Option<MemberId>,
 }
 
 /// Sums of events, before the scores of the members concerned are known.
@@ -157,6 +163,8 @@ struct Sums {
     statistics: HashMap<(String, String, String), (i64, i64)>,
     earned: HashMap<(String, MemberId), i64>,
     balances: HashMap<(String, MemberId), i64>,
+    /// Members whose accounts were merged, and into whose.
+    merged: HashMap<MemberId, MemberId>,
 }
 
 impl Sums {
@@ -178,6 +186,9 @@ impl Sums {
                 }
             }
         }
+        if let (EventKind::AccountMerged, Some(from), Some(into)) = (event.kind, &event.member_id, data.into) {
+            self.merged.insert(from.clone(), into);
+        }
         if let (Some(name), Some(template)) = (coupon_step(event.kind), data.template_id) {
             let amount = data.discount_amount.unwrap_or(0);
             self.count(COUPONS.to_owned(), date, name.to_owned(), amount);
@@ -190,6 +201,36 @@ impl Sums {
         let (events, total) = self.statistics.entry((subject, date.to_string(), name)).or_default();
         *events += 1;
         *total += amount;
+    }
+}
+
+/// Whose points those of merged members are.
+struct Owners {
+    by_member: HashMap<MemberId, MemberId>,
+}
+
+impl Owners {
+    /// Of the members that the sums name, however often they were merged on.
+    async fn of(store: &Store, tenant: TenantId, sums: &Sums) -> anyhow::Result<Owners> {
+        let named = sums.earned.keys().chain(sums.balances.keys()).map(|(_, member)| member);
+        let mut wanted: BTreeSet<MemberId> = named.chain(sums.merged.values()).cloned().collect();
+        let mut by_member = sums.merged.clone();
+        // As many rounds as accounts were merged one after the other; an account is merged once, into one that is open then.
+        while !wanted.is_empty() {
+            wanted.retain(|member| !by_member.contains_key(member));
+            let found = store.board_owners(tenant, &wanted.into_iter().collect::<Vec<_>>()).await?;
+            wanted = found.values().cloned().collect();
+            by_member.extend(found);
+        }
+        Ok(Owners { by_member })
+    }
+
+    fn of_member<'a>(&'a self, member: &'a MemberId) -> &'a MemberId {
+        let mut owner = member;
+        while let Some(next) = self.by_member.get(owner) {
+            owner = next;
+        }
+        owner
     }
 }
 
@@ -273,15 +314,43 @@ async fn fold_page(store: &Store, tenant: TenantId) -> anyhow::Result<bool> {
     for (_, event) in &page.events {
         sums.add(&zone, event)?;
     }
-    let keys: Vec<(String, MemberId)> = sums.earned.keys().chain(sums.balances.keys()).cloned().collect();
-    let before = store.scores(tenant, &keys).await?;
-    let mut folded = Folded { statistics: sums.statistics, ..Folded::default() };
-    let earned = sums.earned.into_iter().map(|(key, points)| {
+    let owners = Owners::of(store, tenant, &sums).await?;
+    let mut before = HashMap::new();
+    let mut earned: HashMap<(String, MemberId), i64> = HashMap::new();
+    let mut replaced: HashMap<(String, MemberId), i64> = HashMap::new();
+    for ((name, member), points) in sums.earned {
+        *earned.entry((name, owners.of_member(&member).clone())).or_default() += points;
+    }
+    for ((name, member), balance) in sums.balances {
+        // A closed account's balance is on its way to its owner.
+        if !owners.by_member.contains_key(&member) {
+            replaced.insert((name, member), balance);
+        }
+    }
+    if !sums.merged.is_empty() {
+        let closed: Vec<(String, MemberId)> = store
+            .boards(tenant)
+            .await?
+            .iter()
+            .flat_map(|board| sums.merged.keys().map(move |member| (board.clone(), member.clone())))
+            .collect();
+        before = store.scores(tenant, &closed).await?;
+        for ((name, member), score) in before.iter().filter(|(_, score)| **score > 0) {
+            if name.starts_with(Metric::Earned.as_str()) {
+                *earned.entry((name.clone(), owners.of_member(member).clone())).or_default() += score;
+            }
+            replaced.insert((name.clone(), member.clone()), 0);
+        }
+    }
+    let keys: Vec<(String, MemberId)> =
+        earned.keys().chain(replaced.keys()).filter(|key| !before.contains_key(*key)).cloned().collect();
+    before.extend(store.scores(tenant, &keys).await?);
+    let mut folded = Folded { statistics: sums.statistics, owners: sums.merged, ..Folded::default() };
+    let earned = earned.into_iter().map(|(key, points)| {
         let score = before.get(&key).copied().unwrap_or(0).saturating_add(points);
         (key, score)
     });
-    for ((name, member), score) in earned.chain(sums.balances) {
-        let key = (name, member);
+    for (key, score) in earned.chain(replaced) {
         let old = before.get(&key).copied().unwrap_or(0);
         for (score, change) in [(old, -1), (score, 1)] {
             if score > 0 {

@@ -21,6 +21,8 @@ pub struct Folded {
     pub scores: HashMap<(String, MemberId), i64>,
     /// How many members more are in a bucket, by board and bucket.
     pub buckets: HashMap<(String, i64), i64>,
+    /// Members whose accounts were merged, and into whose.
+    pub owners: HashMap<MemberId, MemberId>,
 }
 
 /// How far a tenant's events are folded, and when the last of them was recorded.
@@ -74,18 +76,31 @@ static BUCKET: Table = Table {
     on_conflict: Some("members = board_bucket.members + excluded.members"),
 };
 
+static OWNER: Table = Table {
+    name: "board_owner",
+    columns: &[("tenant_id", Type::Uuid), ("member_id", Type::Text), ("owner_id", Type::Text)],
+    key: 2,
+    fixed: 2,
+    on_conflict: Some("owner_id = excluded.owner_id"),
+};
+
 /// Moves the fold on, unless another node has done so meanwhile: then no row is written.
 pub(super) const ADVANCE: &str = "INSERT INTO projection (tenant_id, tx, ordinal, as_of) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (tenant_id) DO UPDATE SET tx = excluded.tx, ordinal = excluded.ordinal, as_of = excluded.as_of \
      WHERE projection.tx = $5 AND projection.ordinal = $6";
 
 /// What a rebuild deletes.
-pub(super) const READ_MODELS: [&str; 4] = ["projection", "stat_day", "board_score", "board_bucket"];
+pub(super) const READ_MODELS: &[&str] = &["projection", "stat_day", "board_score", "board_bucket", "board_owner"];
 
 const TENANTS_TO_FOLD: &str = "SELECT t.tenant_id FROM tenant t LEFT JOIN projection p ON p.tenant_id = t.tenant_id \
      WHERE EXISTS (SELECT 1 FROM event e WHERE e.tenant_id = t.tenant_id \
      AND (e.tx, e.ordinal) > (coalesce(p.tx, 0), coalesce(p.ordinal, -1))) LIMIT $1";
 const PROGRESS: &str = "SELECT tx, ordinal, as_of FROM projection WHERE tenant_id = $1";
+const OWNER_OF: &str = "SELECT owner_id FROM board_owner WHERE tenant_id = $1 AND member_id = $2";
+/// From each board to the next: as many steps in the index as there are boards.
+const BOARDS: &str = "WITH RECURSIVE due(board) AS (SELECT (SELECT min(s.board) FROM board_score s WHERE s.tenant_id = $1) \
+     UNION ALL SELECT (SELECT min(s.board) FROM board_score s WHERE s.tenant_id = $2 AND s.board > due.board) FROM due \
+     WHERE due.board IS NOT NULL) SELECT board FROM due WHERE board IS NOT NULL";
 const SCORE_OF: &str = "SELECT score FROM board_score WHERE tenant_id = $1 AND board = $2 AND member_id = $3";
 // The first condition on the score bounds the range of the index, the second cuts its edge.
 const BOARD_FROM: &str = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 \
@@ -105,7 +120,9 @@ const STATISTIC_TOTALS: &str = "SELECT name, CAST(sum(events) AS BIGINT), CAST(s
      WHERE tenant_id = $1 AND subject = $2 GROUP BY name ORDER BY name";
 
 /// The reads of the read models, by name: for the test of the plans.
-pub(super) const HOT_QUERIES: [(&str, &str); 9] = [
+pub(super) const HOT_QUERIES: [(&str, &str); 11] = [
+    ("owner_of", OWNER_OF),
+    ("boards", BOARDS),
     ("score", SCORE_OF),
     ("board_from", BOARD_FROM),
     ("board_above", BOARD_ABOVE),
@@ -136,8 +153,13 @@ pub(super) fn changes(tenant: TenantId, folded: &Folded) -> Vec<Change<'_>> {
     let buckets = moved.map(|((board, bucket), change)| {
         vec![tenant.into(), board.as_str().into(), (*bucket).into(), (*change).into()]
     });
-    let all: [(&'static Table, Vec<Vec<Param<'_>>>); 3] =
-        [(&STATISTIC, statistics.collect()), (&SCORE, scores.collect()), (&BUCKET, buckets.collect())];
+    let owners = folded.owners.iter().map(|(member, owner)| vec![tenant.into(), member.into(), owner.into()]);
+    let all: [(&'static Table, Vec<Vec<Param<'_>>>); 4] = [
+        (&STATISTIC, statistics.collect()),
+        (&SCORE, scores.collect()),
+        (&BUCKET, buckets.collect()),
+        (&OWNER, owners.collect()),
+    ];
     all.into_iter()
         .filter(|(_, rows)| !rows.is_empty())
         .map(|(table, rows)| Change { table, verb: Verb::Insert, rows })
@@ -181,6 +203,32 @@ impl Store {
             self.execute(&format!("DELETE FROM {table} WHERE tenant_id = $1"), &[tenant.into()]).await?;
         }
         Ok(())
+    }
+
+    /// Into whose accounts those of these members were merged; who is not merged is missing.
+    pub async fn board_owners(&self, tenant: TenantId, members: &[MemberId]) -> Found<HashMap<MemberId, MemberId>> {
+        let mut owners = HashMap::new();
+        match self {
+            Store::Sqlite(_) => {
+                for member in members {
+                    let found = self.first(OWNER_OF, &[tenant.into(), member.into()], |row| row.caller_id(0)).await?;
+                    owners.extend(found.map(|owner| (member.clone(), owner)));
+                }
+            }
+            Store::Postgres(store) => {
+                let sql = "SELECT r.member_id, r.owner_id FROM unnest($2::text[]) AS k(member_id) CROSS JOIN LATERAL \
+                           (SELECT * FROM board_owner o WHERE o.tenant_id = $1 AND o.member_id = k.member_id) r";
+                let members: Vec<&str> = members.iter().map(MemberId::as_str).collect();
+                let decode = |row: &Row| Ok((row.caller_id(0)?, row.caller_id(1)?));
+                owners.extend(store.query_names(sql, tenant, &members, decode).await?);
+            }
+        }
+        Ok(owners)
+    }
+
+    /// The names of all boards of a tenant.
+    pub async fn boards(&self, tenant: TenantId) -> Found<Vec<String>> {
+        self.query(BOARDS, &[tenant.into(), tenant.into()], |row| row.text(0)).await
     }
 
     /// The scores these members have now; those without one are missing.

@@ -54,6 +54,7 @@ const FILL: &[&str] = &[
     "INSERT INTO mkt_user_task_completion SELECT {t}, 'm-' || ({n} / 20), 't', 'c-' || {n}, 0, 1, 1, 1, {id}, 0 {from}",
     "INSERT INTO stat_day SELECT {t}, 's-' || ({n} / 20), 'd-' || {n}, 'n', 1, 1 {from}",
     "INSERT INTO board_score SELECT {t}, 'b-' || ({n} / 20000), 'm-' || {n}, {n} {from}",
+    "INSERT INTO board_owner SELECT {t}, 'm-' || {n}, 'm-0' {from}",
     "INSERT INTO board_bucket SELECT {t}, 'b-' || ({n} / 20000), {n}, 1 {from}",
     "INSERT INTO projection SELECT {id}, 1, 0, 0 {from}",
     "INSERT INTO job SELECT {t}, {id}, 'POINTS_GRANT', 'SHORT', '{}', 1, 3, NULL, 0, 'DONE', {n}, 1, 1, NULL, NULL, '{}', NULL, 0, {n} {from}",

@@ -3,13 +3,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use scrip_domain::{Envelope, MemberId, TenantId};
-use scrip_server::projection::{Metric, POINTS, Period, board, bucket, catch_up};
+use scrip_domain::command::Movement;
+use scrip_domain::points::{Spendable, TransactionType};
+use scrip_domain::time::MICROS_PER_DAY;
+use scrip_domain::{Answer, Command, Envelope, MemberId, TenantId, Timestamp};
+use scrip_server::engine::EngineOptions;
+use scrip_server::projection::{Metric, POINTS, Period, board, bucket, catch_up, local_date};
 use scrip_server::store::read::EventPosition;
 use scrip_server::store::{Param, Store};
 
 use crate::generate::Generator;
-use crate::harness::{Fixture, KINDS, Kind};
+use crate::harness::{Fixture, KINDS, Kind, envelope, member, tenant};
 use crate::model::stage;
 
 const COMMANDS: usize = 3_000;
@@ -84,11 +88,31 @@ async fn check(kind: Kind) {
     assert!(compared > 10, "{kind:?}: there is something to compare");
 }
 
+/// Who owns the points of each merged member: itself an open account, however often they were merged on.
+async fn owners(store: &Store, tenant: TenantId) -> HashMap<MemberId, MemberId> {
+    let sql = "SELECT member_id, merged_into FROM mkt_points_account WHERE tenant_id = $1 AND merged_into IS NOT NULL";
+    let rows = store.stream(sql, &[Param::Uuid(tenant.0)], |row| Ok((row.caller_id(0)?, row.caller_id(1)?))).await;
+    let next: HashMap<MemberId, MemberId> = rows.expect("merged accounts").into_iter().collect();
+    let last = |mut owner: MemberId| {
+        while let Some(further) = next.get(&owner) {
+            owner = further.clone();
+        }
+        owner
+    };
+    next.iter().map(|(member, into)| (member.clone(), last(into.clone()))).collect()
+}
+
 /// Compares boards and statistics with the accounts; how many members there are.
 async fn compare(store: &Store, tenant: TenantId) -> usize {
     let today = jiff::civil::date(2026, 1, 1);
-    let of_metrics =
-        [(Metric::Earned, earnings(store, tenant).await), (Metric::Balance, books(store, tenant, "available").await)];
+    let owners = owners(store, tenant).await;
+    let mut earned: HashMap<MemberId, i64> = HashMap::new();
+    for (member, points) in earnings(store, tenant).await {
+        *earned.entry(owners.get(&member).unwrap_or(&member).clone()).or_default() += points;
+    }
+    let mut balances = books(store, tenant, "available").await;
+    balances.retain(|member, _| !owners.contains_key(member));
+    let of_metrics = [(Metric::Earned, earned), (Metric::Balance, balances)];
     for (metric, books) in of_metrics {
         let name = board(metric, Period::All, today);
         let mut expected: Vec<(MemberId, i64)> =
@@ -126,5 +150,85 @@ async fn compare(store: &Store, tenant: TenantId) -> usize {
 async fn boards_and_statistics_agree_with_the_books() {
     for kind in KINDS {
         check(kind).await;
+    }
+}
+
+/// A merged member's points are its owner's on every board, past periods too, and the closed account is on none; whether the fold
+/// goes event by event, in pages, or anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boards_show_who_owns_the_points_after_a_merge() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let store = &fixture.store;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let day = |day: i64| Timestamp((20_000 + day) * MICROS_PER_DAY);
+        let members = ["m-old", "m-mid", "m-new", "m-other"].map(member);
+        let [old, mid, new, other] = &members;
+        let grant = |to: &MemberId, points, reference: Option<&str>| {
+            let reference = reference.map(str::to_owned);
+            let movement = Movement { points, kind: TransactionType::EarnOrder, reference, remark: None };
+            Command::Grant { member_id: to.clone(), movement, spendable: Spendable::default() }
+        };
+        let merge =
+            |from: &MemberId, into: &MemberId| Command::Merge { from: from.clone(), into: into.clone(), remark: None };
+        let debit = Movement { points: 15, kind: TransactionType::UseOrder, reference: None, remark: None };
+        let spent = Command::Debit { member_id: old.clone(), movement: debit };
+        let steps = [
+            (day(0), grant(old, 40, None)),
+            (day(0), grant(other, 50, None)),
+            (day(1), grant(mid, 7, None)),
+            (day(1), spent),
+            (day(1), grant(new, 1, None)),
+            (day(31), merge(old, mid)),
+            (day(31), grant(mid, 5, None)),
+            (day(62), merge(mid, new)),
+            (day(62), grant(new, 2, None)),
+        ];
+        let date = |day: i64| local_date(&jiff::tz::TimeZone::UTC, Timestamp((20_000 + day) * MICROS_PER_DAY));
+        let shown = async |metric, period, at: i64| {
+            let name = board(metric, period, date(at));
+            let rows = store.board_from(tenant, &name, None, 10).await.expect("a board");
+            assert_eq!(
+                store.board_members(tenant, &name).await.expect("a count"),
+                rows.len() as i64,
+                "{kind:?} {name}"
+            );
+            rows.into_iter().map(|(member, score)| (member.to_string(), score)).collect::<Vec<_>>()
+        };
+        let rows = |rows: &[(&MemberId, i64)]| {
+            rows.iter().map(|(member, score)| (member.to_string(), *score)).collect::<Vec<_>>()
+        };
+        let check = async |how: &str| {
+            for (metric, period, at, expected) in [
+                (Metric::Earned, Period::All, 0, rows(&[(new, 55), (other, 50)])),
+                (Metric::Earned, Period::Day, 0, rows(&[(other, 50), (new, 40)])),
+                (Metric::Earned, Period::Day, 1, rows(&[(new, 8)])),
+                (Metric::Earned, Period::Day, 31, rows(&[(new, 5)])),
+                (Metric::Earned, Period::Day, 62, rows(&[(new, 2)])),
+                (Metric::Balance, Period::All, 0, rows(&[(other, 50), (new, 40)])),
+            ] {
+                assert_eq!(shown(metric, period, at).await, expected, "{kind:?} {how}: {metric:?} {period:?} {at}");
+            }
+            for closed in [old, mid] {
+                for name in [board(Metric::Earned, Period::All, date(0)), board(Metric::Balance, Period::All, date(0))]
+                {
+                    let score = store.score(tenant, &name, closed).await.expect("a score");
+                    assert_eq!(score.unwrap_or(0), 0, "{kind:?} {how}: {closed} has no rank");
+                }
+            }
+        };
+        for (at, command) in steps {
+            let asked = Envelope { at, ..envelope(tenant, command) };
+            let answer = engine.submit(asked).await;
+            assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{kind:?}: {answer:?}");
+            // Each merge is folded by itself, after what it moves.
+            wait_for_events(store, tenant).await;
+            catch_up(store, tenant).await.expect("a fold");
+        }
+        check("step by step").await;
+        store.forget_read_models(tenant).await.expect("a rebuild");
+        catch_up(store, tenant).await.expect("a fold");
+        check("in one page").await;
     }
 }
