@@ -1,7 +1,7 @@
 # Everything a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help run build test check fmt audit bench bench-smoke journey kill-test restart-test nodes-test model-test sweep-test deploy-test distribution-test api-fuzz openapi clean deps
+.PHONY: help run build test check fmt audit bench bench-smoke bench-drain bench-noisy bench-telemetry journey kill-test restart-test nodes-test model-test sweep-test deploy-test distribution-test api-fuzz openapi clean deps
 
 LISTEN ?= 127.0.0.1:8080
 STORE ?= sqlite:data/scrip.db
@@ -44,6 +44,20 @@ bench: deps ## Measure: every scenario on SQLite and PostgreSQL, beside the brie
 bench-smoke: deps ## The same, seconds long: does it run, not how fast it is
 	cargo build --release --workspace
 	scripts/bench.sh --smoke
+
+bench-drain: deps ## How fast 100,000 jobs are done, and 1,000,000 events go to a webhook and to NATS (PostgreSQL)
+	cargo build --release --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/release/scrip scripts/with-postgres.sh scripts/drain.py jobs
+	SCRIP_BIN=$(CURDIR)/target/release/scrip scripts/with-postgres.sh scripts/drain.py webhook
+	SCRIP_BIN=$(CURDIR)/target/release/scrip scripts/with-postgres.sh scripts/drain.py nats
+
+bench-noisy: deps ## What a tenant at ten times its quota does to another's claims (PostgreSQL)
+	cargo build --release --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/release/scrip scripts/with-postgres.sh scripts/noisy-tenant.py
+
+bench-telemetry: deps ## What metrics and traces cost on hot claims (SQLite)
+	cargo build --release --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/release/scrip scripts/telemetry-overhead.py
 
 journey: deps ## Replay the whole retail year on SQLite and on PostgreSQL
 	cargo build --release --bin scrip

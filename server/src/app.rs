@@ -75,7 +75,7 @@ impl App {
             }
         }
         store.ping().await.context("the schema is missing; run `scrip migrate`")?;
-        let metrics = Metrics::new();
+        let metrics = Metrics::switched(settings.telemetry.metrics);
         metrics.show_traffic(store.traffic());
         if let Some((replica, traffic)) = store.replica_metrics() {
             metrics.show_traffic(&traffic);
@@ -116,13 +116,10 @@ impl App {
         runner.start();
         let making_codes = codes::run(codes, store.clone(), engine.clone(), metrics.clone());
         let projection = projection::run(store.clone(), metrics.clone(), settings.projection.options());
-        let statistics = statistics::show(store.clone(), metrics.clone());
-        let mut background = vec![
-            tokio::spawn(projection),
-            tokio::spawn(making_codes),
-            tokio::spawn(dispatcher.run()),
-            tokio::spawn(statistics),
-        ];
+        let mut background = vec![tokio::spawn(projection), tokio::spawn(making_codes), tokio::spawn(dispatcher.run())];
+        if metrics.is_on {
+            background.push(tokio::spawn(statistics::show(store.clone(), metrics.clone())));
+        }
         if let Some(broker) = settings.events.broker()? {
             background.push(tokio::spawn(Publisher::new(store.clone(), metrics.clone(), broker).run()));
         }

@@ -147,6 +147,7 @@ pub struct EventSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TelemetrySettings {
+    pub metrics: bool,
     pub otlp_endpoint: Option<String>,
     pub traces_per_mille: u32,
     pub sentry_dsn: Option<String>,

@@ -15,6 +15,8 @@ use crate::store::{CacheMetrics, ReplicaMetrics, Traffic};
 
 /// Every metric of the process.
 pub struct Metrics {
+    /// Whether requests and commands are counted and timed, and shown.
+    pub is_on: bool,
     registry: Registry,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
@@ -64,6 +66,12 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new() -> Arc<Metrics> {
+        Metrics::switched(true)
+    }
+
+    /// Switched off, requests and commands are neither counted nor timed. What is left costs an addition for each batch or
+    /// statement, and the fold of the read models looks at it ([`crate::projection`]).
+    pub fn switched(is_on: bool) -> Arc<Metrics> {
         let registry = Registry::new();
         let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(name, help));
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -78,6 +86,7 @@ impl Metrics {
             HistogramOpts::new("scrip_operation_seconds", "Time of a command in its lane, commit included");
         let by_operation = by_operation.buckets(seconds());
         Arc::new(Metrics {
+            is_on,
             requests: counters("scrip_http_requests_total", "Requests answered", &["route", "status"]),
             request_seconds: keep(&registry, HistogramVec::new(by_route, &["route"])),
             commands: counters("scrip_commands_total", "Commands decided", &["operation", "outcome"]),
@@ -187,6 +196,9 @@ impl Metrics {
     }
 
     pub fn observe_request(&self, route: &'static str, status: u16, seconds: f64) {
+        if !self.is_on {
+            return;
+        }
         self.request_seconds.with_label_values(&[route]).observe(seconds);
         self.requests.with_label_values(&[route, status_text(status)]).inc();
     }

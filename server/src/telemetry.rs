@@ -2,9 +2,11 @@
 //! the configuration names a place for them, and then cost nothing.
 //!
 //! **Operations.** One span for each operation, named `marketing.<operation>`: for a request after [`operation_name`], for each
-//! command of a batch below the batch's own, for a delivery to a webhook `marketing.deliver_webhook`. A request's `traceparent` (W3C Trace Context) is its span's parent; the
-//! span's own goes out with what the request has caused: the deliveries to webhooks of its events, as long as the node that
-//! took the request also delivers, and soon ([`Traces::remember`]); other deliveries begin traces of their own.
+//! command of a batch below the batch's own, for a run of a background job `marketing.run_job` with a span below it for each
+//! command it has decided, for a delivery to a webhook `marketing.deliver_webhook`. A request's `traceparent` (W3C Trace
+//! Context) is its span's parent; the span's own goes out with what the request or the job has caused: the deliveries to
+//! webhooks of its events, as long as the node that decided them also delivers, and soon ([`Traces::remember`]); other
+//! deliveries begin traces of their own, and so do jobs, which may run long after their cause and on another node.
 //!
 //! **Fields.** [`FIELDS`] is the vocabulary of the structured logs; a test holds every log line to it.
 //!
@@ -29,6 +31,7 @@ use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use quick_cache::sync::Cache;
+use scrip_domain::job::Job;
 use scrip_domain::{Answer, Envelope, IdSeed, Ids};
 use sentry::protocol::{Event, Level as SentryLevel, Value};
 use sentry::transports::ReqwestHttpTransportOptions;
@@ -210,7 +213,8 @@ impl Traces {
         span.end();
     }
 
-    /// Begins spans for the commands of a batch, when its trace is exported: one for each, but [`MAX_PARTS`] at most.
+    /// Begins spans for commands of the batch or the job under way, when its trace is exported: one for each, but
+    /// [`MAX_PARTS`] at most.
     pub fn begin_parts(&self, batch: &[Envelope]) -> Option<Parts<'_>> {
         let parent = Context::current();
         if !parent.span().span_context().is_sampled() {
@@ -220,13 +224,36 @@ impl Traces {
         Some(Parts { tracer: &self.tracer, parent, begun: SystemTime::now(), operations })
     }
 
-    /// Remembers that the events of a command belong to the request under way, when its trace is exported.
+    /// Begins the span of a job's run.
+    pub fn begin_run(&self, job: &Job) -> Context {
+        let attributes = [
+            KeyValue::new("scrip.job_kind", job.kind.as_str()),
+            KeyValue::new("scrip.job_id", job.id.to_string()),
+            KeyValue::new("scrip.job_attempt", job.attempts),
+        ];
+        let span = self.tracer.span_builder("marketing.run_job").with_attributes(attributes);
+        let nobody = Context::new();
+        let span = span.start_with_context(&self.tracer, &nobody);
+        nobody.with_span(span)
+    }
+
+    /// Ends the span of a run, with the word for its end that the metrics have.
+    pub fn end_run(&self, context: &Context, end: &'static str) {
+        let span = context.span();
+        span.set_attribute(KeyValue::new("scrip.job_end", end));
+        if end == "failed" || end == "dead" {
+            span.set_status(Status::error(""));
+        }
+        span.end();
+    }
+
+    /// Remembers that the events of a command belong to the request or the job under way, when its trace is exported.
     pub fn remember(&self, seed: IdSeed) {
-        let of_request = Context::current().span().span_context().clone();
-        if of_request.is_sampled() {
+        let cause = Context::current().span().span_context().clone();
+        if cause.is_sampled() {
             let mut ids = Ids::new(seed);
             for _ in 0..IDS_OF_A_COMMAND {
-                self.events.insert(ids.draw(), of_request.clone());
+                self.events.insert(ids.draw(), cause.clone());
             }
         }
     }
@@ -254,7 +281,7 @@ impl Traces {
     }
 }
 
-/// The commands of a batch on their way.
+/// The commands of a batch or a job on their way.
 pub struct Parts<'a> {
     tracer: &'a SdkTracer,
     parent: Context,

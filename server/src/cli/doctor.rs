@@ -16,6 +16,7 @@ use crate::codes::key::CodeKeys;
 use crate::codes::{self, KeyFile};
 use crate::config::Settings;
 use crate::store::{self, ReplicaStanding, Row, Store, StoreUrl};
+use crate::tls;
 
 /// Looks for settings that lose data, missing or unused indexes, clock skew, a slow or full disk. Exits 1 on a failure.
 #[derive(Debug, Args)]
@@ -169,7 +170,10 @@ async fn look_at_broker(findings: &mut Findings, settings: &Settings) -> anyhow:
     let remedy = "Check events.nats_url, events.nats_credentials, the network and NATS's log; until then events wait.";
     match tokio::time::timeout(BROKER_PATIENCE, broker.examine()).await {
         Ok(Ok(found)) => findings.add(Level::Ok, "broker", found, ""),
-        Ok(Err(error)) => findings.add(Level::Warning, "broker", format!("{}: {error:#}", broker.url), remedy),
+        Ok(Err(error)) => {
+            let helps = tls::remedy(error.as_ref()).map_or_else(String::new, |helps| format!("; {helps}"));
+            findings.add(Level::Warning, "broker", format!("{}: {error:#}{helps}", broker.url), remedy);
+        }
         Err(_) => findings.add(Level::Warning, "broker", format!("{}: no answer", broker.url), remedy),
     }
     Ok(())

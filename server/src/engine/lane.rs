@@ -99,8 +99,10 @@ impl Lane {
         self.metrics.lane_batch_size.observe(batch.len() as f64);
         let answers = self.run(&batch).await;
         self.metrics.lane_commit_seconds.observe(begun_at.elapsed().as_secs_f64());
-        self.count(&batch, &answers);
-        self.time(&batch, waiting.iter().map(|(count, queued_at, _)| (*count, *queued_at)));
+        if self.metrics.is_on {
+            self.count(&batch, &answers);
+            self.time(&batch, waiting.iter().map(|(count, queued_at, _)| (*count, *queued_at)));
+        }
         self.memory.learn(&batch, &answers);
         let mut answers = answers.into_iter();
         for (count, _, reply) in waiting {

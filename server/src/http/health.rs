@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::AppState;
 use super::problem::{Code, Problem};
-use super::schema::Unready;
+use super::schema::{Unmeasured, Unready};
 
 /// A store that takes longer is as good as gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,10 +37,15 @@ pub async fn get_readiness(State(app): State<AppState>) -> Result<&'static str, 
 }
 
 /// Metrics for Prometheus
+///
+/// Not found when `telemetry.metrics` is off.
 #[utoipa::path(get, path = "/metrics", tag = "Health",
-    responses((status = 200, description = "The exposition text", body = String, content_type = "text/plain")))]
-pub async fn get_metrics(State(app): State<AppState>) -> Response {
+    responses((status = 200, description = "The exposition text", body = String, content_type = "text/plain"), Unmeasured))]
+pub async fn get_metrics(State(app): State<AppState>) -> Result<Response, Problem> {
+    if !app.metrics.is_on {
+        return Err(Problem::new(Code::RouteNotFound));
+    }
     app.store.show_gauges();
     let exposition = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, exposition)], app.metrics.render()).into_response()
+    Ok(([(header::CONTENT_TYPE, exposition)], app.metrics.render()).into_response())
 }

@@ -178,6 +178,15 @@ impl IntoResponses for Unready {
     }
 }
 
+/// That of a server whose metrics are off.
+pub struct Unmeasured;
+
+impl IntoResponses for Unmeasured {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        references(&[("404", "")])
+    }
+}
+
 /// The document without its paths.
 pub fn document() -> OpenApi {
     let mut components = with_schemas(ComponentsBuilder::new())

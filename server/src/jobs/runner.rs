@@ -13,11 +13,13 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, Either, join_all};
+use opentelemetry::context::FutureExt as _;
 use parking_lot::Mutex;
 use scrip_domain::job::{Job, JobPool, JobState, JobTicket};
 use scrip_domain::{Answer, Command, Envelope, JobId, KeyId, Outcome, Rejection, TenantId, Timestamp};
@@ -30,6 +32,7 @@ use crate::engine::{Engine, SubmitError};
 use crate::metrics::Metrics;
 use crate::store::job::{Claimed, JobEnd};
 use crate::store::{Store, StoreError};
+use crate::telemetry;
 
 #[derive(Debug, Clone)]
 pub struct RunnerOptions {
@@ -216,7 +219,13 @@ impl Run {
         let now = clock::now();
         let at = effective_at.unwrap_or(now);
         let seed = clock::seed(now);
-        Ok(self.engine.submit(Envelope { tenant, actor, command, idempotency: None, at, now, seed }).await?)
+        let envelope = Envelope { tenant, actor, command, idempotency: None, at, now, seed };
+        let span = telemetry::traces().and_then(|traces| traces.begin_parts(slice::from_ref(&envelope)));
+        let answer = self.engine.submit(envelope).await;
+        if let Some(span) = span {
+            span.end(slice::from_ref(&answer));
+        }
+        Ok(answer?)
     }
 }
 
@@ -447,7 +456,13 @@ impl Runner {
             has_progressed: has_progressed.clone(),
         };
         // A task of its own, so that a panic ends nothing but this run; gone with this one, should that be aborted.
-        let mut task = AbortOnDrop(tokio::spawn((self.0.handler)(run)));
+        let span = telemetry::traces().map(|traces| (traces, traces.begin_run(&claimed.job)));
+        let work = (self.0.handler)(run);
+        let work = match &span {
+            Some((_, context)) => Either::Left(work.with_context(context.clone())),
+            None => Either::Right(work),
+        };
+        let mut task = AbortOnDrop(tokio::spawn(work));
         let result = match (&mut task.0).await {
             Ok(result) => result,
             Err(error) if error.is_panic() => Err(JobError::Failed(panic_text(&*error.into_panic()))),
@@ -461,6 +476,9 @@ impl Runner {
         let now = at.unwrap_or_else(clock::now);
         let (label, end) = judge(job, result, now);
         self.count_end(job, label);
+        if let Some((traces, context)) = &span {
+            traces.end_run(context, label);
+        }
         if label == "dead" || label == "failed" {
             tracing::warn!(tenant = %claimed.tenant, job = %job.id, kind = job.kind.as_str(), attempts = job.attempts,
                 ?end, "a job failed");

@@ -53,6 +53,7 @@ use super::value::{Param, Row};
 use super::{
     BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, StoreUrl, decide_all, decode, local_periods,
 };
+use crate::tls;
 
 /// Guards migrations across nodes; any number will do, as long as it stays the same.
 const MIGRATION_LOCK: i64 = 0x5343_5249_5000;
@@ -99,14 +100,16 @@ impl Endpoint {
             Some(own) => format!("{statement_timeout} {own}"),
             None => statement_timeout,
         });
-        let tls = (config.get_ssl_mode() != tokio_postgres::config::SslMode::Disable).then(tls).transpose()?;
+        let tls =
+            (config.get_ssl_mode() != tokio_postgres::config::SslMode::Disable).then(connect_by_tls).transpose()?;
         Ok(Endpoint { config, tls, url: StoreUrl::Postgres(url.to_owned()) })
     }
 
     pub(super) async fn connect(&self) -> Result<Client, StoreError> {
         let unavailable = |error: tokio_postgres::Error| {
-            let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-            StoreError::Unavailable(format!("cannot connect to {self}: {error}{cause}"))
+            let cause = StdError::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+            let remedy = tls::remedy(&error).map_or_else(String::new, |remedy| format!("; {remedy}"));
+            StoreError::Unavailable(format!("cannot connect to {self}: {error}{cause}{remedy}"))
         };
         let client = match &self.tls {
             Some(tls) => {
@@ -648,8 +651,8 @@ pub(super) async fn scan(
     Ok(())
 }
 
-fn tls() -> Result<MakeRustlsConnect, StoreError> {
-    let config = crate::tls::client_config().map_err(|error| StoreError::Fault(format!("TLS: {error}")))?;
+fn connect_by_tls() -> Result<MakeRustlsConnect, StoreError> {
+    let config = tls::client_config().map_err(|error| StoreError::Fault(format!("TLS: {error}")))?;
     Ok(MakeRustlsConnect::new(config))
 }
 

@@ -9,8 +9,10 @@ use async_nats::jetstream;
 use scrip_server::config::Settings;
 use serde_json::{Value, json};
 
+use crate::certificate::Certificate;
 use crate::harness::{Fixture, KINDS, Kind, address_of};
 use crate::http::{Client, Server, text};
+use crate::postgres::free_port;
 use crate::webhooks::until;
 
 /// A NATS server of the test's own, killed when dropped.
@@ -22,9 +24,8 @@ pub struct Nats {
 
 impl Nats {
     pub async fn start() -> Nats {
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let mut nats = Nats { port, folder: tempfile::tempdir().expect("a temporary folder"), child: None };
+        let mut nats =
+            Nats { port: free_port(), folder: tempfile::tempdir().expect("a temporary folder"), child: None };
         nats.up().await;
         nats
     }
@@ -47,6 +48,21 @@ impl Nats {
         self.child = Some(child);
         let url = self.url();
         until("NATS", async || async_nats::connect(&url).await.ok()).await;
+    }
+
+    /// One that speaks TLS only, and keeps nothing.
+    pub async fn behind_tls(certificate: &Certificate) -> Nats {
+        let port = free_port();
+        let child = Command::new(server_binary())
+            .args(["-a", "127.0.0.1", "-p", &port.to_string(), "--tls", "--tlscert"])
+            .arg(certificate.path())
+            .arg("--tlskey")
+            .arg(certificate.key_path())
+            .stderr(Stdio::null())
+            .spawn();
+        let child = Some(child.expect("nats-server starts; `make deps` installs it"));
+        until("NATS", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+        Nats { port, folder: tempfile::tempdir().expect("a temporary folder"), child }
     }
 
     /// kill -9.

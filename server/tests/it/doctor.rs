@@ -6,6 +6,7 @@ use scrip_server::store::{Store, StoreOptions, StoreUrl};
 use serde_json::Value;
 
 use crate::broker::Nats;
+use crate::certificate::Certificate;
 use crate::harness::{Fixture, KINDS, Kind};
 use crate::postgres;
 use crate::redis::Redis;
@@ -131,5 +132,34 @@ async fn a_replica_and_a_broker_are_looked_at_and_may_be_gone() {
             assert!(found["remedy"].as_str().is_some_and(|remedy| remedy.contains(setting)), "{found}");
         }
         assert!(!format!("{findings:?}").contains("secret"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_and_an_expired_certificate_are_told_as_such() {
+    let fixture = Fixture::new(Kind::Sqlite).await;
+    let postgres = Fixture::new(Kind::Postgres).await;
+    let redis = Redis::start().await;
+    let mut admin = redis.connection().await.expect("a connection");
+    let guard = ::redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("right").query_async::<()>(&mut admin).await;
+    guard.expect("a password is set");
+    let with_password = |password: &str| redis.url().replace("redis://", &format!("redis://:{password}@"));
+    let certificate = Certificate::expired();
+    let nats = Nats::behind_tls(&certificate).await;
+    let (trust, trusted) = certificate.trusting();
+    for (password, level, said) in [("right", "OK", ""), ("hunter2", "WARNING", "WRONGPASS")] {
+        let settings = [("SCRIP_CACHE__REDIS_URL", &*with_password(password))];
+        let (_, findings) = examine_with(&text_of(&postgres.url), &settings);
+        let found = finding(&findings, "shared cache");
+        assert_eq!(found["level"], level, "{found}");
+        assert!(found["found"].as_str().is_some_and(|found| found.contains(said)), "{found}");
+        assert!(!format!("{findings:?}").contains("hunter2"));
+    }
+    let settings = [("SCRIP_EVENTS__NATS_URL", &*nats.url().replace("nats://", "tls://")), (trust, &*trusted)];
+    let (_, findings) = examine_with(&text_of(&fixture.url), &settings);
+    let found = finding(&findings, "broker");
+    assert_eq!(found["level"], "WARNING", "{found}");
+    for said in ["certificate expired", "renew the server's certificate"] {
+        assert!(found["found"].as_str().is_some_and(|found| found.contains(said)), "{found}");
     }
 }

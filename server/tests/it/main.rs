@@ -3,6 +3,7 @@
 mod backup;
 mod broker;
 mod caches;
+mod certificate;
 mod contract;
 mod distributions;
 mod doctor;

@@ -5,7 +5,8 @@ use scrip_server::bench::server::ServerProcess;
 use scrip_server::telemetry::{LogOptions, Telemetry, TelemetryOptions};
 use serde_json::json;
 
-use crate::http::{Client, JSON, template, text};
+use crate::harness::{Fixture, KINDS};
+use crate::http::{Client, JSON, Server, template, text};
 use crate::webhooks::{Received, Receiver, until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -91,6 +92,31 @@ async fn a_trace_goes_from_the_request_to_the_collector_and_on_to_the_webhook() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_has_a_trace_with_what_it_decides_and_the_delivery_of_its_events() {
+    let (collector, receiver) = (Receiver::start().await, Receiver::start().await);
+    let settings = format!(
+        "[telemetry]\notlp_endpoint = \"http://{}\"\ntraces_per_mille = 1000\n\
+         [webhooks]\npoll_ms = 20\nallow_http = true\nallow = [\"127.0.0.1\"]\n",
+        collector.addr
+    );
+    let Watched { server, mut client, _folder, .. } = start(&settings).await;
+    client.post("/v1/webhooks", json!({ "url": receiver.url(), "types": ["points.granted"] })).await.json(201);
+    client.post("/v1/members/m-1/points/grants", json!({ "points": 5, "mode": "async" })).await.json(202);
+    let granted = until("the grant's delivery", async || receiver.taken().pop()).await;
+    let traceparent = granted.headers["traceparent"].to_str().expect("text").to_owned();
+    let trace = bytes_of(traceparent.split('-').nth(1).expect("a trace"));
+    drop(client);
+    server.stop().await.expect("it stops");
+    let exported = collector.taken();
+    for part in ["marketing.run_job", "scrip.job_kind", "POINTS_GRANT", "marketing.grant", "scrip.job_end"] {
+        assert!(exported.iter().any(|one| contains(one, part.as_bytes())), "{part} in {} exports", exported.len());
+    }
+    let spans = |one: &Received| one.body.windows(trace.len()).filter(|window| *window == trace).count();
+    let of_the_trace: usize = exported.iter().map(spans).sum();
+    assert!(of_the_trace >= 3, "the run, its grant and the delivery: {of_the_trace}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_go_to_sentry_without_secrets() {
     let sentry = Receiver::start().await;
     sentry.judge(|_| StatusCode::OK);
@@ -148,6 +174,26 @@ async fn a_panic_goes_to_sentry_with_its_backtrace() {
         assert!(contains(&told, part.as_bytes()), "{part}: {}", String::from_utf8_lossy(&told.body));
     }
     assert!(!contains(&told, b"abababab"), "secrets are taken out of panics as well");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_may_be_turned_off() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        for is_on in [false, true] {
+            let server = Server::with(&fixture.url, |settings| settings.telemetry.metrics = is_on).await;
+            let mut client = server.client(&server.shop().await.operator).await;
+            client.get("/v1/coupon-templates").await.json(200);
+            assert_eq!(client.get("/readyz").await.status, 200);
+            let shown = client.get("/metrics").await;
+            assert_eq!(shown.status, if is_on { 200 } else { 404 }, "{kind:?}");
+            for name in ["scrip_commands_total{", "scrip_http_requests_total{", "scrip_operation_seconds_count{"] {
+                assert_eq!(String::from_utf8_lossy(&shown.body).contains(name), is_on, "{kind:?}: {name}");
+            }
+            drop(client);
+            server.stop().await;
+        }
+    }
 }
 
 #[test]

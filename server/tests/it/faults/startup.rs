@@ -9,6 +9,7 @@ use scrip_server::bench::server::ServerProcess;
 use scrip_server::store::{Store, StoreOptions, StoreUrl};
 
 use super::load::{scrip, serve};
+use crate::certificate::Certificate;
 use crate::harness::{Fixture, Kind};
 use crate::postgres;
 
@@ -193,6 +194,28 @@ async fn a_postgres_that_does_not_let_us_in() {
     let right = guarded.replace(PASSWORD, "right");
     admin.batch_execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await.expect("a right less");
     Start::on(format!("{right}/postgres")).fails(folder.path(), &["schema", "permission denied"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_whose_certificate_is_not_to_be_trusted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = postgres::Server::own();
+    let admin = postgres::connect(&format!("{}/postgres", server.base_url)).await;
+    let store = format!("{}/postgres?sslmode=require", server.base_url);
+    let (expired, valid) = (Certificate::expired(), Certificate::valid());
+    Start::on(&store).fails(folder.path(), &["store.url (--store)", "server does not support TLS"]);
+    let cases = [
+        (&expired, &expired, "certificate expired", "renew the server's certificate"),
+        (&valid, &expired, "UnknownIssuer", "SSL_CERT_FILE"),
+    ];
+    for (shown, trusted, said, remedy) in cases {
+        shown.show_on(&admin).await;
+        let (name, value) = trusted.trusting();
+        Start::on(&store).setting(name, &value).fails(folder.path(), &["store.url (--store)", said, remedy]);
+    }
+    let migrated = Command::new(scrip()).args(["migrate", "--store", &store]).envs([valid.trusting()]).output();
+    let migrated = migrated.expect("the command runs");
+    assert!(migrated.status.success(), "with the right certificate: {}", String::from_utf8_lossy(&migrated.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
