@@ -6,10 +6,11 @@
 //! makes them anew. They lag behind the log by about [`ProjectionOptions::interval`], longer in a rush; answers say as of when
 //! they are.
 //!
-//! **Ranks.** A board keeps a score for each member and, in buckets, how many members have about which score. Buckets are
-//! exact below 512 and at most 1/256 of the score wide above, so a board has a few thousand at most. A rank is one plus the
-//! members in higher buckets plus those in the same bucket with a higher score: two short index ranges, however many
-//! members there are. Equal scores share a rank.
+//! **Ranks.** A board keeps a score for each member and, in buckets, how many members have about which score. Buckets come in
+//! two widths: at most 1/256 of the score, exact below 512, so that a board has a few thousand of them at most; and 1/16 of
+//! that, at most 16 of them in each wide one. A rank is one plus the members in higher wide buckets, in higher narrow ones of
+//! the same wide one, and with a higher score in the same narrow one: three short index ranges, however many members there
+//! are and however alike their scores ([`Above`]). Equal scores share a rank.
 //!
 //! **Merged members.** What a member earned belongs to the member its account was merged into, on every board, those of days gone by
 //! included: a board says who owns what was earned then. So the fold keeps for each merged member its owner. A merge moves the
@@ -132,15 +133,44 @@ pub fn local_date(zone: &TimeZone, at: Timestamp) -> Date {
     zone.to_datetime(instant).date()
 }
 
-const EXACT_BITS: u32 = 8;
+/// Leading bits of a score that tell its bucket, the first one apart.
+const WIDE_BITS: u32 = 8;
+const NARROW_BITS: u32 = 12;
+/// The number of the first narrow bucket; wide ones are below.
+pub const FIRST_NARROW: i64 = 1 << 32;
 
-/// The bucket of a score, and the score at which the next one begins. Grows with the score.
-pub fn bucket(score: i64) -> (i64, i64) {
+/// The bucket of a score, and the score at which the next one begins. Both grow with the score.
+fn bucket(score: i64, exact_bits: u32) -> (i64, i64) {
     let score = score.max(0);
     let bits = i64::BITS - score.leading_zeros();
-    let shift = bits.saturating_sub(EXACT_BITS + 1);
+    let shift = bits.saturating_sub(exact_bits + 1);
     let top = score >> shift;
-    ((i64::from(shift) << EXACT_BITS) + top, (top + 1).checked_shl(shift).filter(|end| *end > 0).unwrap_or(i64::MAX))
+    ((i64::from(shift) << exact_bits) + top, (top + 1).checked_shl(shift).filter(|end| *end > 0).unwrap_or(i64::MAX))
+}
+
+/// The numbers of the two buckets that count a score.
+fn buckets(score: i64) -> [i64; 2] {
+    [bucket(score, WIDE_BITS).0, FIRST_NARROW + bucket(score, NARROW_BITS).0]
+}
+
+/// What of a board is above a score, in three ranges that meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Above {
+    /// In wide buckets after this one.
+    pub wide: i64,
+    /// In narrow buckets after the first of these and before the second.
+    pub narrow: (i64, i64),
+    /// With a score above the first of these and below the second.
+    pub scores: (i64, i64),
+}
+
+impl Above {
+    pub fn score(score: i64) -> Above {
+        let [wide, own] = buckets(score);
+        let (_, wide_end) = bucket(score, WIDE_BITS);
+        let [_, next] = buckets(wide_end);
+        Above { wide, narrow: (own, next), scores: (score, bucket(score, NARROW_BITS).1) }
+    }
 }
 
 /// The fields of an event's data that are folded.
@@ -354,7 +384,9 @@ async fn fold_page(store: &Store, tenant: TenantId) -> anyhow::Result<bool> {
         let old = before.get(&key).copied().unwrap_or(0);
         for (score, change) in [(old, -1), (score, 1)] {
             if score > 0 {
-                *folded.buckets.entry((key.0.clone(), bucket(score).0)).or_default() += change;
+                for bucket in buckets(score) {
+                    *folded.buckets.entry((key.0.clone(), bucket)).or_default() += change;
+                }
             }
         }
         folded.scores.insert(key, score);
@@ -370,16 +402,41 @@ mod tests {
 
     #[test]
     fn buckets_grow_with_the_score_and_are_narrow() {
-        let mut last = (0, 1);
-        assert_eq!(bucket(0), last);
-        for score in (1..100_000).chain([1 << 40, (1 << 40) + 1, i64::MAX / 2, i64::MAX]) {
-            let (number, end) = bucket(score);
-            assert!(score < end || end == i64::MAX, "{score} lies below the end of its bucket");
-            assert!(number == last.0 || number > last.0 && score >= last.1, "{score} follows");
-            assert!(score < 512 || end - score <= score / 256 + 1, "{score} has a narrow bucket");
-            last = (number, end);
+        for bits in [WIDE_BITS, NARROW_BITS] {
+            let (exact, share) = (2 << bits, 1 << bits);
+            let mut last = (0, 1);
+            assert_eq!(bucket(0, bits), last);
+            for score in (1..100_000).chain([1 << 40, (1 << 40) + 1, i64::MAX / 2, i64::MAX]) {
+                let (number, end) = bucket(score, bits);
+                assert!(score < end || end == i64::MAX, "{score} lies below the end of its bucket");
+                assert!(number == last.0 || number > last.0 && score >= last.1, "{score} follows");
+                assert!(score < exact || end - score <= score / share + 1, "{score} has a narrow bucket");
+                last = (number, end);
+            }
+            assert!(last.0 < 64 << bits && last.0 < FIRST_NARROW);
         }
-        assert!(last.0 < 16_000);
+    }
+
+    #[test]
+    fn what_is_above_a_score_is_counted_once() {
+        let scores: Vec<i64> =
+            (0..6_000).chain((13..62).flat_map(|bits| [-1, 0, 1, 77].map(|by| (1 << bits) + by))).collect();
+        for score in scores.iter().copied() {
+            let above = Above::score(score);
+            for other in scores.iter().copied() {
+                let [wide, narrow] = buckets(other);
+                let within = |value, (after, before)| after < value && value < before;
+                let counts =
+                    [wide > above.wide, within(narrow, above.narrow), within(other, above.scores)].map(usize::from);
+                assert_eq!(
+                    counts.iter().sum::<usize>(),
+                    usize::from(other > score),
+                    "{other} above {score}: {counts:?}"
+                );
+            }
+            let narrow = above.narrow.1 - above.narrow.0;
+            assert!(narrow <= 16, "{score}: {narrow} narrow buckets are read");
+        }
     }
 
     #[test]

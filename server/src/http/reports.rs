@@ -16,7 +16,7 @@ use super::problem::{Code, Problem};
 use super::schema::{self, PageQuery, Problems};
 use super::time::Time;
 use crate::clock;
-use crate::projection::{self, Metric, POINTS, Period};
+use crate::projection::{self, Above, Metric, POINTS, Period};
 use crate::reports::Liability;
 use crate::store::Statistic;
 use crate::store::Store;
@@ -111,8 +111,7 @@ impl Cursor for BoardCursor {
 }
 
 async fn rank_of(store: &Store, tenant: TenantId, board: &str, score: i64) -> Result<i64, Problem> {
-    let (bucket, end) = projection::bucket(score);
-    Ok(1 + store.members_above(tenant, board, score, bucket, end).await?)
+    Ok(1 + store.members_above(tenant, board, Above::score(score)).await?)
 }
 
 /// Gives rows in the order of a board their ranks: `first` is the first row's, `before` stand above it.

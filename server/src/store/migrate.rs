@@ -82,6 +82,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0013_books.sqlite.sql"),
         postgres: include_str!("migrations/0013_books.postgres.sql"),
     },
+    Migration {
+        number: 14,
+        name: "narrow_buckets",
+        sqlite: include_str!("migrations/0014_narrow_buckets.sqlite.sql"),
+        postgres: include_str!("migrations/0014_narrow_buckets.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

@@ -9,6 +9,7 @@ use super::read::EventPosition;
 use super::table::{Change, Table, Type, Verb};
 use super::value::{Param, Row};
 use super::{Store, StoreError};
+use crate::projection::{Above, FIRST_NARROW};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -110,10 +111,11 @@ const BOARD_ABOVE: &str = "SELECT member_id, score FROM board_score WHERE tenant
 const BOARD_TIES: &str =
     "SELECT count(*) FROM board_score WHERE tenant_id = $1 AND board = $2 AND score = $3 AND member_id < $4";
 const MEMBERS_ABOVE: &str = "SELECT CAST((SELECT coalesce(sum(members), 0) FROM board_bucket WHERE tenant_id = $1 \
-     AND board = $2 AND bucket > $3) + (SELECT count(*) FROM board_score WHERE tenant_id = $4 AND board = $5 \
-     AND score > $6 AND score < $7) AS BIGINT)";
-const BOARD_MEMBERS: &str =
-    "SELECT CAST(coalesce(sum(members), 0) AS BIGINT) FROM board_bucket WHERE tenant_id = $1 AND board = $2";
+     AND board = $2 AND bucket > $3 AND bucket < $4) + (SELECT coalesce(sum(members), 0) FROM board_bucket \
+     WHERE tenant_id = $5 AND board = $6 AND bucket > $7 AND bucket < $8) + (SELECT count(*) FROM board_score \
+     WHERE tenant_id = $9 AND board = $10 AND score > $11 AND score < $12) AS BIGINT)";
+const BOARD_MEMBERS: &str = "SELECT CAST(coalesce(sum(members), 0) AS BIGINT) FROM board_bucket WHERE tenant_id = $1 \
+     AND board = $2 AND bucket < $3";
 const STATISTICS: &str = "SELECT day, name, events, amount FROM stat_day WHERE tenant_id = $1 AND subject = $2 \
      AND day >= $3 AND day <= $4 ORDER BY day, name";
 const STATISTIC_TOTALS: &str = "SELECT name, CAST(sum(events) AS BIGINT), CAST(sum(amount) AS BIGINT) FROM stat_day \
@@ -288,18 +290,13 @@ impl Store {
         self.query(BOARD_ABOVE, &parameters, |row| Ok((row.caller_id(0)?, row.int(1)?))).await
     }
 
-    /// How many members of a board have a score above `score`: those in the buckets above its own, and those in its own,
-    /// which ends before `bucket_end`, that are above it.
-    pub async fn members_above(
-        &self,
-        tenant: TenantId,
-        board: &str,
-        score: i64,
-        bucket: i64,
-        bucket_end: i64,
-    ) -> Found<i64> {
-        let parameters =
-            [tenant.into(), board.into(), bucket.into(), tenant.into(), board.into(), score.into(), bucket_end.into()];
+    /// How many members of a board have a higher score than the one in question.
+    pub async fn members_above(&self, tenant: TenantId, board: &str, above: Above) -> Found<i64> {
+        let ranges = [(above.wide, FIRST_NARROW), above.narrow, above.scores];
+        let parameters: Vec<Param<'_>> = ranges
+            .into_iter()
+            .flat_map(|(after, before)| [tenant.into(), board.into(), after.into(), before.into()])
+            .collect();
         Ok(self.first(MEMBERS_ABOVE, &parameters, |row| row.int(0)).await?.unwrap_or(0))
     }
 
@@ -311,7 +308,10 @@ impl Store {
 
     /// How many members a board has.
     pub async fn board_members(&self, tenant: TenantId, board: &str) -> Found<i64> {
-        Ok(self.first(BOARD_MEMBERS, &[tenant.into(), board.into()], |row| row.int(0)).await?.unwrap_or(0))
+        Ok(self
+            .first(BOARD_MEMBERS, &[tenant.into(), board.into(), FIRST_NARROW.into()], |row| row.int(0))
+            .await?
+            .unwrap_or(0))
     }
 
     /// A subject's statistics of the days from `from` to `to`, both included.

@@ -13,7 +13,7 @@ pub struct Certificate {
 /// Makes a certificate that is valid from 2020 to the date of the second argument.
 const MAKE: &str = r#"set -e
 cd "$1"
-openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out request.pem -subj /CN=127.0.0.1
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out request.pem -subj "/CN=until $2"
 cat >ca.cnf <<'END'
 [ca]
 default_ca = own

@@ -147,7 +147,7 @@ async fn a_wrong_password_and_an_expired_certificate_are_told_as_such() {
     let certificate = Certificate::expired();
     let nats = Nats::behind_tls(&certificate).await;
     let (trust, trusted) = certificate.trusting();
-    for (password, level, said) in [("right", "OK", ""), ("hunter2", "WARNING", "WRONGPASS")] {
+    for (password, level, said) in [("right", "OK", ""), ("hunter2", "WARNING", "Password authentication failed")] {
         let settings = [("SCRIP_CACHE__REDIS_URL", &*with_password(password))];
         let (_, findings) = examine_with(&text_of(&postgres.url), &settings);
         let found = finding(&findings, "shared cache");

@@ -8,7 +8,7 @@ use scrip_domain::points::{Spendable, TransactionType};
 use scrip_domain::time::MICROS_PER_DAY;
 use scrip_domain::{Answer, Command, Envelope, MemberId, TenantId, Timestamp};
 use scrip_server::engine::EngineOptions;
-use scrip_server::projection::{Metric, POINTS, Period, board, bucket, catch_up, local_date};
+use scrip_server::projection::{Above, Metric, POINTS, Period, board, catch_up, local_date};
 use scrip_server::store::read::EventPosition;
 use scrip_server::store::{Param, Store};
 
@@ -122,8 +122,7 @@ async fn compare(store: &Store, tenant: TenantId) -> usize {
         assert_eq!(shown, expected, "{name}");
         assert_eq!(store.board_members(tenant, &name).await.expect("a count"), expected.len() as i64, "{name}");
         for (member, score) in &expected {
-            let (number, end) = bucket(*score);
-            let above = store.members_above(tenant, &name, *score, number, end).await.expect("a rank");
+            let above = store.members_above(tenant, &name, Above::score(*score)).await.expect("a rank");
             let higher = expected.iter().filter(|(_, other)| other > score).count();
             assert_eq!(above, higher as i64, "{name}: {member}");
         }
