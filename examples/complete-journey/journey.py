@@ -14,7 +14,7 @@ import ledger
 import model
 import retail
 from api import Api, Unexpected
-from replay import Replay
+from replay import Replay, rfc3339
 
 # What CI replays: small enough for seconds, large enough to hold refusals, debits and expiries.
 SLICE = {"households": 120, "until": date(2017, 6, 30)}
@@ -55,6 +55,7 @@ def main() -> int:
     seconds = time.monotonic() - started
 
     books = ledger.read(api, data.households)
+    liability = api.get(f"/v1/reports/points-liability?as_of={rfc3339(retail.END)}")
     report = make_report(replay, books, seconds)
     by_month = replay.by_month | {
         name: sum((its.by_month[name] for its in books.values()), Counter()) for name in ("earned", "spent", "expired")
@@ -67,13 +68,14 @@ def main() -> int:
 
     differences = compare(model.expected(data), report, "the model")
     differences += compare_households(model.accounts(data), books)
+    differences += compare_liability(model.liability(model.accounts(data)), liability)
     if options.same_as:
         first = json.loads(options.same_as.read_text())
         differences += compare({name: first[name] for name in FIGURES}, report, str(options.same_as))
     if differences:
         print("\nThe figures differ:\n  " + "\n  ".join(differences), file=sys.stderr)
         return 1
-    print(f"Checked: every total and all {len(books):,} households' books agree with the model, to the point.")
+    print(f"Checked: every total, all {len(books):,} households' books and the liability agree with the model, to the point.")
     if options.same_as:
         print(f"Checked: the same figures as in {options.same_as}.")
     return 0
@@ -152,6 +154,14 @@ def compare(expected: dict, found: dict, whose: str) -> list[str]:
         for name, value in expected.items()
         if found[name] != value
     ]
+
+
+def compare_liability(expected: dict[str, int], liability: dict) -> list[str]:
+    found = {name: liability[name] for name in ("issued", "redeemed", "expired", "outstanding")}
+    found |= {f"outstanding until {month['month']}": month["points"] for month in liability["by_month"]}
+    if found.keys() != expected.keys():
+        return [f"the liability has {sorted(found)}, the model {sorted(expected)}"]
+    return compare(expected, found, "the model")
 
 
 def compare_households(accounts: dict[int, model.Account], books: dict[int, ledger.Books]) -> list[str]:

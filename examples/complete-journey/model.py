@@ -4,7 +4,7 @@ The rules of the story are few enough to say again in a page of Python. This is 
 replay, so when both arrive at the same numbers, neither got them by mistake.
 """
 
-from collections import deque
+from collections import Counter, deque
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -64,6 +64,20 @@ def _account(baskets) -> Account:
 
     outstanding = sum(points for points, _ in lots)
     return Account(len(baskets), earned, debits, debits * SPEND, expired, outstanding, tuple(lots))
+
+
+def liability(accounts: dict[int, Account]) -> dict[str, int]:
+    """What the shop owes when the books are closed, by the month in which it would expire."""
+    by_month = Counter()
+    for account in accounts.values():
+        for points, expires_at in account.lots:
+            by_month[f"{expires_at:%Y-%m}"] += points
+    return {
+        "issued": sum(account.earned for account in accounts.values()),
+        "redeemed": sum(account.spent for account in accounts.values()),
+        "expired": sum(account.expired for account in accounts.values()),
+        "outstanding": sum(account.outstanding for account in accounts.values()),
+    } | {f"outstanding until {month}": points for month, points in sorted(by_month.items())}
 
 
 def expected(retail: Retail) -> dict[str, int]:

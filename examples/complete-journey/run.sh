@@ -80,7 +80,7 @@ for ((attempt = 1; ; attempt++)); do
   sleep 0.2
 done
 
-SCRIP_KEY=$("$venv/bin/python" "$here/tenant.py" "$url")
+read -r tenant SCRIP_KEY < <("$venv/bin/python" "$here/tenant.py" "$url")
 export SCRIP_KEY
 
 fail() {
@@ -107,3 +107,12 @@ fi
 echo
 echo "Verifying the $store store:"
 "$bin" verify --store "$store_url" || fail "The store does not verify."
+
+# What the shop owed its customers when the books were closed.
+for format in text csv svg; do
+  "$bin" report liability "$tenant" --as-of 2018-01-02T00:00:00Z --format "$format" --output "$out/liability.$format" \
+    --store "$store_url"
+done
+echo
+cat "$out/liability.text"
+echo "Written: $out/liability.text, $out/liability.csv, $out/liability.svg"

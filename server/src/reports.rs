@@ -11,7 +11,7 @@ use crate::projection::local_date;
 use crate::store::{Row, Store, StoreError};
 
 /// What a tenant owes its members in points.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Liability {
     pub issued: i64,
     pub redeemed: i64,
@@ -19,6 +19,8 @@ pub struct Liability {
     pub revoked: i64,
     pub held: i64,
     pub debt: i64,
+    /// When an account was last touched.
+    pub changed_at: Timestamp,
     /// Points left by the first day of the month in which they expire, the soonest first; those that never do last.
     pub by_month: Vec<(Option<Date>, i64)>,
 }
@@ -27,34 +29,52 @@ pub struct Liability {
 const QUARTER_HOUR_US: i64 = 900_000_000;
 
 impl Liability {
-    /// Adds up the accounts and the open lots as they stand at `now`. What has expired by then counts as expired, whether
-    /// or not that has been posted yet; points under a hold are protected and count as held.
+    fn nothing() -> Liability {
+        Liability {
+            issued: 0,
+            redeemed: 0,
+            expired: 0,
+            revoked: 0,
+            held: 0,
+            debt: 0,
+            changed_at: Timestamp(0),
+            by_month: Vec::new(),
+        }
+    }
+
+    /// Adds up the accounts and the open lots. What expires by `at` counts as expired, whether or not that has been posted;
+    /// points under a hold are protected and count as held. So `at` may be any time since [`Liability::changed_at`]: in the
+    /// future, it tells what will be left if nobody does anything.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn read(store: &Store, tenant: TenantId, zone: &TimeZone, now: Timestamp) -> Result<Self, StoreError> {
+    pub async fn read(store: &Store, tenant: TenantId, zone: &TimeZone, at: Timestamp) -> Result<Self, StoreError> {
         // One statement, and so one instant: the sums of the accounts, then the lots by quarter of an hour.
         let sql = "SELECT CAST(0 AS BIGINT), CAST(coalesce(sum(total_points), 0) AS BIGINT), CAST(coalesce(sum(used), 0) AS BIGINT), \
                    CAST(coalesce(sum(expired), 0) AS BIGINT), CAST(coalesce(sum(revoked), 0) AS BIGINT), \
-                   CAST(coalesce(sum(frozen), 0) AS BIGINT), CAST(coalesce(sum(debt), 0) AS BIGINT) \
+                   CAST(coalesce(sum(frozen), 0) AS BIGINT), CAST(coalesce(sum(debt), 0) AS BIGINT), \
+                   CAST(coalesce(max(updated_at), 0) AS BIGINT) \
                    FROM mkt_points_account WHERE tenant_id = $1 UNION ALL \
                    SELECT CAST(1 AS BIGINT), expires_at / 900000000, CAST(sum(remaining) AS BIGINT), CAST(sum(held) AS BIGINT), \
-                   CAST(sum(CASE WHEN expires_at <= $2 THEN remaining ELSE 0 END) AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
+                   CAST(sum(CASE WHEN expires_at <= $2 THEN remaining ELSE 0 END) AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
                    FROM mkt_points_lot WHERE tenant_id = $3 AND open GROUP BY expires_at / 900000000";
         let decode = |row: &Row| {
-            let mut numbers = [0; 7];
+            let mut numbers = [0; 8];
             for (column, number) in numbers.iter_mut().enumerate() {
                 *number = row.int(column)?;
             }
             Ok(numbers)
         };
-        let parameters = [tenant.into(), now.into(), tenant.into()];
-        let mut liability = Liability::default();
+        let parameters = [tenant.into(), at.into(), tenant.into()];
+        let mut liability = Liability::nothing();
         let mut months: BTreeMap<Option<Date>, i64> = BTreeMap::new();
-        for [part, first, second, third, fourth, fifth, sixth] in store.stream(sql, &parameters, decode).await? {
+        for [part, first, second, third, fourth, fifth, sixth, seventh] in
+            store.stream(sql, &parameters, decode).await?
+        {
             if part == 0 {
                 (liability.issued, liability.redeemed, liability.expired) = (first, second, liability.expired + third);
                 (liability.revoked, liability.held, liability.debt) = (fourth, fifth, sixth);
+                liability.changed_at = Timestamp(seventh);
                 continue;
             }
             let (quarter, remaining, held, overdue) = (first, second, third, fourth);

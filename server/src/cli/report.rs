@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
-use scrip_domain::TenantId;
+use scrip_domain::{TenantId, Timestamp};
 
 use super::{StoreArgs, output};
 use crate::projection;
@@ -17,6 +17,9 @@ pub enum ReportCommand {
     /// What a tenant owes its members in points: issued, redeemed, expired, outstanding by the month of expiry.
     Liability {
         tenant: TenantId,
+        /// What is left at this time if nobody does anything; not before the last entry in the books. Default: now.
+        #[arg(long, value_name = "TIME")]
+        as_of: Option<jiff::Timestamp>,
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
         /// Write to a file instead of the terminal.
@@ -37,15 +40,20 @@ pub enum Format {
 
 impl ReportCommand {
     pub async fn run(self) -> anyhow::Result<()> {
-        let ReportCommand::Liability { tenant, format, output, store } = self;
+        let ReportCommand::Liability { tenant, as_of, format, output, store } = self;
         let store = store.open_existing().await?;
         let settings = store.find_tenant(tenant).await?.with_context(|| format!("there is no tenant {tenant}"))?;
         let zone = TimeZone::get(&settings.time_zone)?;
-        let now = clock::now();
-        let liability = Liability::read(&store, tenant, &zone, now).await?;
+        let at = as_of.map_or_else(clock::now, |at| Timestamp(at.as_microsecond()));
+        let liability = Liability::read(&store, tenant, &zone, at).await?;
+        anyhow::ensure!(
+            as_of.is_none() || at >= liability.changed_at,
+            "--as-of: the books have changed since; ask for {} or later",
+            jiff::Timestamp::from_microsecond(liability.changed_at.0)?
+        );
         let report = match format {
             Format::Text => {
-                format!("Points liability of {} as of {}\n\n{}", settings.name, output::time(now), liability.to_text())
+                format!("Points liability of {} as of {}\n\n{}", settings.name, output::time(at), liability.to_text())
             }
             Format::Csv => liability.to_csv(),
             Format::Svg => liability.to_svg(),

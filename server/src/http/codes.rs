@@ -492,6 +492,12 @@ async fn look_up(
     Ok(app.store.find_code(tenant, &digests, usable_by).await?)
 }
 
+/// The code that an operator names.
+async fn find_code(app: &AppState, caller: &Caller, text: &CodeText) -> Result<(CouponCode, CodeBatch), Problem> {
+    let found = look_up(app, caller.tenant(), text, None).await?;
+    found.ok_or(Problem::new(Code::CouponCodeNotFound))
+}
+
 /// Look a code up
 #[utoipa::path(get, path = "/v1/codes/{code}", tag = "Codes", security(("key" = ["OPERATOR"])),
     params(("code" = String, Path)),
@@ -501,8 +507,7 @@ pub async fn get_code(
     Operator(caller): Operator,
     InPath(text): InPath<CodeText>,
 ) -> Result<Response, Problem> {
-    let found = look_up(&app, caller.tenant(), &text, None).await?;
-    let (code, batch) = found.ok_or(Problem::new(Code::CouponCodeNotFound))?;
+    let (code, batch) = find_code(&app, &caller, &text).await?;
     answer::ok(&CodeView {
         batch_id: batch.id,
         template_id: batch.template_id,
@@ -522,8 +527,7 @@ async fn switch_code(
     input: Input<NoOptions>,
     status: CodeStatus,
 ) -> Result<Response, Problem> {
-    let found = look_up(&app, caller.tenant(), &text, None).await?;
-    let (code, batch) = found.ok_or(Problem::new(Code::CouponCodeNotFound))?;
+    let (code, batch) = find_code(&app, &caller, &text).await?;
     let command = Command::ChangeCode { batch_id: batch.id, digest: code.digest, status };
     answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
 }
@@ -600,8 +604,7 @@ pub async fn assign_code(
     InPath(text): InPath<CodeText>,
     input: Input<AssignRequest>,
 ) -> Result<Response, Problem> {
-    let found = look_up(&app, caller.tenant(), &text, None).await?;
-    let (code, batch) = found.ok_or(Problem::new(Code::CouponCodeNotFound))?;
+    let (code, batch) = find_code(&app, &caller, &text).await?;
     let (member_id, effective_at) = input.value;
     let command = Command::AssignCode { batch_id: batch.id, digest: code.digest, member_id: Some(member_id) };
     answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::OK).await
@@ -617,8 +620,7 @@ pub async fn unassign_code(
     InPath(text): InPath<CodeText>,
     input: Input<NoOptions>,
 ) -> Result<Response, Problem> {
-    let found = look_up(&app, caller.tenant(), &text, None).await?;
-    let (code, batch) = found.ok_or(Problem::new(Code::CouponCodeNotFound))?;
+    let (code, batch) = find_code(&app, &caller, &text).await?;
     let command = Command::AssignCode { batch_id: batch.id, digest: code.digest, member_id: None };
     answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
 }

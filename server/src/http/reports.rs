@@ -450,18 +450,31 @@ pub struct LiabilityReport {
 }
 
 /// Read the points liability
+///
+/// With `as_of`, what will be left then if nobody does anything; or what was left then, if nobody has done anything since.
 #[utoipa::path(get, path = "/v1/reports/points-liability", tag = "Reports", security(("key" = ["OPERATOR"])),
-    params(ConsistencyToken),
+    params(("as_of" = Option<Time>, Query, description = "Not before the last entry in the books. Default: now."),
+        ConsistencyToken),
     responses((status = 200, description = "The report", body = LiabilityReport), Problems))]
-pub async fn get_liability(Operator(caller): Operator, reads: Reads) -> Result<Response, Problem> {
+pub async fn get_liability(Operator(caller): Operator, reads: Reads, uri: Uri) -> Result<Response, Problem> {
     let tenant = caller.tenant();
+    let mut parameters = Parameters::of(&uri)?;
+    let as_of = parameters.take("as_of", "a time like 2026-03-01T00:00:00Z", Time::read);
+    parameters.finish()?;
     let zone = reads.zone(tenant).await?;
-    let now = clock::now();
-    let liability = Liability::read(reads.store(), tenant, &zone, now).await?;
-    answer::ok(&report(liability, now))
+    let at = as_of.map_or_else(clock::now, |at| at.0);
+    let liability = Liability::read(reads.store(), tenant, &zone, at).await?;
+    if as_of.is_some() && at < liability.changed_at {
+        let changed_at = Time(liability.changed_at);
+        let remedy = format!(
+            "ask for {changed_at} or later; for a member's balance of an earlier time, ask for its points with as_of"
+        );
+        return Err(Problem::field("as_of", "the books have changed since", remedy));
+    }
+    answer::ok(&report(liability, at))
 }
 
-fn report(liability: Liability, now: Timestamp) -> LiabilityReport {
+fn report(liability: Liability, at: Timestamp) -> LiabilityReport {
     LiabilityReport {
         issued: liability.issued,
         redeemed: liability.redeemed,
@@ -476,7 +489,7 @@ fn report(liability: Liability, now: Timestamp) -> LiabilityReport {
             .into_iter()
             .map(|(month, points)| LiabilityMonth { month: month.map(|day| day.strftime("%Y-%m").to_string()), points })
             .collect(),
-        as_of: Time(now),
+        as_of: Time(at),
     }
 }
 

@@ -697,6 +697,7 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
     ("GET /v1/points/leaderboard?metric=X&period=Y&date=Z", "", 400, "INVALID_REQUEST", "metric period date"),
     ("GET /v1/members/m-1/points/rank?around=51", "", 400, "INVALID_REQUEST", "around"),
     ("GET /v1/reports/points?from=2026-02-01&to=2026-01-01", "", 400, "INVALID_REQUEST", "from"),
+    ("GET /v1/reports/points-liability?as_of=yesterday", "", 400, "INVALID_REQUEST", "as_of"),
     ("POST /v1/webhooks", "{}", 400, "INVALID_REQUEST", "url"),
     ("POST /v1/webhooks", "{\"url\":\"shop.example\"}", 400, "INVALID_REQUEST", "url"),
     ("POST /v1/webhooks", "{\"url\":\"http://shop.example/\"}", 400, "INVALID_REQUEST", "url"),

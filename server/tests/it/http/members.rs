@@ -490,3 +490,47 @@ async fn holds_are_listed_by_the_status_they_have_now() {
         server.assert_sound().await;
     }
 }
+
+/// An auditor's page: what was earned is spent, expired, revoked or owed, by the month in which it would expire.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_liability_tells_what_is_owed_until_when() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let mut lots = Vec::new();
+        for (member, points, expires_at) in [
+            ("m-1", 100, json!("2090-03-31T23:59:59Z")),
+            ("m-2", 40, json!("2090-03-01T00:00:00Z")),
+            ("m-2", 7, json!("2091-01-15T12:00:00Z")),
+            ("m-1", 5, json!(null)),
+        ] {
+            let grant = json!({ "points": points, "expires_at": expires_at });
+            lots.push(client.post(&format!("/v1/members/{member}/points/grants"), grant).await.json(201));
+        }
+        client.post("/v1/members/m-1/points/debits", json!({ "points": 30, "type": "USE_ORDER" })).await.json(201);
+        client.post("/v1/members/m-2/points/holds", json!({ "points": 45 })).await.json(201);
+        let path = format!("/v1/points-transactions/{}/reversals", text(&lots[3], "id"));
+        client.post(&path, json!({ "points": 2 })).await.json(201);
+        let owed = |months: &[(Option<&str>, i64)]| -> Value {
+            months.iter().map(|(month, points)| json!({ "month": month, "points": points })).collect()
+        };
+        let read = client.get("/v1/reports/points-liability").await.json(200);
+        let expected =
+            [("issued", 152), ("redeemed", 30), ("expired", 0), ("revoked", 2), ("held", 45), ("outstanding", 120)];
+        for (name, points) in expected {
+            assert_eq!(read[name], points, "{kind:?} {name}: {read}");
+        }
+        let by_month = [(Some("2090-03"), 110), (Some("2091-01"), 7), (None, 3)];
+        assert_eq!(read["by_month"], owed(&by_month), "{kind:?}");
+        // What is held does not expire; the rest does, whether or not anybody has written so.
+        let later = client.get("/v1/reports/points-liability?as_of=2090-04-01T00:00:00Z").await.json(200);
+        assert_eq!((&later["expired"], &later["outstanding"]), (&json!(70), &json!(50)), "{kind:?}: {later}");
+        assert_eq!(later["by_month"], owed(&[(Some("2090-03"), 40), (Some("2091-01"), 7), (None, 3)]), "{kind:?}");
+        assert_eq!(later["breakage_rate_bp"], 70 * 10_000 / 152, "{kind:?}");
+        // The past is another question.
+        let early = client.get("/v1/reports/points-liability?as_of=2020-01-01T00:00:00Z").await.json(400);
+        assert_eq!(early["errors"][0]["field"], "as_of", "{kind:?}: {early}");
+        server.stop().await;
+    }
+}
