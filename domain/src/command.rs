@@ -67,6 +67,12 @@ pub enum Command {
         member_id: MemberId,
         member_level: Option<String>,
     },
+    /// Takes the template's price from the member's points, and makes a coupon.
+    Exchange {
+        template_id: TemplateId,
+        member_id: MemberId,
+        member_level: Option<String>,
+    },
     /// Makes a batch of codes. A shared code comes with its digest and is complete at once.
     CreateCodeBatch(Box<NewCodeBatch>),
     /// Adds codes to a batch under generation: the `numbers` follow what the batch has.
@@ -334,6 +340,7 @@ impl Command {
             Command::ChangeStock { .. } => "change_coupon_template_stock",
             Command::DeleteTemplate(_) => "delete_coupon_template",
             Command::Claim { .. } => "claim",
+            Command::Exchange { .. } => "exchange",
             Command::LockCoupon { .. } => "lock_coupon",
             Command::UseCoupon { .. } => "use_coupon",
             Command::UnlockCoupon { .. } => "unlock_coupon",

@@ -10,6 +10,7 @@ use crate::bulk::{self, Bulk};
 use crate::check_in::{self, CheckIn};
 use crate::command::{Command, Envelope};
 use crate::coupon::{self, CodeBatch, Compensation, Coupon, CouponStatus, Template};
+use crate::exchange::{self, Exchange};
 use crate::id::{Ids, MemberId, TransactionId};
 use crate::job::{self, Job};
 use crate::order::{self, Order, Refund};
@@ -32,6 +33,7 @@ pub enum Outcome {
     Webhook(Box<Webhook>),
     Deleted,
     Coupon(Box<Coupon>),
+    Exchange(Box<Exchange>),
     CodeBatch(Box<CodeBatch>),
     CodesAdded {
         batch: Box<CodeBatch>,
@@ -228,6 +230,9 @@ fn apply_command(
         Command::DeleteTemplate(id) => Ok(coupon::delete(state, envelope, ids, *id)?),
         Command::Claim { template_id, member_id, member_level } => {
             coupon::claim(state, envelope, ids, *template_id, member_id, member_level.as_deref())
+        }
+        Command::Exchange { template_id, member_id, member_level } => {
+            exchange::exchange(state, envelope, ids, *template_id, member_id, member_level.as_deref())
         }
         Command::CreateCodeBatch(new) => Ok(coupon::create_batch(state, envelope, ids, new)?),
         Command::AddCodes { batch_id, from_number, digests, max_uses, holders, last } => {

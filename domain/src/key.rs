@@ -210,6 +210,11 @@ impl Keys {
                 self.templates.insert((tenant, *template_id));
                 self.claimants.insert((tenant, *template_id, member_id.clone()));
             }
+            Command::Exchange { template_id, member_id, .. } => {
+                self.templates.insert((tenant, *template_id));
+                self.claimants.insert((tenant, *template_id, member_id.clone()));
+                self.accounts.insert((tenant, member_id.clone()));
+            }
             Command::CreateCodeBatch(new) => {
                 self.templates.insert((tenant, new.template_id));
                 self.codes.extend(new.shared.iter().map(|digest| (tenant, *digest)));

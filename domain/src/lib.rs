@@ -8,7 +8,7 @@
 //! arithmetic. A refusal is a value, [`rejection::Rejection`], and is decided before anything is written for it.
 //!
 //! Reading order: [`id`], [`time`], [`command`], [`coupon`], [`points`], [`pricing`], [`rules`], [`check_in`], [`task`],
-//! [`order`], [`state`], [`decide`].
+//! [`order`], [`exchange`], [`state`], [`decide`].
 
 pub mod bulk;
 pub mod check_in;
@@ -17,6 +17,7 @@ pub mod condition;
 pub mod coupon;
 pub mod decide;
 pub mod event;
+pub mod exchange;
 pub mod id;
 pub mod job;
 pub mod key;

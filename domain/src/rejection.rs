@@ -31,6 +31,10 @@ pub enum Rejection {
     StockUnlimited,
     StockOutOfRange { remaining: i64, max_total: i64 },
 
+    // How coupons of a template are to be had, before all else about a claim or an exchange.
+    TemplateForPoints { price: i64 },
+    TemplateNotForPoints,
+
     // Claims, in order of precedence after TemplateNotFound. Those with a template `version` stay true while it does.
     TemplateDisabled,
     ClaimNotStarted { starts_at: Option<Timestamp> },
@@ -158,6 +162,8 @@ impl Rejection {
             Rejection::BudgetBelowCommitted { .. } => "COUPON_BUDGET_BELOW_COMMITTED",
             Rejection::StockUnlimited => "COUPON_STOCK_UNLIMITED",
             Rejection::StockOutOfRange { .. } => "COUPON_STOCK_OUT_OF_RANGE",
+            Rejection::TemplateForPoints { .. } => "COUPON_FOR_POINTS",
+            Rejection::TemplateNotForPoints => "COUPON_NOT_FOR_POINTS",
             Rejection::TemplateDisabled => "COUPON_TEMPLATE_DISABLED",
             Rejection::ClaimNotStarted { .. } => "COUPON_CLAIM_NOT_STARTED",
             Rejection::ClaimEnded { .. } => "COUPON_CLAIM_ENDED",

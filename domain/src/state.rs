@@ -13,6 +13,7 @@ use crate::check_in::CheckIn;
 use crate::command::{Envelope, Idempotency};
 use crate::coupon::{Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, Definition, PeriodCounts, Template};
 use crate::event::{Event, EventKind};
+use crate::exchange::Exchange;
 use crate::id::{
     BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId,
     OrderId, RefundId, TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
@@ -181,6 +182,7 @@ pub struct State {
     code_batches: Keyed<CodeBatchId, CodeBatch>,
     codes: Keyed<CodeDigest, Code>,
     code_uses: Vec<(TenantId, CodeUse)>,
+    exchanges: Vec<(TenantId, Exchange)>,
     coupons: Keyed<CouponId, Coupon>,
     /// By version: those at hand, and those by which coupons price orders.
     definitions: HashMap<(TenantId, TemplateId, i64), Arc<Definition>>,
@@ -565,6 +567,10 @@ impl State {
         self.code_uses.push((tenant, code_use));
     }
 
+    pub(crate) fn insert_exchange(&mut self, tenant: TenantId, exchange: Exchange) {
+        self.exchanges.push((tenant, exchange));
+    }
+
     pub(crate) fn claimed_by(&self, tenant: TenantId, template: TemplateId, member: &MemberId) -> i64 {
         let key = (template, member.clone());
         self.claimed.get(&tenant).and_then(|all| all.get(&key)).copied().unwrap_or(0)
@@ -853,6 +859,7 @@ pub struct Writes<'a> {
     pub code_inserts: Vec<(TenantId, &'a Code)>,
     pub code_updates: Vec<(TenantId, &'a Code)>,
     pub code_use_inserts: Vec<(TenantId, &'a CodeUse)>,
+    pub exchange_inserts: Vec<(TenantId, &'a Exchange)>,
     pub coupon_inserts: Vec<(TenantId, &'a Coupon)>,
     pub coupon_updates: Vec<(TenantId, &'a Coupon)>,
     /// How many more coupons of a template are used now.
@@ -956,6 +963,7 @@ impl State {
             }
         }
         writes.code_use_inserts = self.code_uses.iter().map(|(tenant, row)| (*tenant, row)).collect();
+        writes.exchange_inserts = self.exchanges.iter().map(|(tenant, row)| (*tenant, row)).collect();
         for ((tenant, _), row) in &self.coupons {
             match row.change {
                 Change::Insert => writes.coupon_inserts.push((*tenant, &row.value)),

@@ -27,6 +27,9 @@ pub fn claim(
     member_id: &MemberId,
     member_level: Option<&str>,
 ) -> Result<Outcome, Interrupt> {
+    if let Some(price) = state.template(envelope.tenant, template_id)?.definition.points_price {
+        return Err(Rejection::TemplateForPoints { price }.into());
+    }
     let coupon = issue(state, envelope, ids, template_id, member_id, member_level, CouponSource::Claim, "")?;
     Ok(Outcome::Coupon(Box::new(coupon)))
 }
@@ -46,6 +49,33 @@ pub fn issue(
     source: CouponSource,
     details: &str,
 ) -> Result<Coupon, Interrupt> {
+    let admission = admit(state, envelope, template_id, member_id, member_level)?;
+    let id = CouponId(ids.draw());
+    Ok(make(state, envelope, ids, id, template_id, member_id, admission, source, details))
+}
+
+/// What a claim that passed its checks will write.
+#[derive(Debug, Clone, Copy)]
+pub struct Admission {
+    version: i64,
+    sequence: i64,
+    valid_from: Timestamp,
+    valid_until: Timestamp,
+    committed: i64,
+    counts: PeriodCounts,
+}
+
+/// All checks of a claim, in their order; it changes nothing.
+///
+/// # Errors
+/// As [`issue`].
+pub fn admit(
+    state: &State,
+    envelope: &Envelope,
+    template_id: TemplateId,
+    member_id: &MemberId,
+    member_level: Option<&str>,
+) -> Result<Admission, Interrupt> {
     let template = state.template(envelope.tenant, template_id)?;
     check_template(template, envelope.at, member_level)?;
     let claimed = state.claimed_by(envelope.tenant, template_id, member_id);
@@ -64,13 +94,30 @@ pub fn issue(
     }
 
     let (valid_from, valid_until) = template.definition.validity.of_claim(envelope.at);
+    Ok(Admission { version: template.version, sequence: claimed + 1, valid_from, valid_until, committed, counts })
+}
+
+/// Makes the coupon of a claim that was admitted just now.
+#[expect(clippy::too_many_arguments, reason = "the parts of a claim, each of its own type")]
+pub fn make(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    id: CouponId,
+    template_id: TemplateId,
+    member_id: &MemberId,
+    admission: Admission,
+    source: CouponSource,
+    details: &str,
+) -> Coupon {
+    let Admission { version, sequence, valid_from, valid_until, committed, counts } = admission;
     let coupon = Coupon {
-        id: CouponId(ids.draw()),
+        id,
         template_id,
-        template_version: template.version,
+        template_version: version,
         member_id: member_id.clone(),
         status: CouponStatus::Available,
-        sequence: claimed + 1,
+        sequence,
         source,
         valid_from,
         valid_until,
@@ -85,7 +132,7 @@ pub fn issue(
     state.insert_coupon(envelope.tenant, coupon.clone());
     let data = format!("{{\"template_id\":\"{template_id}\",\"sequence\":{}{details}}}", coupon.sequence);
     state.record_event(envelope, ids, envelope.at, EventKind::CouponClaimed, coupon.id.0, Some(member_id), data);
-    Ok(coupon)
+    coupon
 }
 
 /// The template's counts with this claim, where it has caps.

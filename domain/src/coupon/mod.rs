@@ -29,7 +29,7 @@ mod lifecycle;
 mod template;
 mod window;
 
-pub use claim::{claim, issue};
+pub use claim::{admit, claim, issue, make};
 pub use code::{
     Code, CodeAtHand, CodeBatch, CodeDigest, CodeKind, CodeStatus, CodeUse, MAX_CODES, NewCodeBatch, add_codes,
     assign_code, change_batch, change_code, claim_code, create_batch, seal_batch,
@@ -104,15 +104,18 @@ pub enum CouponSource {
     Import,
     /// Given by an operator, to many.
     Distribution,
+    /// Paid for with points.
+    Exchange,
 }
 
 impl CouponSource {
-    pub const ALL: [CouponSource; 5] = [
+    pub const ALL: [CouponSource; 6] = [
         CouponSource::Claim,
         CouponSource::Code,
         CouponSource::Transfer,
         CouponSource::Import,
         CouponSource::Distribution,
+        CouponSource::Exchange,
     ];
 
     /// The name as stored and as shown.
@@ -123,6 +126,7 @@ impl CouponSource {
             CouponSource::Transfer => "TRANSFER",
             CouponSource::Import => "IMPORT",
             CouponSource::Distribution => "DISTRIBUTION",
+            CouponSource::Exchange => "EXCHANGE",
         }
     }
 

@@ -220,6 +220,9 @@ pub struct Definition {
     /// What all coupons together may take off, in minor units; see the claim for what counts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub budget: Option<i64>,
+    /// What a coupon costs in points; with a price, members get it by an exchange only.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub points_price: Option<i64>,
     /// Whether a full refund gives a used coupon back. What the template says at the time of the refund counts.
     #[serde(skip_serializing_if = "is_yes", default = "yes")]
     pub returnable: bool,
@@ -262,6 +265,7 @@ impl Definition {
             weekly_cap: None,
             monthly_cap: None,
             budget: None,
+            points_price: None,
             returnable: true,
             refund_extend_days: 7,
             metadata: serde_json::Map::new(),

@@ -202,6 +202,18 @@ pub fn debit(
     member_id: &MemberId,
     movement: &Movement,
 ) -> Decision<Outcome> {
+    let debited = debit_points(state, envelope, ids, member_id, movement)?;
+    Ok(Outcome::Transaction(Box::new(debited)))
+}
+
+/// The same, for a decision of which the debit is a part.
+pub(crate) fn debit_points(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    movement: &Movement,
+) -> Decision<Transaction> {
     let points = movement.points;
     require_lots(state, envelope, member_id, points)?;
     settle(state, envelope, ids, member_id)?;
@@ -225,7 +237,7 @@ pub fn debit(
     let id = TransactionId(ids.draw());
     let posted = post(state, envelope, id, member_id, envelope.at, movement.kind, -points, note);
     record(state, envelope, ids, EventKind::PointsDebited, &posted);
-    Ok(Outcome::Transaction(Box::new(posted)))
+    Ok(posted)
 }
 
 /// Sets points aside until captured, released or past the deadline.

@@ -35,7 +35,7 @@ pub use import::{
     Columns, Imported, ImportedAccount, ImportedAction, ImportedStep, MAX_IMPORTED_STEPS, Rehearsal, import, rehearse,
 };
 pub use ledger::{Spendable, capture, debit, grant, hold, release, settle, spendable};
-pub(crate) use ledger::{check_room, grant_points, refuse_merged, require_lots};
+pub(crate) use ledger::{check_room, debit_points, grant_points, refuse_merged, require_lots};
 pub use reminder::{ExpiryPlace, MAX_REMINDER_DAYS, MAX_REMINDERS, ReminderPage, remind};
 pub use reversal::reverse;
 pub use rule::{

@@ -220,6 +220,11 @@ impl Generator {
                 pools.owned.push((row.id, row.member_id.clone()));
                 pools.coupons.push((row.id, row.template_id));
             }
+            Outcome::Exchange(made) if !pools.coupons.contains(&(made.coupon.id, made.coupon.template_id)) => {
+                pools.owned.push((made.coupon.id, made.coupon.member_id.clone()));
+                pools.coupons.push((made.coupon.id, made.coupon.template_id));
+                pools.transactions.push((made.transaction.id, made.coupon.member_id.clone()));
+            }
             Outcome::Rules(version) => pools.newest_rules = version.newest,
             Outcome::Announced(_) => {
                 if let Command::AnnounceWindows { until, .. } = &envelope.command {
@@ -603,7 +608,13 @@ impl Generator {
         };
         if choice < 45 {
             return Some(match choice {
-                0..33 => self.claim(template_id),
+                0..28 => self.claim(template_id),
+                28..33 => {
+                    let Command::Claim { template_id, member_id, member_level } = self.claim(template_id) else {
+                        return None;
+                    };
+                    Command::Exchange { template_id, member_id, member_level }
+                }
                 33..36 => self.create_template(),
                 36..39 => Command::EnableTemplate { template_id, enabled: self.random.percent(70) },
                 39..42 => Command::ChangeStock { template_id, change: self.random.between(-3, 5) },
@@ -982,6 +993,7 @@ impl Generator {
             weekly_cap: self.random.percent(10).then(|| self.random.between(2, 6)),
             monthly_cap: self.random.percent(10).then(|| self.random.between(3, 8)),
             budget: self.random.percent(20).then(|| 500 * self.random.between(1, 8)),
+            points_price: self.random.percent(20).then(|| self.random.between(1, 30)),
             returnable: self.random.percent(80),
             refund_extend_days: self.random.between(0, 2) as u32,
             ..Definition::new(name, Benefit::AmountOff { amount: 500 }, validity)

@@ -12,6 +12,7 @@ use scrip_domain::coupon::{
 };
 use scrip_domain::decide::Need;
 use scrip_domain::event::Event;
+use scrip_domain::exchange::Exchange;
 use scrip_domain::job::Job;
 use scrip_domain::key::Keys;
 use scrip_domain::order::{Order, OrderStatus, Refund};
@@ -43,6 +44,7 @@ pub struct Rows {
     pub code_batches: BTreeMap<(TenantId, CodeBatchId), CodeBatch>,
     pub codes: BTreeMap<(TenantId, CodeDigest), Code>,
     pub code_uses: BTreeMap<(TenantId, CouponId), CodeUse>,
+    pub exchanges: BTreeMap<(TenantId, CouponId), Exchange>,
     pub coupons: BTreeMap<(TenantId, CouponId), Coupon>,
     pub sequences: BTreeMap<(TenantId, TemplateId, MemberId), BTreeSet<i64>>,
     pub accounts: BTreeMap<(TenantId, MemberId), Account>,
@@ -338,6 +340,9 @@ impl Harness {
         for ((tenant, _), code_use) in &self.rows.code_uses {
             all.code_use(*tenant, code_use);
         }
+        for ((tenant, coupon), Exchange { coupon: made, transaction }) in &self.rows.exchanges {
+            all.exchange(*tenant, *coupon, &made.member_id, transaction.id, -transaction.points);
+        }
         for ((tenant, _), account) in &self.rows.accounts {
             all.account(*tenant, account);
         }
@@ -440,6 +445,11 @@ impl Harness {
         }
         for (tenant, row) in &writes.code_use_inserts {
             insert(&mut rows.code_uses, (*tenant, row.coupon_id), (*row).clone());
+        }
+        for (tenant, row) in &writes.exchange_inserts {
+            assert!(writes.coupon_inserts.iter().any(|(of, coupon)| of == tenant && coupon.id == row.coupon.id));
+            assert!(writes.transaction_inserts.iter().any(|(of, line)| of == tenant && **line == row.transaction));
+            insert(&mut rows.exchanges, (*tenant, row.coupon.id), (*row).clone());
         }
         assert_distinct(writes.coupon_updates.iter().map(|(tenant, row)| (*tenant, row.id)));
         for (tenant, row) in &writes.coupon_inserts {
@@ -819,6 +829,7 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.code_inserts.is_empty()
         && writes.code_updates.is_empty()
         && writes.code_use_inserts.is_empty()
+        && writes.exchange_inserts.is_empty()
         && writes.coupon_inserts.is_empty()
         && writes.coupon_updates.is_empty()
         && writes.uses.is_empty()

@@ -20,6 +20,29 @@ scenarios! {
             show template T                               => committed=1500 day=3@0 claimed=3
     "
 
+    /// Every check of a claim stands before the points, and whichever fails, neither side is there.
+    a_coupon_with_a_price_is_paid_for_with_points: "
+        @0   T = template stock 2 limit 2 price 30         => ok
+             F = template                                  => ok
+             claim T m1                                    => COUPON_FOR_POINTS price=30
+             exchange F m1                                 => COUPON_NOT_FOR_POINTS
+             exchange T m1                                 => POINTS_INSUFFICIENT available=0 requested=30
+             show template T                               => claimed=0
+             grant m1 70 until 5                           => ok
+             c = exchange T m1                             => AVAILABLE points=-30 after=40
+             show account m1                               => available=40 used=30
+             revoke c                                      => REVOKED
+             show account m1                               => available=40 used=30
+             exchange T m1                                 => AVAILABLE after=10
+             exchange T m1                                 => COUPON_LIMIT_REACHED limit=2
+             grant m2 100                                  => ok
+             exchange T m2                                 => COUPON_SOLD_OUT total=2
+             show account m2                               => available=100 used=0
+        @6   U = template price 20                         => ok
+             exchange U m1                                 => POINTS_INSUFFICIENT available=0 requested=20
+             show account m1                               => expired=10 used=60
+    "
+
     a_daily_cap_begins_anew_at_midnight: "
         @0   T = template limit 9 cap 2                   => day=none
         @10  claim T m1                                   => ok

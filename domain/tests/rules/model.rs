@@ -61,6 +61,10 @@ fn shown(outcome: &Outcome) -> String {
         Outcome::Webhook(row) => format!("{} {:?}", row.id, WebhookRow::from(&**row)),
         Outcome::Deleted => "deleted".into(),
         Outcome::Coupon(coupon) => format!("{} {:?}", coupon.id, CouponRow::from(&**coupon)),
+        Outcome::Exchange(made) => {
+            let (coupon, line) = (CouponRow::from(&made.coupon), LineRow::from(&made.transaction));
+            format!("{} {coupon:?} {} {line:?}", made.coupon.id, made.transaction.id)
+        }
         Outcome::CodeBatch(batch) => format!("{} {:?}", batch.id, BatchRow::from(&**batch)),
         Outcome::CodesAdded { batch, known } => format!("{} {:?} but {known:?}", batch.id, BatchRow::from(&**batch)),
         Outcome::Transaction(line) => format!("{} {:?}", line.id, LineRow::from(&**line)),
@@ -136,6 +140,17 @@ impl Snapshot {
 
     pub fn code_use(&mut self, tenant: TenantId, row: &CodeUse) {
         self.0.insert(format!("{tenant} use {}", row.coupon_id), format!("{row:?}"));
+    }
+
+    pub fn exchange(
+        &mut self,
+        tenant: TenantId,
+        coupon: CouponId,
+        member: &MemberId,
+        paid_by: TransactionId,
+        points: i64,
+    ) {
+        self.0.insert(format!("{tenant} exchange {coupon}"), format!("{member} {paid_by} {points}"));
     }
 
     pub fn account(&mut self, tenant: TenantId, row: &Account) {
@@ -686,6 +701,7 @@ impl New {
                 Outcome::Template(template) => new.template = template.id,
                 Outcome::Webhook(webhook) => new.webhook = webhook.id,
                 Outcome::Coupon(coupon) => new.coupon = coupon.id,
+                Outcome::Exchange(made) => (new.coupon, new.transaction) = (made.coupon.id, made.transaction.id),
                 Outcome::CodeBatch(batch) | Outcome::CodesAdded { batch, .. } => new.batch = batch.id,
                 Outcome::Transaction(line) => {
                     new.transaction = line.id;
@@ -755,6 +771,7 @@ pub struct Model {
     batches: BTreeMap<(TenantId, CodeBatchId), (BatchRow, bool)>,
     codes: BTreeMap<(TenantId, CodeDigest), Code>,
     code_uses: BTreeMap<(TenantId, CouponId), CodeUse>,
+    exchanges: BTreeMap<(TenantId, CouponId), (MemberId, TransactionId, i64)>,
     books: BTreeMap<(TenantId, MemberId), Book>,
     /// A tenant's rules in the order in which they were set, and from when they hold.
     rules: BTreeMap<TenantId, Vec<(Timestamp, Rules)>>,
@@ -847,6 +864,9 @@ impl Model {
         }
         for ((tenant, _), row) in &self.code_uses {
             all.code_use(*tenant, row);
+        }
+        for ((tenant, coupon), (member, paid_by, points)) in &self.exchanges {
+            all.exchange(*tenant, *coupon, member, *paid_by, *points);
         }
         for ((tenant, member), days) in &self.check_ins {
             for (day, row) in days {
@@ -983,6 +1003,27 @@ impl Model {
                 }
                 self.templates.remove(&(tenant, *id));
                 Ok("deleted".into())
+            }
+            Command::Exchange { template_id, member_id, member_level } => {
+                let template = self.templates.get(&(tenant, *template_id)).ok_or("COUPON_TEMPLATE_NOT_FOUND")?;
+                let points = template.definition.points_price.ok_or("COUPON_NOT_FOR_POINTS")?;
+                let mut row = self.claim(tenant, *template_id, member_id, member_level.as_ref(), at)?;
+                row.source = CouponSource::Exchange;
+                let kind = TransactionType::UseCoupon;
+                let movement = Movement { points, kind, reference: Some(new.coupon.to_string()), remark: None };
+                let line = self.book(tenant, member_id).debit(&movement, at, new)?;
+                let text = format!("{} {row:?} {line}", new.coupon);
+                self.coupons.insert((tenant, new.coupon), row);
+                self.exchanges.insert((tenant, new.coupon), (member_id.clone(), new.transaction, points));
+                Ok(text)
+            }
+            Command::Claim { template_id, .. }
+                if self
+                    .templates
+                    .get(&(tenant, *template_id))
+                    .is_some_and(|template| template.definition.points_price.is_some()) =>
+            {
+                Err("COUPON_FOR_POINTS")
             }
             Command::Claim { template_id, member_id, member_level } => {
                 let row = self.claim(tenant, *template_id, member_id, member_level.as_ref(), at)?;

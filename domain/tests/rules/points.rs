@@ -610,6 +610,8 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::CodeTaken,
         Rejection::CodeRevoked,
         Rejection::CodeBatchOutOfStep { generated: 1 },
+        Rejection::TemplateForPoints { price: 1 },
+        Rejection::TemplateNotForPoints,
         Rejection::TemplateDisabled,
         Rejection::ClaimNotStarted { starts_at: None },
         Rejection::ClaimEnded { ended_at: None, version: 1 },
@@ -689,6 +691,7 @@ fn every_rejection_appears_in_a_scenario() {
             | Rejection::BudgetBelowCommitted { .. } => {}
             Rejection::PeriodClosed { .. } | Rejection::CapReached { .. } | Rejection::BudgetExhausted { .. } => {}
             Rejection::CouponNotReturnable | Rejection::CodeInUse { .. } => {}
+            Rejection::TemplateForPoints { .. } | Rejection::TemplateNotForPoints => {}
             Rejection::TransferToHolder | Rejection::CodeNotAccepted | Rejection::CodeNotFound => {}
             Rejection::CodeBatchNotFound | Rejection::CodeTaken | Rejection::CodeRevoked => {}
             Rejection::CodeBatchOutOfStep { .. } => {}

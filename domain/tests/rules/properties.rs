@@ -230,6 +230,7 @@ fn a_refused_command_writes_only_what_settling_writes() {
                 | Command::Debit { member_id, .. }
                 | Command::Hold { member_id, .. }
                 | Command::CaptureHold { member_id, .. }
+                | Command::Exchange { member_id, .. }
                 | Command::CheckIn { member_id, .. }
                 | Command::CompleteTask { member_id, .. }
                 | Command::ReleaseHold { member_id, .. } => vec![settle_account(member_id)],

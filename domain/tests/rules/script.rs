@@ -353,6 +353,10 @@ impl Script {
                 let member_level = option(words, "level").map(str::to_owned);
                 Command::Claim { template_id, member_id: member(words[2]), member_level }
             }
+            "exchange" => {
+                let member_level = option(words, "level").map(str::to_owned);
+                Command::Exchange { template_id, member_id: member(words[2]), member_level }
+            }
             "lock" => Command::LockCoupon { coupon_id, order_id: order()?, expires_at: until },
             "use" => {
                 let discount_amount = option(words, "discount").map(parse_number).transpose()?;
@@ -526,6 +530,11 @@ impl Script {
             }
             Outcome::Webhook(row) => webhook_facts(&mut facts, row),
             Outcome::Coupon(row) => coupon_facts(&mut facts, row),
+            Outcome::Exchange(made) => {
+                coupon_facts(&mut facts, &made.coupon);
+                facts.insert("points", made.transaction.points.to_string());
+                facts.insert("after", made.transaction.balance_after.to_string());
+            }
             Outcome::CodeBatch(row) => batch_facts(&mut facts, row),
             Outcome::CodesAdded { batch, known } => {
                 batch_facts(&mut facts, batch);
@@ -959,6 +968,9 @@ fn named(outcome: &Outcome) -> Named {
         Outcome::Webhook(row) => Named { webhook: Some(row.id), ..Named::default() },
         Outcome::Template(row) => Named { template: Some(row.id), ..Named::default() },
         Outcome::Coupon(row) => Named { coupon: Some(row.id), ..Named::default() },
+        Outcome::Exchange(made) => {
+            Named { coupon: Some(made.coupon.id), transaction: Some(made.transaction.id), ..Named::default() }
+        }
         Outcome::CodeBatch(batch) | Outcome::CodesAdded { batch, .. } => {
             Named { batch: Some(batch.id), ..Named::default() }
         }
@@ -1020,6 +1032,7 @@ fn definition(words: &[&str]) -> Line<Definition> {
         weekly_cap: option(words, "weekly").map(parse_number).transpose()?,
         monthly_cap: option(words, "monthly").map(parse_number).transpose()?,
         budget: option(words, "budget").map(parse_number).transpose()?,
+        points_price: option(words, "price").map(parse_number).transpose()?,
         returnable: !words.contains(&"kept"),
         refund_extend_days: number("extend", 0)? as u32,
         min_order_amount: number("min", 0)?,

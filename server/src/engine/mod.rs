@@ -257,6 +257,7 @@ impl Engine {
             | Command::ClaimCode { template_id, .. }
             | Command::TransferCoupon { template_id, .. }
             | Command::EnqueueExtension { template_id, .. }
+            | Command::Exchange { template_id, .. }
             | Command::Claim { template_id, .. } => template_id.hash(&mut hasher),
             Command::ReserveOrder(asked) => asked.member_id.hash(&mut hasher),
             Command::CloseCompensation { compensation_id, .. } => compensation_id.hash(&mut hasher),

@@ -1,16 +1,20 @@
 //! From a command to its answer: submit, then render the outcome. A replayed answer is rendered from the recorded outcome by
 //! the same code, and so has the same bytes.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use scrip_domain::bulk::BulkKind;
+use scrip_domain::coupon::{Coupon, Definition};
 use scrip_domain::decide::Sweep;
 use scrip_domain::{Answer, Envelope, Outcome, TenantId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::coupons::ExchangeView;
 use super::members::{CheckInView, TransferView};
 use super::orders::{CompensationView, OrderView, RefundView};
 use super::problem::Problem;
@@ -120,12 +124,12 @@ pub fn etag(version: i64) -> HeaderValue {
 pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mut Vec<u8>) -> Result<(), Problem> {
     let written = match outcome {
         Outcome::Coupon(coupon) => {
-            let definition = app.store.definition(tenant, coupon.template_id, coupon.template_version).await?;
-            let Some(definition) = definition else {
-                let (id, version) = (coupon.template_id, coupon.template_version);
-                return Err(Problem::internal(format!("version {version} of the template {id} is missing")));
-            };
+            let definition = definition_of(app, tenant, coupon).await?;
             serde_json::to_writer(out, &CouponView::new(coupon, &definition))
+        }
+        Outcome::Exchange(made) => {
+            let definition = definition_of(app, tenant, &made.coupon).await?;
+            serde_json::to_writer(out, &ExchangeView::new(made, &definition))
         }
         Outcome::Transaction(transaction) => serde_json::to_writer(out, &TransactionView::from(&**transaction)),
         Outcome::Hold { hold, available, transaction_id } => {
@@ -153,6 +157,12 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
         }
     };
     written.map_err(Problem::internal)
+}
+
+async fn definition_of(app: &AppState, tenant: TenantId, coupon: &Coupon) -> Result<Arc<Definition>, Problem> {
+    let (id, version) = (coupon.template_id, coupon.template_version);
+    let found = app.store.definition(tenant, id, version).await?;
+    found.ok_or_else(|| Problem::internal(format!("version {version} of the template {id} is missing")))
 }
 
 /// What a call has posted of what time had ended.

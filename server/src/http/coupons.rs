@@ -6,8 +6,9 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, MAX_AMOUNT};
+use scrip_domain::exchange::Exchange;
 use scrip_domain::{Command, CouponId, MemberId, OrderId, TemplateId, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -19,7 +20,7 @@ use super::fields::FieldErrors;
 use super::problem::{Code, Problem};
 use super::schema::{self, IdempotencyKey, PageQuery, Problems};
 use super::time::Time;
-use super::views::{CouponPage, CouponView, JobView, Page, UsagePage, UsageView};
+use super::views::{CouponPage, CouponView, JobView, Page, TransactionView, UsagePage, UsageView};
 use crate::clock;
 
 /// Who claims.
@@ -246,6 +247,46 @@ pub async fn create_claim(
     let Claim { member_id, member_level, effective_at } = input.value;
     let caller = key.on_behalf_of(&member_id)?;
     let command = Command::Claim { template_id, member_id, member_level };
+    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
+}
+
+/// A coupon, and the debit that paid for it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CouponExchange)]
+pub struct ExchangeView<'a> {
+    #[schema(value_type = CouponView<'static>)]
+    coupon: CouponView<'a>,
+    #[schema(value_type = TransactionView<'static>)]
+    transaction: TransactionView<'a>,
+}
+
+impl<'a> ExchangeView<'a> {
+    pub fn new(made: &'a Exchange, definition: &'a Definition) -> Self {
+        ExchangeView {
+            coupon: CouponView::new(&made.coupon, definition),
+            transaction: TransactionView::from(&made.transaction),
+        }
+    }
+}
+
+/// Pay points for a coupon
+///
+/// Takes the template's `points_price` from the member's points and makes the coupon: both, or neither. The checks of a claim come
+/// first, in their order, then whether the points suffice. The points stay spent when the coupon expires or is revoked; reversing
+/// the transaction gives them back.
+#[utoipa::path(post, path = "/v1/coupon-templates/{template_id}/exchanges", tag = "Coupons",
+    security(("key" = ["MEMBER"])), params(("template_id" = schema::TemplateId, Path), IdempotencyKey),
+    request_body = ClaimRequest,
+    responses((status = 201, description = "Exchanged", body = ExchangeView<'static>), Problems))]
+pub async fn create_exchange(
+    State(app): State<AppState>,
+    key: AnyKey,
+    InPath(template_id): InPath<TemplateId>,
+    input: Input<ClaimRequest>,
+) -> Result<Response, Problem> {
+    let Claim { member_id, member_level, effective_at } = input.value;
+    let caller = key.on_behalf_of(&member_id)?;
+    let command = Command::Exchange { template_id, member_id, member_level };
     answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
 }
 

@@ -88,6 +88,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(templates::change_coupon_template_stock))
         // Coupons.
         .routes(routes!(coupons::create_claim))
+        .routes(routes!(coupons::create_exchange))
         .routes(routes!(coupons::get_coupon))
         .routes(routes!(coupons::list_coupons))
         .routes(routes!(coupons::lock_coupon))

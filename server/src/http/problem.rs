@@ -237,6 +237,14 @@ codes! {
     "{remaining} coupons are left: at most that many can be taken away, and the total may not exceed {max_total}.";
     "库存超出范围", "剩余 {remaining} 张：最多可减少此数量，且总量不得超过 {max_total}。";
 
+    TemplateForPoints = "COUPON_FOR_POINTS", UNPROCESSABLE_ENTITY;
+    "Coupon costs points", "The coupon costs {price} points: POST /v1/coupon-templates/{template_id}/exchanges pays them and gives it.";
+    "该券需用积分兑换", "该优惠券需 {price} 积分，请通过 POST /v1/coupon-templates/{template_id}/exchanges 兑换。";
+
+    TemplateNotForPoints = "COUPON_NOT_FOR_POINTS", UNPROCESSABLE_ENTITY;
+    "Coupon not for points", "The template has no `points_price`: POST /v1/coupon-templates/{template_id}/claims claims its coupons.";
+    "该券不可用积分兑换", "该模板未设置 `points_price`，请通过 POST /v1/coupon-templates/{template_id}/claims 领取。";
+
     TemplateDisabled = "COUPON_TEMPLATE_DISABLED", UNPROCESSABLE_ENTITY;
     "Template disabled", "The template is disabled. An operator can enable it again.";
     "模板已停用", "该模板已停用，可由运营人员重新启用。";
@@ -838,6 +846,8 @@ impl From<Rejection> for Problem {
             Rejection::CouponRevoked => of(Code::CouponRevoked),
             Rejection::OrderMismatch => of(Code::OrderMismatch),
             Rejection::TransferToHolder => of(Code::TransferToHolder),
+            Rejection::TemplateForPoints { price } => of(Code::TemplateForPoints).with("price", price),
+            Rejection::TemplateNotForPoints => of(Code::TemplateNotForPoints),
             Rejection::CodeNotAccepted => of(Code::CouponCodeNotAccepted),
             Rejection::CodeInUse { uses } => of(Code::CouponCodeInUse).with("uses", uses),
             Rejection::CodeNotFound => of(Code::CouponCodeNotFound),
@@ -986,6 +996,8 @@ mod tests {
             BudgetBelowCommitted { committed: 1 },
             StockUnlimited,
             StockOutOfRange { remaining: 1, max_total: 2 },
+            TemplateForPoints { price: 1 },
+            TemplateNotForPoints,
             TemplateDisabled,
             ClaimNotStarted { starts_at: Some(at) },
             ClaimEnded { ended_at: Some(at), version: 1 },
@@ -1096,6 +1108,7 @@ mod tests {
                 CouponOutOfScope | CouponProductMissing | CouponWithoutEffect => {}
                 CouponQuantity { .. } | CouponBelowThreshold { .. } | CouponNotStackable { .. } => {}
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}
+                TemplateForPoints { .. } | TemplateNotForPoints => {}
                 TemplateHasCodes { .. } | TemplateArchived | BudgetBelowCommitted { .. } => {}
                 PeriodClosed { .. } | CapReached { .. } | BudgetExhausted { .. } | TransferToHolder => {}
                 CouponNotReturnable | CodeInUse { .. } => {}

@@ -11,6 +11,7 @@ use scrip_domain::coupon::{
     Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_BUDGET, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step,
     StepOff, TemplatePatch, Validity,
 };
+use scrip_domain::points::MAX_POINTS;
 use scrip_domain::pricing::MAX_QUANTITY;
 use scrip_domain::time::{Weekday, WeeklyHours, Window};
 use scrip_domain::{Command, Rejection, TemplateId, Timestamp};
@@ -116,6 +117,10 @@ pub struct TemplateRequest {
     /// benefit with a bound. Default: no budget.
     #[schema(minimum = 1, maximum = 1_000_000_000_000_000i64)]
     budget: Option<i64>,
+    /// What a coupon costs in points. With a price, members get it by an exchange (`POST .../exchanges`), not by a claim; operators
+    /// still give it away by distributions and codes. Default: not for points.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000i64)]
+    points_price: Option<i64>,
     /// Whether a full refund gives a used coupon back; what the template says at the time of the refund counts. Default:
     /// true.
     returnable: Option<bool>,
@@ -305,6 +310,9 @@ impl Checked for TemplateRequest {
                 errors.add("budget", message, "Give the benefit a `max_amount`, or leave the budget out.");
             }
         }
+        if let Some(price) = self.points_price {
+            errors.within("points_price", price, 1..=MAX_POINTS);
+        }
         let extend_days = errors.within("refund_extend_days", self.refund_extend_days.unwrap_or(7), 0..=MAX_DAYS);
         let effective_at = errors.effective_at(self.effective_at, now);
         let definition = Definition {
@@ -329,6 +337,7 @@ impl Checked for TemplateRequest {
             weekly_cap: self.weekly_cap,
             monthly_cap: self.monthly_cap,
             budget: self.budget,
+            points_price: self.points_price,
             returnable: self.returnable.unwrap_or(true),
             refund_extend_days: u32::try_from(extend_days?).ok()?,
             metadata,
@@ -581,6 +590,7 @@ const EDITABLE: &[&str] = &[
     "weekly_cap",
     "monthly_cap",
     "budget",
+    "points_price",
     "returnable",
     "refund_extend_days",
     "metadata",
@@ -1087,6 +1097,7 @@ mod tests {
             (json!({"limit_per_member": 1_000_001}), "limit_per_member"),
             (json!({"daily_cap": 0}), "daily_cap"),
             (json!({"budget": 0}), "budget"),
+            (json!({"points_price": 0}), "points_price"),
             (json!({"budget": 1_000_000_000_000_001i64}), "budget"),
             (json!({"budget": 5, "benefit": {"type": "PERCENT_OFF", "amount": null, "percent_off": 10}}), "budget"),
             (json!({"refund_extend_days": 3651}), "refund_extend_days"),

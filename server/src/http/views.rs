@@ -386,6 +386,7 @@ pub struct DefinitionView<'a> {
     weekly_cap: Option<i64>,
     monthly_cap: Option<i64>,
     budget: Option<i64>,
+    points_price: Option<i64>,
     returnable: bool,
     refund_extend_days: u32,
     metadata: &'a serde_json::Map<String, serde_json::Value>,
@@ -415,6 +416,7 @@ impl<'a> From<&'a Definition> for DefinitionView<'a> {
             weekly_cap: definition.weekly_cap,
             monthly_cap: definition.monthly_cap,
             budget: definition.budget,
+            points_price: definition.points_price,
             returnable: definition.returnable,
             refund_extend_days: definition.refund_extend_days,
             metadata: &definition.metadata,
@@ -504,6 +506,9 @@ pub struct TemplateView<'a> {
     /// What all its coupons together may take off, in minor units.
     #[schema(required)]
     budget: Option<i64>,
+    /// What a coupon costs in points; with a price, members get it by an exchange only.
+    #[schema(required)]
+    points_price: Option<i64>,
     /// Whether a full refund gives a used coupon back.
     returnable: bool,
     refund_extend_days: u32,
@@ -562,6 +567,7 @@ impl<'a> From<&'a Template> for TemplateView<'a> {
             weekly_cap: definition.weekly_cap,
             monthly_cap: definition.monthly_cap,
             budget: definition.budget,
+            points_price: definition.points_price,
             returnable: definition.returnable,
             refund_extend_days: definition.refund_extend_days,
             metadata: &definition.metadata,

@@ -5,6 +5,7 @@ use scrip_domain::bulk::{Bulk, ChunkResult};
 use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{Code, CodeBatch, CodeUse, Compensation, Coupon, Template};
 use scrip_domain::event::Event;
+use scrip_domain::exchange::Exchange;
 use scrip_domain::job::Job;
 use scrip_domain::order::{Order, Refund};
 use scrip_domain::points::{Account, Hold, Lot, Transaction};
@@ -354,6 +355,18 @@ static CODE_USE: Table =
 
 fn code_use(tenant: TenantId, row: &CodeUse) -> Vec<Param<'_>> {
     vec![tenant.into(), row.coupon_id.0.into(), row.batch_id.0.into(), Param::Bytes(&row.digest)]
+}
+
+static EXCHANGE: Table = log(
+    "mkt_coupon_exchange",
+    2,
+    &[("tenant_id", Uuid), ("coupon_id", Uuid), ("member_id", Text), ("transaction_id", Uuid), ("points", Int)],
+);
+
+fn exchange(tenant: TenantId, row: &Exchange) -> Vec<Param<'_>> {
+    let Exchange { coupon, transaction } = row;
+    let points = transaction.points.saturating_neg();
+    vec![tenant.into(), coupon.id.0.into(), (&coupon.member_id).into(), transaction.id.0.into(), points.into()]
 }
 
 pub static COUPON: Table = table(
@@ -1081,6 +1094,7 @@ pub static TABLES: &[&Table] = &[
     &CODE_BATCH,
     &CODE,
     &CODE_USE,
+    &EXCHANGE,
     &COUPON,
     &ACCOUNT,
     &LOT,
@@ -1147,6 +1161,7 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&LOT, Verb::Insert, w.lot_inserts.iter().map(|(id, member, row)| lot(*id, member, row)).collect());
     add(&LOT, Verb::Update, w.lot_updates.iter().map(|(id, member, row)| lot(*id, member, row)).collect());
     add(&TRANSACTION, Verb::Insert, w.transaction_inserts.iter().map(|(id, row)| transaction(*id, row)).collect());
+    add(&EXCHANGE, Verb::Insert, w.exchange_inserts.iter().map(|(id, row)| exchange(*id, row)).collect());
     add(&HOLD, Verb::Insert, w.hold_inserts.iter().map(|(id, row)| hold(*id, row)).collect());
     add(&HOLD, Verb::Update, w.hold_updates.iter().map(|(id, row)| hold(*id, row)).collect());
     add(&REVERSAL, Verb::Insert, w.reversed.iter().map(reversal).collect());

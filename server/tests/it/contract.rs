@@ -47,6 +47,44 @@ async fn a_hundred_members_on_a_stock_of_ten_get_exactly_ten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_exchanges_for_a_stock_of_ten_are_ten_coupons_and_ten_debits() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let priced = Definition { points_price: Some(30), limit_per_member: 4, ..definition() };
+        let template_id = template(&engine, tenant, priced, Some(10)).await;
+        // Each of 16 members asks four times, and has points for three.
+        for n in 0..16 {
+            engine.submit(envelope(tenant, grant(&member(n), 100))).await.expect("an answer");
+        }
+        let asked = (0..64).map(|n| {
+            let command = Command::Exchange { template_id, member_id: member(n % 16), member_level: None };
+            engine.submit(envelope(tenant, command))
+        });
+        let mut told = std::collections::BTreeMap::new();
+        for answer in futures_util::future::join_all(asked).await {
+            let name = match answer.expect("an answer") {
+                Answer::Accepted { .. } => "made",
+                Answer::Refused(rejection) => rejection.code(),
+            };
+            *told.entry(name).or_insert(0) += 1;
+        }
+        assert_eq!(told.get("made"), Some(&10), "{kind:?}: {told:?}");
+        assert_eq!(told.values().sum::<i32>(), 64, "{kind:?}: {told:?}");
+        let count = async |sql: &str| fixture.store.stream(sql, &[], |row| row.int(0)).await.expect("a count")[0];
+        let coupons = count("SELECT count(*) FROM mkt_user_coupon WHERE source = 'EXCHANGE'").await;
+        let debits =
+            count("SELECT count(*) FROM mkt_points_transaction WHERE type = 'USE_COUPON' AND points = -30").await;
+        let used = count("SELECT CAST(sum(used) AS BIGINT) FROM mkt_points_account").await;
+        assert_eq!((coupons, debits, used), (10, 10, 300), "{kind:?}");
+        let report = scrip_server::verify::verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
+        let broken: Vec<_> = report.checks.iter().filter(|check| !check.is_clean()).collect();
+        assert!(broken.is_empty(), "{kind:?}: {broken:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_debits_of_ten_from_a_thousand_points_leave_nothing_and_owe_nothing() {
     for kind in KINDS {
         let fixture = Fixture::new(kind).await;

@@ -123,6 +123,14 @@ async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, Store
         for code_use in store.stream(sql, &own, code_use).await? {
             all.code_use(tenant, &code_use);
         }
+        let sql = "SELECT coupon_id, member_id, transaction_id, points FROM mkt_coupon_exchange WHERE tenant_id = $1";
+        let exchange = |row: &Row| {
+            let paid_by = scrip_domain::TransactionId(row.uuid(2)?);
+            Ok((scrip_domain::CouponId(row.uuid(0)?), row.caller_id(1)?, paid_by, row.int(3)?))
+        };
+        for (coupon, member, paid_by, points) in store.stream(sql, &own, exchange).await? {
+            all.exchange(tenant, coupon, &member, paid_by, points);
+        }
         let sql = format!("SELECT {} FROM mkt_points_account WHERE tenant_id = $1", decode::ACCOUNT);
         for account in store.stream(&sql, &own, decode::account).await? {
             all.account(tenant, &account);

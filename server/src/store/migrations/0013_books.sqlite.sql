@@ -8,3 +8,14 @@ CREATE TABLE board_owner (
     owner_id TEXT NOT NULL,
     PRIMARY KEY (tenant_id, member_id)
 ) STRICT, WITHOUT ROWID;
+
+-- A coupon paid for with points, and the debit that paid for it.
+CREATE TABLE mkt_coupon_exchange (
+    tenant_id BLOB NOT NULL,
+    coupon_id BLOB NOT NULL,
+    member_id TEXT NOT NULL,
+    transaction_id BLOB NOT NULL,
+    points INTEGER NOT NULL CHECK (points > 0),
+    PRIMARY KEY (tenant_id, coupon_id)
+) STRICT;
+CREATE UNIQUE INDEX uq_exchange_transaction ON mkt_coupon_exchange (tenant_id, transaction_id);

@@ -7,7 +7,7 @@ use scrip_domain::time::MICROS_PER_HOUR;
 use super::{Dialect, Group, check, differs, equal, plus, plus_days, says};
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
-    vec![coupons(dialect), members(dialect), transfers(dialect)]
+    vec![coupons(dialect), members(dialect), transfers(dialect), exchanged(dialect), exchanges(dialect)]
 }
 
 fn coupons(dialect: Dialect) -> Group {
@@ -118,6 +118,44 @@ fn transfers(dialect: Dialect) -> Group {
         says("the coupon given is missing, open or of other terms"),
     )];
     Group { with: String::new(), rows, owner: Some("c"), key: dialect.id("cpn_", "c.id"), checks }
+}
+
+fn exchanged(dialect: Dialect) -> Group {
+    let rows = "mkt_user_coupon c LEFT JOIN mkt_coupon_exchange x ON x.tenant_id = c.tenant_id \
+        AND x.coupon_id = CASE c.source WHEN 'EXCHANGE' THEN c.id END";
+    let checks = vec![check(
+        "C26",
+        "a coupon paid for with points names its debit",
+        "c.source = 'EXCHANGE' AND x.coupon_id IS NULL",
+        says("the exchange is missing"),
+    )];
+    Group { with: String::new(), rows: rows.into(), owner: Some("c"), key: dialect.id("cpn_", "c.id"), checks }
+}
+
+/// Both sides of each exchange: the coupon and the debit.
+fn exchanges(dialect: Dialect) -> Group {
+    let rows = "mkt_coupon_exchange x \
+        LEFT JOIN mkt_user_coupon c ON c.tenant_id = x.tenant_id AND c.id = x.coupon_id \
+        LEFT JOIN versions v \
+        ON v.tenant_id = c.tenant_id AND v.template_id = c.template_id AND v.version = c.template_version \
+        LEFT JOIN mkt_points_transaction t ON t.tenant_id = x.tenant_id AND t.id = x.transaction_id";
+    let debit = format!(
+        "t.id IS NULL OR t.type <> 'USE_COUPON' OR t.points <> -x.points OR t.member_id <> x.member_id \
+         OR t.reference IS DISTINCT FROM {} OR t.occurred_at IS DISTINCT FROM c.claimed_at",
+        dialect.id("cpn_", "x.coupon_id")
+    );
+    let checks = vec![
+        check(
+            "C27",
+            "an exchange gave its member a coupon, at the price of its version",
+            "c.id IS NULL OR c.source <> 'EXCHANGE' OR c.member_id <> x.member_id \
+             OR v.points_price IS DISTINCT FROM x.points",
+            says("the coupon is missing, or of another member or price"),
+        ),
+        check("C28", "an exchange was paid for by one debit", debit, says("the debit is missing or another")),
+    ];
+    let with = dialect.versions();
+    Group { with, rows: rows.into(), owner: Some("x"), key: dialect.id("cpn_", "x.coupon_id"), checks }
 }
 
 fn members(dialect: Dialect) -> Group {

@@ -25,6 +25,8 @@ fn each(dialect: Dialect) -> Group {
          ON c.tenant_id = e.tenant_id AND c.id = CASE WHEN e.type LIKE 'coupon.%' THEN e.subject_id END \
          LEFT JOIN mkt_coupon_code_use u \
          ON u.tenant_id = e.tenant_id AND u.coupon_id = CASE WHEN e.type = 'coupon.claimed' THEN e.subject_id END \
+         LEFT JOIN mkt_coupon_exchange x \
+         ON x.tenant_id = e.tenant_id AND x.coupon_id = CASE WHEN e.type = 'coupon.claimed' THEN e.subject_id END \
          LEFT JOIN api_key k ON k.tenant_id = e.tenant_id AND k.id = e.actor_id"
     );
     let kinds: Vec<String> = EventKind::ALL.iter().map(|kind| format!("'{}'", kind.as_str())).collect();
@@ -49,8 +51,10 @@ fn each(dialect: Dialect) -> Group {
     let claim = format!(
         "{template} || ',\"sequence\":' || c.sequence || CASE c.source WHEN 'DISTRIBUTION' \
          THEN ',\"bulk_id\":\"blk_' || substr(e.data, length(e.data) - 33, 32) || '\"' ELSE '' END \
-         || CASE WHEN u.batch_id IS NULL THEN '' ELSE ',\"code_batch_id\":\"' || {} || '\"' END || '}}'",
-        dialect.id("cdb_", "u.batch_id")
+         || CASE WHEN u.batch_id IS NULL THEN '' ELSE ',\"code_batch_id\":\"' || {} || '\"' END \
+         || CASE WHEN x.transaction_id IS NULL THEN '' ELSE ',\"transaction_id\":\"' || {} || '\"' END || '}}'",
+        dialect.id("cdb_", "u.batch_id"),
+        dialect.id("ptx_", "x.transaction_id")
     );
     let receipt = format!("{template} || ',\"sequence\":' || c.sequence || ',\"from_coupon_id\":\"cpn_'");
     let extension = dialect.number("e.data", "valid_until_unix_us");

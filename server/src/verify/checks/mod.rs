@@ -301,7 +301,7 @@ impl Dialect {
             "WITH versions AS MATERIALIZED (SELECT tenant_id, template_id, version, created_at, {} AS benefit, \
              {} AS validity, {} AS starts_at, {} AS ends_at, {} AS days, {} AS hours, {} AS starts_after_hours, \
              {} AS distribution_starts_at, {} AS distribution_ends_at, {} AS limit_per_member, {} AS returnable, \
-             {} AS refund_extend_days, {} AS daily_cap, {} AS weekly_cap, {} AS monthly_cap, {} AS budget, \
+             {} AS refund_extend_days, {} AS daily_cap, {} AS weekly_cap, {} AS monthly_cap, {} AS budget, {} AS points_price, \
              coalesce({}, {}) AS most_off FROM mkt_coupon_template_version)",
             field(&["benefit", "type"], false),
             field(&["validity", "type"], false),
@@ -319,6 +319,7 @@ impl Dialect {
             field(&["weekly_cap"], true),
             field(&["monthly_cap"], true),
             field(&["budget"], true),
+            field(&["points_price"], true),
             // As `Benefit::most_off`: no benefit has both.
             field(&["benefit", "amount"], true),
             field(&["benefit", "max_amount"], true),

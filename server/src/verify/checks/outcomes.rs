@@ -29,6 +29,7 @@ pub fn reading(dialect: Dialect) -> Reading {
                    GROUP BY tenant_id, subject_id)";
     let tables = [
         ("Coupon", "mkt_user_coupon", "id"),
+        ("Exchange", "mkt_user_coupon", "id"),
         ("Transaction", "mkt_points_transaction", "id"),
         ("Hold", "mkt_points_hold", "id"),
         ("Transfer", "mkt_points_transaction", "id"),

@@ -14,6 +14,7 @@ pub const TABLES: &[&str] = &[
     "mkt_coupon_code_batch",
     "mkt_coupon_code",
     "mkt_coupon_code_use",
+    "mkt_coupon_exchange",
     "mkt_user_coupon",
     "mkt_points_account",
     "mkt_points_lot",
@@ -84,6 +85,7 @@ const INDEXES: &[&str] = &[
     "idx_code_batch_open",
     "uq_code_number",
     "idx_code_use_batch",
+    "uq_exchange_transaction",
     "idx_user_coupon_used",
     "idx_user_coupon_used_template",
     "idx_template_distribution_end",
@@ -198,7 +200,7 @@ const CONSTRAINTS: &[&str] = &[
     "mkt_coupon_code_batch_pkey ck_code_batch_counts ck_code_batch_sealed mkt_coupon_code_batch_kind_check \
      mkt_coupon_code_batch_max_uses_check mkt_coupon_code_batch_status_check mkt_coupon_code_batch_claimed_count_check",
     "mkt_coupon_code_pkey ck_code_uses mkt_coupon_code_number_check mkt_coupon_code_status_check",
-    "mkt_coupon_code_use_pkey",
+    "mkt_coupon_code_use_pkey mkt_coupon_exchange_pkey mkt_coupon_exchange_points_check",
     "mkt_coupon_template_version_pkey mkt_coupon_template_version_tenant_id_template_id_fkey",
     "mkt_coupon_template_use_pkey",
     "mkt_user_coupon_pkey ck_user_coupon_order ck_user_coupon_used mkt_user_coupon_discount_amount_check \

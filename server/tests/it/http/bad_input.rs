@@ -413,6 +413,10 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
     ("GET /v1/points-rules/versions?cursor=x", "", 400, "INVALID_REQUEST", "cursor"),
     // Claims and coupons.
     ("POST /v1/coupon-templates/T/claims", "{}", 400, "INVALID_REQUEST", "member_id"),
+    ("POST /v1/coupon-templates/T/exchanges", "{\"member_id\":7,\"points\":1}", 400, "INVALID_REQUEST", "points"),
+    ("POST /v1/coupon-templates/T/exchanges", "{\"member_id\":\"a b\"}", 400, "INVALID_REQUEST", "member_id"),
+    ("POST /v1/coupon-templates/T/exchanges", "{\"member_id\":\"m-1\"}", 422, "COUPON_NOT_FOR_POINTS", "-"),
+    ("POST /v1/coupon-templates/tpl_0/exchanges", "{\"member_id\":\"m-9\"}", 404, "COUPON_TEMPLATE_NOT_FOUND", "-"),
     ("POST /v1/coupon-templates/T/claims", "{\"member_id\":\"\"}", 400, "INVALID_REQUEST", "member_id"),
     ("POST /v1/coupon-templates/T/claims", "{\"member_id\":\"a b\"}", 400, "INVALID_REQUEST", "member_id"),
     ("POST /v1/coupon-templates/T/claims", "{\"member_id\":\"mü\"}", 400, "INVALID_REQUEST", "member_id"),

@@ -4,7 +4,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::{Client, PLATFORM_KEY, Server, Shop, start, text};
+use super::{Client, JSON, PLATFORM_KEY, Server, Shop, start, template, text};
 use crate::harness::KINDS;
 
 async fn balance(client: &mut Client, member: &str) -> Value {
@@ -532,5 +532,56 @@ async fn the_liability_tells_what_is_owed_until_when() {
         let early = client.get("/v1/reports/points-liability?as_of=2020-01-01T00:00:00Z").await.json(400);
         assert_eq!(early["errors"][0]["field"], "as_of", "{kind:?}: {early}");
         server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn points_are_exchanged_for_a_coupon_once_and_both_sides_name_each_other() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let mut body = template();
+        body["points_price"] = json!(40);
+        body["limit_per_member"] = json!(5);
+        let made = client.post("/v1/coupon-templates", body).await.json(201);
+        assert_eq!(made["points_price"], 40, "{kind:?}");
+        let path = format!("/v1/coupon-templates/{}", text(&made, "id"));
+        grant(&mut client, "m-1", json!({ "points": 100 })).await;
+        let free = client.post(&format!("{path}/claims"), json!({ "member_id": "m-1" })).await.json(422);
+        assert_eq!(free["code"], "COUPON_FOR_POINTS", "{kind:?}");
+        // The member pays for itself; the same request again is the same coupon.
+        let mut own = server.client(&shop.member).await;
+        let exchanges = format!("{path}/exchanges");
+        let key = [JSON, ("idempotency-key", "exchange-1")];
+        let asked = json!({ "member_id": "m-1" }).to_string();
+        let first = own.send("POST", &exchanges, &key, asked.clone()).await.json(201);
+        let again = own.send("POST", &exchanges, &key, asked).await.json(201);
+        assert_eq!(first, again, "{kind:?}");
+        let (coupon, line) = (&first["coupon"], &first["transaction"]);
+        assert_eq!((&coupon["source"], &coupon["member_id"]), (&json!("EXCHANGE"), &json!("m-1")), "{kind:?}");
+        assert_eq!((&line["type"], &line["points"]), (&json!("USE_COUPON"), &json!(-40)), "{kind:?}");
+        assert_eq!(line["reference"], coupon["id"], "{kind:?}");
+        assert_eq!(line["balance_after"], 60, "{kind:?}");
+        own.post(&exchanges, json!({ "member_id": "m-2" })).await.json(403);
+        client.post(&exchanges, json!({ "member_id": "m-1" })).await.json(201);
+        let refused = client.post(&exchanges, json!({ "member_id": "m-1" })).await.json(422);
+        assert_eq!(refused["code"], "POINTS_INSUFFICIENT", "{kind:?}");
+        let now = client.get(&path).await.json(200);
+        assert_eq!(now["claimed_count"], 2, "{kind:?}");
+        // What is owed to the member is given back by its transaction.
+        let revoke = format!("/v1/coupons/{}/revoke", text(coupon, "id"));
+        client.post(&revoke, json!({ "reason": "broken" })).await.json(200);
+        let back = format!("/v1/points-transactions/{}/reversals", text(line, "id"));
+        client.post(&back, json!({})).await.json(201);
+        let balance = client.get("/v1/members/m-1/points").await.json(200);
+        assert_eq!((&balance["available"], &balance["used"]), (&json!(60), &json!(40)), "{kind:?}");
+        // Without a price it is claimed again, and not exchanged.
+        let edit = json!({ "points_price": null }).to_string();
+        client.send("PATCH", &path, &[JSON, ("if-match", "\"1\"")], edit).await.json(200);
+        let refused = client.post(&exchanges, json!({ "member_id": "m-1" })).await.json(422);
+        assert_eq!(refused["code"], "COUPON_NOT_FOR_POINTS", "{kind:?}");
+        client.post(&format!("{path}/claims"), json!({ "member_id": "m-1" })).await.json(201);
+        server.assert_sound().await;
     }
 }

@@ -77,6 +77,7 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
         ("PATCH", path.clone(), json!({ "name": "x", "metadata": { "k": 1 } })),
         ("POST", format!("{path}/stock"), json!({ "change": 5 })),
         ("POST", format!("{path}/claims"), json!({ "member_id": "m-2", "member_level": "gold" })),
+        ("POST", format!("{path}/exchanges"), json!({ "member_id": "m-2", "member_level": "gold" })),
         ("POST", format!("{coupon}/lock"), json!({ "order_id": "o-1", "expires_at": "2036-01-01T00:00:00Z" })),
         ("POST", format!("{coupon}/use"), json!({ "order_id": "o-1", "discount_amount": 5 })),
         ("POST", format!("{coupon}/unlock"), json!({ "order_id": "o-1" })),

@@ -54,7 +54,7 @@ fn body(path: &str) -> Value {
         "transfer" => json!({ "to_member_id": "m-2" }),
         "extend" | "extensions" => json!({ "valid_until": "2037-01-01T00:00:00Z" }),
         "distributions" => json!({ "member_ids": ["m-1"] }),
-        "claims" => json!({ "member_id": "m-1" }),
+        "claims" | "exchanges" => json!({ "member_id": "m-1" }),
         "lock" | "use" | "unlock" | "return" => json!({ "order_id": "o-1" }),
         "revoke" => json!({ "reason": "r" }),
         "stock" => json!({ "change": 1 }),
