@@ -215,7 +215,10 @@ pub fn work_chunk(
             }
             for GrantRow { member_id, movement, expires_at } in grants {
                 let spendable = Spendable { available_from: None, expires_at: *expires_at };
-                let granted = points::grant(state, envelope, ids, member_id, movement, spendable);
+                let granted = match points::refuse_unapproved(state, envelope, movement) {
+                    Ok(()) => points::grant(state, envelope, ids, member_id, movement, spendable),
+                    Err(rejection) => Err(rejection.into()),
+                };
                 result.add(granted.map(|outcome| match outcome {
                     Outcome::Transaction(transaction) => transaction.id.to_string(),
                     _ => String::new(),

@@ -8,12 +8,12 @@ use crate::coupon::{
 };
 use crate::decide::Sweep;
 use crate::id::{
-    BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId, OrderId,
-    TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
+    AdjustmentId, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, HoldId, IdSeed, JobId, KeyId, MemberId,
+    OrderId, TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
 };
 use crate::job::{ExtensionPage, JobTicket};
 use crate::order::{RefundRequest, Reservation};
-use crate::points::{ImportedAccount, ReminderPage, Spendable, TransactionType};
+use crate::points::{AdjustmentRequest, ImportedAccount, ReminderPage, Spendable, TransactionType};
 use crate::pricing::Rules;
 use crate::task::{self, TaskPatch};
 use crate::tenant::{ApiKey, Tenant};
@@ -191,6 +191,17 @@ pub enum Command {
         remark: Option<String>,
     },
     SettleAccount(MemberId),
+    /// Gives or takes points by hand, at once or when another key has approved.
+    Adjust(Box<AdjustmentRequest>),
+    /// `member_id` must be the adjustment's; it is looked up before, since it never changes.
+    ApproveAdjustment {
+        member_id: MemberId,
+        adjustment_id: AdjustmentId,
+    },
+    RejectAdjustment {
+        adjustment_id: AdjustmentId,
+        reason: String,
+    },
     /// Takes an account over from elsewhere, unless it has lines here.
     ImportAccount(Box<ImportedAccount>),
     ReserveOrder(Box<Reservation>),
@@ -327,6 +338,22 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it moves points as only an operator may, so that the rules on approvals are wanted.
+    pub fn is_administrative(&self) -> bool {
+        match self {
+            Command::Adjust(_) => true,
+            Command::Grant { movement, .. }
+            | Command::EnqueueGrant { movement, .. }
+            | Command::Debit { movement, .. } => movement.kind.is_administrative(),
+            Command::WorkChunk { work, .. } => match &**work {
+                ChunkWork::Grant(rows) => rows.iter().any(|row| row.movement.kind.is_administrative()),
+                ChunkWork::Issue { .. } => false,
+            },
+            Command::Work { command, .. } => command.is_administrative(),
+            _ => false,
+        }
+    }
+
     /// The operation's name: metrics and traces call it so.
     pub fn operation(&self) -> &'static str {
         match self {
@@ -354,6 +381,9 @@ impl Command {
             Command::ReleaseHold { .. } => "release_hold",
             Command::Reverse { .. } => "reverse",
             Command::SettleAccount(_) => "settle_account",
+            Command::Adjust(_) => "adjust_points",
+            Command::ApproveAdjustment { .. } => "approve_points_adjustment",
+            Command::RejectAdjustment { .. } => "reject_points_adjustment",
             Command::ImportAccount(_) => "import_points_account",
             Command::ReserveOrder(_) => "reserve_order",
             Command::PayOrder { .. } => "pay_order",

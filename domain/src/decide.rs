@@ -14,7 +14,7 @@ use crate::exchange::{self, Exchange};
 use crate::id::{Ids, MemberId, TransactionId};
 use crate::job::{self, Job};
 use crate::order::{self, Order, Refund};
-use crate::points::{self, Hold, Imported, Transaction, Transfer};
+use crate::points::{self, Adjustment, Hold, Imported, Transaction, Transfer};
 use crate::rejection::Rejection;
 use crate::rules::{self, RulesVersion};
 use crate::state::State;
@@ -49,6 +49,7 @@ pub enum Outcome {
     Order(Box<Order>),
     Refund(Box<Refund>),
     Compensation(Box<Compensation>),
+    Adjustment(Box<Adjustment>),
     /// What a sweep found due on one object and has written.
     Settled(Settled),
     Swept(Sweep),
@@ -285,9 +286,18 @@ fn apply_command(
             }))
         }
         Command::Grant { member_id, movement, spendable } => {
+            points::refuse_unapproved(state, envelope, movement)?;
             points::grant(state, envelope, ids, member_id, movement, *spendable)
         }
-        Command::Debit { member_id, movement } => points::debit(state, envelope, ids, member_id, movement),
+        Command::Debit { member_id, movement } => {
+            points::refuse_unapproved(state, envelope, movement)?;
+            points::debit(state, envelope, ids, member_id, movement)
+        }
+        Command::Adjust(asked) => points::adjust(state, envelope, ids, asked),
+        Command::ApproveAdjustment { adjustment_id, .. } => points::approve(state, envelope, ids, *adjustment_id),
+        Command::RejectAdjustment { adjustment_id, reason } => {
+            Ok(points::reject(state, envelope, ids, *adjustment_id, reason)?)
+        }
         Command::Hold { member_id, movement, expires_at } => {
             points::hold(state, envelope, ids, member_id, movement, *expires_at)
         }
@@ -341,6 +351,7 @@ fn apply_command(
         }
         Command::RecordSweep(sweep) => Ok(Outcome::Swept(*sweep)),
         Command::EnqueueGrant { member_id, movement, spendable } => {
+            points::refuse_unapproved(state, envelope, movement)?;
             Ok(job::enqueue_grant(state, envelope, ids, member_id, movement, *spendable)?)
         }
         Command::EnqueueExtension { template_id, valid_until, ends_before } => {

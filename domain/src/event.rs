@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use crate::id::{
-    BulkId, CodeBatchId, CouponId, EventId, HoldId, KeyId, LotId, MemberId, OrderUid, TaskId, TemplateId, TenantId,
-    TransactionId, WebhookId,
+    AdjustmentId, BulkId, CodeBatchId, CouponId, EventId, HoldId, KeyId, LotId, MemberId, OrderUid, TaskId, TemplateId,
+    TenantId, TransactionId, WebhookId,
 };
 use crate::time::Timestamp;
 
@@ -68,6 +68,9 @@ event_kinds! {
     PointsExpired = "points.expired", TransactionId;
     PointsExpiring = "points.expiring", LotId;
     PointsDebtSettled = "points.debt_settled", TransactionId;
+    AdjustmentRequested = "points_adjustment.requested", AdjustmentId;
+    AdjustmentApproved = "points_adjustment.approved", AdjustmentId;
+    AdjustmentRejected = "points_adjustment.rejected", AdjustmentId;
     OrderReserved = "order.reserved", OrderUid;
     OrderPaid = "order.paid", OrderUid;
     OrderConfirmed = "order.confirmed", OrderUid;

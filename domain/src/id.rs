@@ -87,6 +87,7 @@ id_type!(TransactionId, "ptx_", "a points transaction");
 id_type!(LotId, "lot_", "a points lot");
 id_type!(OrderUid, "ord_", "an order, beside the caller's own id of it");
 id_type!(CompensationId, "cmp_", "a compensation case");
+id_type!(AdjustmentId, "adj_", "an adjustment that needs an approval");
 id_type!(EventId, "evt_", "an event");
 id_type!(JobId, "job_", "a job");
 id_type!(WebhookId, "whk_", "a webhook");

@@ -6,8 +6,8 @@ use crate::bulk::ChunkWork;
 use crate::command::{Command, Envelope};
 use crate::coupon::CodeDigest;
 use crate::id::{
-    BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, HoldId, JobId, KeyId, MemberId, OrderId, RefundId,
-    TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
+    AdjustmentId, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, HoldId, JobId, KeyId, MemberId, OrderId,
+    RefundId, TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
 };
 use crate::state::State;
 use crate::time::Timestamp;
@@ -50,6 +50,8 @@ pub struct Keys {
     pub refunds: BTreeSet<(TenantId, OrderId, RefundId)>,
     /// To lock.
     pub compensations: BTreeSet<(TenantId, CompensationId)>,
+    /// To lock.
+    pub adjustments: BTreeSet<(TenantId, AdjustmentId)>,
     /// Members of whom the latest check-in is wanted; guarded by the account's lock.
     pub check_ins: BTreeSet<(TenantId, MemberId)>,
     /// To lock: their definition changes.
@@ -135,6 +137,9 @@ impl Keys {
         }
         self.latest = self.latest.max(Some(envelope.at));
         self.add_command(tenant, &envelope.command, envelope.at);
+        if envelope.command.is_administrative() {
+            self.want_rules(tenant, envelope.now);
+        }
     }
 
     fn add_command(&mut self, tenant: TenantId, command: &Command, at: Timestamp) {
@@ -298,6 +303,16 @@ impl Keys {
             }
             Command::CloseCompensation { compensation_id, .. } => {
                 self.compensations.insert((tenant, *compensation_id));
+            }
+            Command::Adjust(asked) => {
+                self.accounts.insert((tenant, asked.member_id.clone()));
+            }
+            Command::ApproveAdjustment { member_id, adjustment_id } => {
+                self.accounts.insert((tenant, member_id.clone()));
+                self.adjustments.insert((tenant, *adjustment_id));
+            }
+            Command::RejectAdjustment { adjustment_id, .. } => {
+                self.adjustments.insert((tenant, *adjustment_id));
             }
             Command::SetRules { .. } => {
                 self.tenants.insert(tenant);

@@ -5,7 +5,7 @@
 use crate::coupon::{CompensationStatus, CouponStatus};
 use crate::id::{CouponId, MemberId, OrderId};
 use crate::order::OrderStatus;
-use crate::points::HoldStatus;
+use crate::points::{AdjustmentStatus, HoldStatus};
 use crate::time::{CapPeriod, Day, Timestamp};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +115,10 @@ pub enum Rejection {
     AccountExists,
     ImportUnreconciled,
     RemindersTold,
+    AdjustmentNotFound,
+    AdjustmentClosed { status: AdjustmentStatus },
+    OwnAdjustment,
+    ApprovalNeeded { above: i64 },
 
     // Check-ins and tasks.
     CheckInDisabled,
@@ -237,6 +241,10 @@ impl Rejection {
             Rejection::AccountExists => "POINTS_ACCOUNT_EXISTS",
             Rejection::ImportUnreconciled => "POINTS_IMPORT_UNRECONCILED",
             Rejection::RemindersTold => "POINTS_REMINDERS_TOLD",
+            Rejection::AdjustmentNotFound => "POINTS_ADJUSTMENT_NOT_FOUND",
+            Rejection::AdjustmentClosed { .. } => "POINTS_ADJUSTMENT_CLOSED",
+            Rejection::OwnAdjustment => "POINTS_ADJUSTMENT_OWN",
+            Rejection::ApprovalNeeded { .. } => "POINTS_APPROVAL_NEEDED",
             Rejection::CheckInDisabled => "POINTS_CHECK_IN_DISABLED",
             Rejection::CheckInOutOfOrder { .. } => "POINTS_CHECK_IN_OUT_OF_ORDER",
             Rejection::TaskExists => "POINTS_TASK_EXISTS",

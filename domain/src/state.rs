@@ -15,13 +15,13 @@ use crate::coupon::{Code, CodeBatch, CodeDigest, CodeUse, Compensation, Coupon, 
 use crate::event::{Event, EventKind};
 use crate::exchange::Exchange;
 use crate::id::{
-    BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, EventId, HoldId, Ids, JobId, KeyId, LotId, MemberId,
-    OrderId, RefundId, TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
+    AdjustmentId, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, EventId, HoldId, Ids, JobId, KeyId,
+    LotId, MemberId, OrderId, RefundId, TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
 };
 use crate::job::{Job, JobState};
 use crate::key::Keys;
 use crate::order::{Order, Refund};
-use crate::points::{Account, ExpiryPlace, Hold, Lot, Transaction};
+use crate::points::{Account, Adjustment, ExpiryPlace, Hold, Lot, Transaction};
 use crate::pricing::Rules;
 use crate::rejection::Rejection;
 use crate::rules::RulesVersion;
@@ -187,6 +187,7 @@ pub struct State {
     /// By version: those at hand, and those by which coupons price orders.
     definitions: HashMap<(TenantId, TemplateId, i64), Arc<Definition>>,
     compensations: Keyed<CompensationId, Compensation>,
+    adjustments: Keyed<AdjustmentId, Adjustment>,
     orders: Keyed<OrderId, Order>,
     refunds: Keyed<(OrderId, RefundId), Refund>,
     accounts: HashMap<TenantId, HashMap<MemberId, AccountState>>,
@@ -268,6 +269,10 @@ impl State {
 
     pub fn load_compensation(&mut self, tenant: TenantId, case: Compensation) {
         self.compensations.insert((tenant, case.id), Row::loaded(case));
+    }
+
+    pub fn load_adjustment(&mut self, tenant: TenantId, adjustment: Adjustment) {
+        self.adjustments.insert((tenant, adjustment.id), Row::loaded(adjustment));
     }
 
     pub fn load_order(&mut self, tenant: TenantId, order: Order) {
@@ -611,6 +616,20 @@ impl State {
         }
     }
 
+    pub(crate) fn adjustment(&self, tenant: TenantId, id: AdjustmentId) -> Result<&Adjustment, Rejection> {
+        self.adjustments.get(&(tenant, id)).map(|row| &row.value).ok_or(Rejection::AdjustmentNotFound)
+    }
+
+    pub(crate) fn insert_adjustment(&mut self, tenant: TenantId, adjustment: Adjustment) {
+        self.adjustments.insert((tenant, adjustment.id), Row::inserted(adjustment));
+    }
+
+    pub(crate) fn save_adjustment(&mut self, tenant: TenantId, adjustment: Adjustment) {
+        if let Some(row) = self.adjustments.get_mut(&(tenant, adjustment.id)) {
+            *row.changed() = adjustment;
+        }
+    }
+
     pub fn order(&self, tenant: TenantId, id: &OrderId) -> Option<&Order> {
         self.orders.get(&(tenant, id.clone())).map(|row| &row.value)
     }
@@ -894,6 +913,8 @@ pub struct Writes<'a> {
     pub refund_inserts: Vec<(TenantId, &'a Refund)>,
     pub compensation_inserts: Vec<(TenantId, &'a Compensation)>,
     pub compensation_updates: Vec<(TenantId, &'a Compensation)>,
+    pub adjustment_inserts: Vec<(TenantId, &'a Adjustment)>,
+    pub adjustment_updates: Vec<(TenantId, &'a Adjustment)>,
     pub rules_inserts: Vec<(TenantId, &'a RulesVersion)>,
     pub idempotency_inserts: Vec<(TenantId, [u8; 16], &'a IdempotencyRecord)>,
 }
@@ -984,6 +1005,13 @@ impl State {
             match row.change {
                 Change::Insert => writes.compensation_inserts.push((*tenant, &row.value)),
                 Change::Update => writes.compensation_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
+        for ((tenant, _), row) in &self.adjustments {
+            match row.change {
+                Change::Insert => writes.adjustment_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.adjustment_updates.push((*tenant, &row.value)),
                 Change::None | Change::Delete => {}
             }
         }
@@ -1080,6 +1108,8 @@ impl<'a> Writes<'a> {
         });
         self.compensation_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.compensation_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.adjustment_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.adjustment_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.uses.sort_unstable();
         self.account_inserts.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));
         self.account_updates.sort_by(|(a, left), (b, right)| (a, &left.member_id).cmp(&(b, &right.member_id)));

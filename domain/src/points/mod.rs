@@ -24,6 +24,7 @@
 //!
 //! Deliberately absent: a negative balance. What a claw-back cannot take becomes `debt`, which later grants settle first.
 
+mod adjustment;
 mod import;
 mod ledger;
 mod reminder;
@@ -31,6 +32,8 @@ mod reversal;
 mod rule;
 mod transfer;
 
+pub(crate) use adjustment::refuse_unapproved;
+pub use adjustment::{Adjustment, AdjustmentRequest, AdjustmentStatus, adjust, approve, reject};
 pub use import::{
     Columns, Imported, ImportedAccount, ImportedAction, ImportedStep, MAX_IMPORTED_STEPS, Rehearsal, import, rehearse,
 };

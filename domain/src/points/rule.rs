@@ -23,6 +23,9 @@ pub struct PointsRule {
     /// How many days before points expire their members are reminded: each number once.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub expiry_reminder_days: Vec<u32>,
+    /// An adjustment of more points than this needs the approval of another key; `None`: none does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub approval_above: Option<i64>,
 }
 
 /// Multiplies what orders earn, for a time, for some goods and members.
@@ -122,6 +125,7 @@ impl Default for PointsRule {
             check_in: CheckIn { enabled: true, points: 10, streak_bonuses: Vec::new() },
             campaigns: Vec::new(),
             expiry_reminder_days: Vec::new(),
+            approval_above: None,
         }
     }
 }

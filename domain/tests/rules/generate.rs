@@ -17,17 +17,17 @@ use scrip_domain::id::IdSeed;
 use scrip_domain::job::{ExtensionPage, ExtensionProgress, JobKind, JobTicket};
 use scrip_domain::order::{Quoted, RefundRequest, Reservation};
 use scrip_domain::points::{
-    Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity, ReminderPage, Spendable, StreakBonus,
-    TransactionType, rehearse,
+    AdjustmentRequest, AdjustmentStatus, Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity,
+    ReminderPage, Spendable, StreakBonus, TransactionType, rehearse,
 };
 use scrip_domain::pricing::{Basket, Line, Rules};
 use scrip_domain::task::{self, Period, TaskPatch};
-use scrip_domain::tenant::Tenant;
+use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, BulkId, CodeBatchId, CompensationId, CouponId, Day, HoldId, JobId, LotId, MemberId, OrderId, Outcome,
-    TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    AdjustmentId, Answer, BulkId, CodeBatchId, CompensationId, CouponId, Day, HoldId, JobId, KeyId, LotId, MemberId,
+    OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 pub const HOUR: i64 = 3_600_000_000;
@@ -89,6 +89,9 @@ struct Pools {
     holds: Vec<(HoldId, MemberId)>,
     transactions: Vec<(TransactionId, MemberId)>,
     newest_rules: i64,
+    adjustments: Vec<(AdjustmentId, MemberId)>,
+    /// Those of operators.
+    keys: Vec<KeyId>,
     jobs: Vec<JobId>,
     /// With the number of its next page.
     extensions: Vec<(JobId, i64)>,
@@ -152,6 +155,24 @@ impl Generator {
             };
             let create = generator.envelope(tenant, Command::CreateTenant(row));
             generator.opening.push(create);
+            for name in ["desk", "till"] {
+                let key = ApiKey {
+                    id: id(KeyId::PREFIX, generator.random.wide()),
+                    tenant_id: tenant,
+                    name: name.into(),
+                    scope: Scope::Operator,
+                    member_id: None,
+                    expires_at: None,
+                    revoked_at: None,
+                    created_at: START,
+                    adjustment_limit: None,
+                };
+                generator.pools[index].keys.push(key.id);
+                let mut secret_digest = [0; 32];
+                secret_digest[..16].copy_from_slice(&generator.random.wide().to_be_bytes());
+                let create = generator.envelope(tenant, Command::CreateApiKey { key, secret_digest });
+                generator.opening.push(create);
+            }
             for _ in 0..3 {
                 let command = generator.create_template();
                 let envelope = generator.envelope(tenant, command);
@@ -180,6 +201,12 @@ impl Generator {
         let source = if self.random.percent(3) { (index + 1) % self.tenants.len() } else { index };
         let command = self.command(source);
         let mut envelope = self.envelope(self.tenants[index], command);
+        if let Command::Adjust(_) | Command::ApproveAdjustment { .. } | Command::RejectAdjustment { .. } =
+            envelope.command
+        {
+            let keys = self.pools[index].keys.clone();
+            envelope.actor = self.random.pick(&keys).copied();
+        }
         if self.backdated && self.random.percent(3) {
             envelope.at.0 -= HOUR * self.random.between(1, 30);
         }
@@ -266,6 +293,12 @@ impl Generator {
                 }
             }
             Outcome::Transaction(row) => pools.transactions.push((row.id, row.member_id.clone())),
+            Outcome::Adjustment(row) => {
+                if row.status == AdjustmentStatus::Pending {
+                    pools.adjustments.push((row.id, row.member_id.clone()));
+                }
+                pools.transactions.extend(row.transaction_id.map(|id| (id, row.member_id.clone())));
+            }
             Outcome::Transfer(both) => {
                 let sides = [&both.sent, &both.received].map(|line| (line.id, line.member_id.clone()));
                 if let Command::Merge { .. } = envelope.command {
@@ -446,6 +479,7 @@ impl Generator {
         rules.points.redeem.base = 100;
         rules.points.redeem.max_percent = self.random.percent(50).then_some(60);
         rules.points.check_in.enabled = self.random.percent(90);
+        rules.points.approval_above = self.random.percent(50).then(|| self.random.between(20, 60));
         rules.points.check_in.streak_bonuses =
             vec![StreakBonus { days: 2, points: 3 }, StreakBonus { days: 4, points: self.random.between(1, 9) }];
         rules.points.validity = match self.random.between(0, 3) {
@@ -884,7 +918,22 @@ impl Generator {
                 let spendable = Spendable { available_from: self.deadline(24), expires_at: self.deadline(72) };
                 Command::Grant { member_id: guest, movement, spendable }
             }
-            40..70 => {
+            40..48 => {
+                let points =
+                    if self.random.percent(65) { self.random.between(1, 90) } else { -self.random.between(1, 90) };
+                let expires_at = if points > 0 { self.deadline(72) } else { None };
+                let (reason, reference) = ("as \"agreed\"".into(), self.random.percent(30).then(|| "r-3".into()));
+                Command::Adjust(Box::new(AdjustmentRequest { member_id, points, reason, reference, expires_at }))
+            }
+            48..54 => {
+                let (adjustment_id, member_id) = self.random.pick_recent(&self.pools[index].adjustments)?.clone();
+                if self.random.percent(25) {
+                    Command::RejectAdjustment { adjustment_id, reason: "not agreed".into() }
+                } else {
+                    Command::ApproveAdjustment { member_id, adjustment_id }
+                }
+            }
+            54..70 => {
                 let day = if self.random.percent(5) { Day(day.0 - 1) } else { day };
                 Command::CheckIn { member_id, day, calendar: self.calendar() }
             }

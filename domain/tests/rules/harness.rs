@@ -16,7 +16,7 @@ use scrip_domain::exchange::Exchange;
 use scrip_domain::job::Job;
 use scrip_domain::key::Keys;
 use scrip_domain::order::{Order, OrderStatus, Refund};
-use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::points::{Account, Adjustment, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
 use scrip_domain::task::{Progress, Report, Task};
@@ -24,9 +24,9 @@ use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::{LocalPeriod, LocalPeriods, MICROS_PER_DAY};
 use scrip_domain::webhook::Webhook;
 use scrip_domain::{
-    Answer, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, Day, Envelope, EventId, HoldId, JobId, KeyId,
-    LotId, MemberId, OrderId, RefundId, State, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
-    decide,
+    AdjustmentId, Answer, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, Day, Envelope, EventId, HoldId,
+    JobId, KeyId, LotId, MemberId, OrderId, RefundId, State, TaskKey, TemplateId, TenantId, Timestamp, TransactionId,
+    WebhookId, decide,
 };
 
 use crate::model::Snapshot;
@@ -68,6 +68,7 @@ pub struct Rows {
     pub orders: BTreeMap<(TenantId, OrderId), Order>,
     pub refunds: BTreeMap<(TenantId, OrderId, RefundId), Refund>,
     pub cases: BTreeMap<(TenantId, CompensationId), Compensation>,
+    pub adjustments: BTreeMap<(TenantId, AdjustmentId), Adjustment>,
     pub idempotency: BTreeMap<(TenantId, [u8; 16]), IdempotencyRecord>,
 }
 
@@ -193,6 +194,11 @@ impl Harness {
         for key in &keys.refunds {
             if let Some(refund) = rows.refunds.get(key) {
                 state.load_refund(key.0, refund.clone());
+            }
+        }
+        for key in &keys.adjustments {
+            if let Some(row) = self.rows.adjustments.get(key) {
+                state.load_adjustment(key.0, row.clone());
             }
         }
         for key in &keys.compensations {
@@ -342,6 +348,9 @@ impl Harness {
         }
         for ((tenant, coupon), Exchange { coupon: made, transaction }) in &self.rows.exchanges {
             all.exchange(*tenant, *coupon, &made.member_id, transaction.id, -transaction.points);
+        }
+        for ((tenant, _), row) in &self.rows.adjustments {
+            all.adjustment(*tenant, row);
         }
         for ((tenant, _), account) in &self.rows.accounts {
             all.account(*tenant, account);
@@ -541,6 +550,12 @@ impl Harness {
         for (tenant, row) in &writes.refund_inserts {
             let key = (*tenant, row.order_id.clone(), row.refund_id.clone());
             insert(&mut rows.refunds, key, (*row).clone());
+        }
+        for (tenant, row) in &writes.adjustment_inserts {
+            insert(&mut rows.adjustments, (*tenant, row.id), (*row).clone());
+        }
+        for (tenant, row) in &writes.adjustment_updates {
+            update(&mut rows.adjustments, (*tenant, row.id), (*row).clone());
         }
         for (tenant, row) in &writes.compensation_inserts {
             insert(&mut rows.cases, (*tenant, row.id), (*row).clone());
@@ -844,6 +859,8 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.order_inserts.is_empty()
         && writes.order_updates.is_empty()
         && writes.refund_inserts.is_empty()
+        && writes.adjustment_inserts.is_empty()
+        && writes.adjustment_updates.is_empty()
         && writes.compensation_inserts.is_empty()
         && writes.compensation_updates.is_empty()
         && writes.rules_inserts.is_empty()

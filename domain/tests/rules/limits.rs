@@ -43,6 +43,39 @@ scenarios! {
              show account m1                               => expired=10 used=60
     "
 
+    /// What is above the number waits for another key; what moves points as an operator does by another way is refused; a rule
+    /// made yesterday cannot be gone behind by an earlier effective time.
+    large_adjustments_wait_for_another_key: "
+        @1   k = api-key                                   => ok
+             l = api-key                                   => ok
+             grant m1 100                                  => ok
+        @2   rules 0 approve-above 50                      => version=1
+        @3   adjust m1 50 by k                             => EARN_ADMIN points=50 after=150
+             adjust m1 -50 by k                            => DEDUCT_ADMIN points=-50 after=100
+             a = adjust m1 51 by k                         => PENDING points=51 made=false
+             show account m1                               => available=100
+             adjust m1 51 by k at 1                        => PENDING
+             grant m1 51 as EARN_ADMIN                     => POINTS_APPROVAL_NEEDED above=50
+             debit m1 51 as DEDUCT_ADMIN                   => POINTS_APPROVAL_NEEDED above=50
+             grant m1 50 as EARN_ADMIN                     => ok
+             approve x by l                                => POINTS_ADJUSTMENT_NOT_FOUND
+             approve a by k                                => POINTS_ADJUSTMENT_OWN
+             approve a by l                                => APPROVED points=51 made=true
+             approve a by k                                => APPROVED made=true
+             reject a by l                                 => POINTS_ADJUSTMENT_CLOSED status=Approved
+             show account m1                               => available=201
+             b = adjust m1 -300 by l                       => PENDING
+             approve b by k                                => POINTS_INSUFFICIENT available=201 requested=300
+             grant m1 99                                   => ok
+             approve b by k                                => APPROVED points=-300
+             show account m1                               => available=0 revoked=350
+             c = adjust m1 60 by k                         => PENDING
+             reject c by k                                 => REJECTED made=false
+             approve c by l                                => POINTS_ADJUSTMENT_CLOSED status=Rejected
+             events a                                      => points_adjustment.requested@3 points_adjustment.approved@3
+             events c                                      => points_adjustment.requested@3 points_adjustment.rejected@3
+    "
+
     a_daily_cap_begins_anew_at_midnight: "
         @0   T = template limit 9 cap 2                   => day=none
         @10  claim T m1                                   => ok

@@ -20,16 +20,17 @@ use scrip_domain::coupon::{
 use scrip_domain::job::{ExtensionProgress, Job, JobKind};
 use scrip_domain::order::{Order, OrderStatus, Refund, RefundRequest, Reservation};
 use scrip_domain::points::{
-    Account, Allocation, Columns, Hold, HoldStatus, ImportedAccount, ImportedAction, Lot, PointsValidity, Spendable,
-    Transaction, TransactionType,
+    Account, Adjustment, AdjustmentRequest, AdjustmentStatus, Allocation, Columns, Hold, HoldStatus, ImportedAccount,
+    ImportedAction, Lot, PointsValidity, Spendable, Transaction, TransactionType,
 };
 use scrip_domain::pricing::{Basket, Offer, Quote, Rules, price};
 use scrip_domain::task::{self, Period, Progress, Report, Task};
 use scrip_domain::time::Calendar;
 use scrip_domain::webhook::{DisabledReason, Webhook, WebhookChange};
 use scrip_domain::{
-    Answer, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, Day, HoldId, JobId, KeyId, LotId, MemberId,
-    OrderId, Outcome, RefundId, Rejection, TaskId, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    AdjustmentId, Answer, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, Day, HoldId, JobId, KeyId,
+    LotId, MemberId, OrderId, Outcome, RefundId, Rejection, TaskId, TaskKey, TemplateId, TenantId, Timestamp,
+    TransactionId, WebhookId,
 };
 
 /// An answer as a caller sees it, in a form that can be compared and read.
@@ -83,6 +84,7 @@ fn shown(outcome: &Outcome) -> String {
         Outcome::Order(order) => format!("{:?}", OrderRow::from(&**order)),
         Outcome::Refund(refund) => format!("{:?}", RefundRow::from(&**refund)),
         Outcome::Compensation(case) => format!("{} {:?}", case.coupon_id, CaseRow::from(&**case)),
+        Outcome::Adjustment(row) => shown_adjustment(row),
         Outcome::Swept(sweep) => format!("swept {sweep:?}"),
         Outcome::Job(job) => shown_job(job),
         Outcome::Bulk(bulk) => format!("{bulk:?}"),
@@ -104,6 +106,10 @@ fn shown_job(job: &Job) -> String {
         _ => String::new(),
     };
     format!("{} {} {} due {}{progress}", job.id, job.kind.as_str(), job.state.as_str(), job.run_at.0)
+}
+
+fn shown_adjustment(row: &Adjustment) -> String {
+    format!("{row:?}")
 }
 
 fn extension_shown(progress: &ExtensionProgress) -> String {
@@ -176,6 +182,10 @@ impl Snapshot {
     pub fn refund(&mut self, tenant: TenantId, row: &Refund) {
         let key = format!("{tenant} refund {} {}", row.order_id, row.refund_id);
         self.0.insert(key, format!("{:?}", RefundRow::from(row)));
+    }
+
+    pub fn adjustment(&mut self, tenant: TenantId, row: &Adjustment) {
+        self.0.insert(format!("{tenant} {}", row.id), shown_adjustment(row));
     }
 
     pub fn case(&mut self, tenant: TenantId, row: &Compensation) {
@@ -664,6 +674,7 @@ struct New {
     spend: TransactionId,
     earn: TransactionId,
     cases: Vec<(CompensationId, CouponId)>,
+    adjustment: AdjustmentId,
     task: TaskId,
     /// The receiver's line and lots of a transfer.
     received: TransactionId,
@@ -690,6 +701,7 @@ impl New {
             spend: nil(TransactionId::PREFIX),
             earn: nil(TransactionId::PREFIX),
             cases: Vec::new(),
+            adjustment: nil(AdjustmentId::PREFIX),
             task: nil(TaskId::PREFIX),
             received: nil(TransactionId::PREFIX),
             lots: Vec::new(),
@@ -722,6 +734,10 @@ impl New {
                     new.earn = refund.clawback_transaction_id.unwrap_or(new.earn);
                     let cases = refund.coupons.iter();
                     new.cases = cases.filter_map(|one| Some((one.compensation_id?, one.coupon_id))).collect();
+                }
+                Outcome::Adjustment(row) => {
+                    new.adjustment = row.id;
+                    row.transaction_id.into_iter().for_each(|id| new.line(id));
                 }
                 Outcome::Settled(found) => new.earn = found.grant_id.unwrap_or(new.earn),
                 Outcome::Transfer(both) => {
@@ -791,6 +807,7 @@ pub struct Model {
     cases: BTreeMap<(TenantId, CouponId), CaseRow>,
     /// Which coupon a case is about.
     case_ids: BTreeMap<(TenantId, CompensationId), CouponId>,
+    adjustments: BTreeMap<(TenantId, AdjustmentId), Adjustment>,
     check_ins: BTreeMap<(TenantId, MemberId), BTreeMap<Day, CheckInRow>>,
     tasks: BTreeMap<(TenantId, TaskKey), (TaskId, TaskRow)>,
     reports: BTreeMap<(TenantId, MemberId, TaskKey), Vec<(CompletionId, ReportRow)>>,
@@ -852,6 +869,9 @@ impl Model {
         }
         for ((tenant, coupon), row) in &self.cases {
             all.0.insert(format!("{tenant} case {coupon}"), format!("{row:?}"));
+        }
+        for ((tenant, _), row) in &self.adjustments {
+            all.adjustment(*tenant, row);
         }
         for (tenant, versions) in &self.rules {
             versions.iter().for_each(|(from, rules)| all.rules(*tenant, *from, rules));
@@ -1232,6 +1252,73 @@ impl Model {
                 let released = was == CouponStatus::Locked && row.status != CouponStatus::Locked;
                 Ok(format!("settled {} {} 0 0 0 0", u32::from(expired), u32::from(released)))
             }
+            Command::Grant { movement, .. }
+            | Command::EnqueueGrant { movement, .. }
+            | Command::Debit { movement, .. }
+                if self.needs_approval(tenant, movement, envelope.now) =>
+            {
+                Err("POINTS_APPROVAL_NEEDED")
+            }
+            Command::Adjust(asked) => {
+                let waits = self.approval_above(tenant, envelope.now).is_some_and(|above| asked.points.abs() > above);
+                if !waits {
+                    return self.adjust(tenant, asked, at, new);
+                }
+                if asked.expires_at.is_some_and(|end| end <= at) {
+                    return Err("DEADLINE_PASSED");
+                }
+                self.book(tenant, &asked.member_id).is_open()?;
+                let row = Adjustment {
+                    id: new.adjustment,
+                    member_id: asked.member_id.clone(),
+                    points: asked.points,
+                    reason: asked.reason.clone(),
+                    reference: asked.reference.clone(),
+                    expires_at: asked.expires_at,
+                    status: AdjustmentStatus::Pending,
+                    requested_by: envelope.actor,
+                    requested_at: envelope.now,
+                    decided_by: None,
+                    decided_at: None,
+                    remark: None,
+                    transaction_id: None,
+                };
+                let text = shown_adjustment(&row);
+                self.adjustments.insert((tenant, row.id), row);
+                Ok(text)
+            }
+            Command::ApproveAdjustment { adjustment_id: id, .. }
+            | Command::RejectAdjustment { adjustment_id: id, .. } => {
+                let approving = matches!(envelope.command, Command::ApproveAdjustment { .. });
+                let mut row = self.adjustments.get(&(tenant, *id)).cloned().ok_or("POINTS_ADJUSTMENT_NOT_FOUND")?;
+                let wanted = if approving { AdjustmentStatus::Approved } else { AdjustmentStatus::Rejected };
+                if row.status == wanted {
+                    return Ok(shown_adjustment(&row));
+                }
+                if row.status != AdjustmentStatus::Pending {
+                    return Err("POINTS_ADJUSTMENT_CLOSED");
+                }
+                if approving {
+                    if row.requested_by == envelope.actor {
+                        return Err("POINTS_ADJUSTMENT_OWN");
+                    }
+                    let asked = AdjustmentRequest {
+                        member_id: row.member_id.clone(),
+                        points: row.points,
+                        reason: row.reason.clone(),
+                        reference: row.reference.clone(),
+                        expires_at: row.expires_at,
+                    };
+                    self.adjust(tenant, &asked, at, new)?;
+                    row.transaction_id = Some(new.transaction);
+                } else if let Command::RejectAdjustment { reason, .. } = &envelope.command {
+                    row.remark = Some(reason.clone());
+                }
+                (row.status, row.decided_by, row.decided_at) = (wanted, envelope.actor, Some(envelope.now));
+                let text = shown_adjustment(&row);
+                self.adjustments.insert((tenant, *id), row);
+                Ok(text)
+            }
             Command::Grant { member_id, movement, spendable } => {
                 self.book(tenant, member_id).grant(movement, *spendable, at, new)
             }
@@ -1527,7 +1614,11 @@ impl Model {
                     let transaction = told.parse::<TransactionId>().unwrap_or(TransactionId(id.0));
                     let new = New { transaction, lot: LotId(transaction.0), ..new.clone() };
                     let spendable = Spendable { available_from: None, expires_at: row.expires_at };
-                    let granted = self.book(tenant, &row.member_id).grant(&row.movement, spendable, at, &new);
+                    let granted = if self.needs_approval(tenant, &row.movement, envelope.now) {
+                        Err("POINTS_APPROVAL_NEEDED")
+                    } else {
+                        self.book(tenant, &row.member_id).grant(&row.movement, spendable, at, &new)
+                    };
                     add(granted.map(|_| transaction.to_string()));
                 }
             }
@@ -2281,6 +2372,28 @@ impl Model {
         let text = format!("{row:?} again false");
         self.reports.entry((tenant, member.clone(), key.clone())).or_default().push((completion_id.clone(), row));
         Ok(text)
+    }
+
+    fn approval_above(&self, tenant: TenantId, now: Timestamp) -> Option<i64> {
+        let versions = self.rules.get(&tenant).into_iter().flatten().filter(|(from, _)| *from <= now);
+        versions.max_by_key(|(from, rules)| (*from, rules.version)).and_then(|(_, rules)| rules.points.approval_above)
+    }
+
+    fn needs_approval(&self, tenant: TenantId, movement: &Movement, now: Timestamp) -> bool {
+        matches!(movement.kind, TransactionType::EarnAdmin | TransactionType::DeductAdmin)
+            && self.approval_above(tenant, now).is_some_and(|above| movement.points > above)
+    }
+
+    fn adjust(&mut self, tenant: TenantId, asked: &AdjustmentRequest, at: Timestamp, new: &New) -> Decided {
+        let kind = if asked.points > 0 { TransactionType::EarnAdmin } else { TransactionType::DeductAdmin };
+        let (reference, remark) = (asked.reference.clone(), Some(asked.reason.clone()));
+        let movement = Movement { points: asked.points.abs(), kind, reference, remark };
+        let book = self.book(tenant, &asked.member_id);
+        if asked.points > 0 {
+            book.grant(&movement, Spendable { available_from: None, expires_at: asked.expires_at }, at, new)
+        } else {
+            book.debit(&movement, at, new)
+        }
     }
 
     fn book(&mut self, tenant: TenantId, member: &MemberId) -> &mut Book {

@@ -660,6 +660,10 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::AccountExists,
         Rejection::ImportUnreconciled,
         Rejection::RemindersTold,
+        Rejection::AdjustmentNotFound,
+        Rejection::AdjustmentClosed { status: scrip_domain::points::AdjustmentStatus::Approved },
+        Rejection::OwnAdjustment,
+        Rejection::ApprovalNeeded { above: 1 },
         Rejection::CheckInDisabled,
         Rejection::CheckInOutOfOrder { latest: Day(0) },
         Rejection::TaskExists,
@@ -691,6 +695,8 @@ fn every_rejection_appears_in_a_scenario() {
             | Rejection::BudgetBelowCommitted { .. } => {}
             Rejection::PeriodClosed { .. } | Rejection::CapReached { .. } | Rejection::BudgetExhausted { .. } => {}
             Rejection::CouponNotReturnable | Rejection::CodeInUse { .. } => {}
+            Rejection::AdjustmentNotFound | Rejection::AdjustmentClosed { .. } | Rejection::OwnAdjustment => {}
+            Rejection::ApprovalNeeded { .. } => {}
             Rejection::TemplateForPoints { .. } | Rejection::TemplateNotForPoints => {}
             Rejection::TransferToHolder | Rejection::CodeNotAccepted | Rejection::CodeNotFound => {}
             Rejection::CodeBatchNotFound | Rejection::CodeTaken | Rejection::CodeRevoked => {}

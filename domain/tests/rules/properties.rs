@@ -231,9 +231,11 @@ fn a_refused_command_writes_only_what_settling_writes() {
                 | Command::Hold { member_id, .. }
                 | Command::CaptureHold { member_id, .. }
                 | Command::Exchange { member_id, .. }
+                | Command::ApproveAdjustment { member_id, .. }
                 | Command::CheckIn { member_id, .. }
                 | Command::CompleteTask { member_id, .. }
                 | Command::ReleaseHold { member_id, .. } => vec![settle_account(member_id)],
+                Command::Adjust(asked) => vec![settle_account(&asked.member_id)],
                 Command::Transfer { from, to, .. }
                 | Command::ReverseTransfer { from, to, .. }
                 | Command::Merge { from, into: to, .. } => vec![settle_account(from), settle_account(to)],
@@ -339,6 +341,7 @@ fn touched(envelope: &Envelope, harness: &Harness) -> Vec<String> {
     let batch = std::slice::from_ref(envelope);
     all.follow_orders(batch, &harness.load(batch));
     keys.extend(all.orders.iter().map(|key| format!("{key:?}")));
+    keys.extend(all.adjustments.iter().map(|key| format!("{key:?}")));
     keys.extend(all.compensations.iter().map(|key| format!("{key:?}")));
     keys.extend(all.rules.keys().chain(&all.newest_rules).map(|tenant| format!("rules of {tenant}")));
     keys.extend(all.templates.iter().chain(&all.template_reads).map(|key| format!("{key:?}")));
@@ -353,7 +356,7 @@ fn touched(envelope: &Envelope, harness: &Harness) -> Vec<String> {
         keys.push(format!("uses of {tenant}"));
     }
     keys.extend(all.tasks.iter().chain(&all.task_reads).map(|key| format!("{key:?}")));
-    if matches!(envelope.command, Command::CreateTenant(_)) {
+    if matches!(envelope.command, Command::CreateTenant(_) | Command::CreateApiKey { .. }) {
         keys.push("everything".into());
     }
     keys

@@ -29,8 +29,8 @@ use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
 use scrip_domain::order::{Order, Quoted, RefundRequest, Reservation};
 use scrip_domain::points::{
-    Allocation, Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity, ReminderPage, Spendable,
-    StreakBonus, TransactionType, rehearse,
+    AdjustmentRequest, Allocation, Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity,
+    ReminderPage, Spendable, StreakBonus, TransactionType, rehearse,
 };
 use scrip_domain::pricing::{Basket, Rules};
 use scrip_domain::task::{self, Period, TaskPatch};
@@ -38,8 +38,8 @@ use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
-    Answer, CodeBatchId, CompensationId, CouponId, Day, HoldId, KeyId, LotId, MemberId, OrderId, Outcome, TemplateId,
-    TenantId, Timestamp, TransactionId, WebhookId,
+    AdjustmentId, Answer, CodeBatchId, CompensationId, CouponId, Day, HoldId, KeyId, LotId, MemberId, OrderId, Outcome,
+    TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 use crate::generate::HOUR;
@@ -70,6 +70,7 @@ struct Named {
     webhook: Option<WebhookId>,
     order: Option<OrderId>,
     case: Option<CompensationId>,
+    adjustment: Option<AdjustmentId>,
     member: Option<MemberId>,
 }
 
@@ -137,6 +138,9 @@ impl Script {
         if let Some(at) = option(&words, "at") {
             envelope.at = parse_time(at)?;
         }
+        if let Some(name) = option(&words, "by") {
+            envelope.actor = self.names.get(name).and_then(|known| known.key);
+        }
         if let Some(key) = option(&words, "key") {
             let mut digest = [0; 16];
             digest[..key.len()].copy_from_slice(key.as_bytes());
@@ -147,6 +151,7 @@ impl Script {
             Command::Grant { member_id, .. } | Command::Debit { member_id, .. } | Command::Hold { member_id, .. } => {
                 Some(member_id.clone())
             }
+            Command::Adjust(asked) => Some(asked.member_id.clone()),
             Command::ReserveOrder(asked) => Some(asked.member_id.clone()),
             Command::PayOrder { member_id, .. } | Command::RefundOrder { member_id, .. } => Some(member_id.clone()),
             Command::Reverse { member_id, .. } | Command::CaptureHold { member_id, .. } => Some(member_id.clone()),
@@ -415,6 +420,21 @@ impl Script {
                 day: self.day(),
                 calendar: calendar(),
             },
+            "adjust" => Command::Adjust(Box::new(AdjustmentRequest {
+                member_id: member(name),
+                points: amount(2).ok_or("points are missing")?,
+                reason: "why".into(),
+                reference: None,
+                expires_at: until,
+            })),
+            "approve" | "reject" => {
+                let adjustment_id = known.adjustment.unwrap_or_else(|| id(AdjustmentId::PREFIX));
+                if words[0] == "approve" {
+                    Command::ApproveAdjustment { member_id: owner, adjustment_id }
+                } else {
+                    Command::RejectAdjustment { adjustment_id, reason: "why not".into() }
+                }
+            }
             "debit" => Command::Debit { member_id: member(name), movement: movement(TransactionType::UseOrder)? },
             "hold" => {
                 let movement = movement(TransactionType::Hold)?;
@@ -518,6 +538,11 @@ impl Script {
                 facts.insert("owed", row.points_owed.to_string());
                 let coupons = row.coupons.iter().map(|one| one.status.as_str()).collect::<Vec<_>>();
                 facts.insert("coupons", coupons.join(","));
+            }
+            Outcome::Adjustment(row) => {
+                facts.insert("", row.status.as_str().into());
+                facts.insert("points", row.points.to_string());
+                facts.insert("made", row.transaction_id.is_some().to_string());
             }
             Outcome::Compensation(row) => {
                 facts.insert("", row.status.as_str().into());
@@ -761,6 +786,7 @@ impl Script {
                     named.template.map(|id| id.0),
                     named.transaction.map(|id| id.0),
                     named.webhook.map(|id| id.0),
+                    named.adjustment.map(|id| id.0),
                 ];
                 let own = rows.events.iter().filter(|(owner, event)| {
                     *owner == tenant
@@ -995,6 +1021,9 @@ fn named(outcome: &Outcome) -> Named {
         }
         Outcome::CheckIn { check_in, .. } => Named { transaction: Some(check_in.transaction_id), ..Named::default() },
         Outcome::Report { report, .. } => Named { transaction: report.transaction_id, ..Named::default() },
+        Outcome::Adjustment(row) => {
+            Named { adjustment: Some(row.id), transaction: row.transaction_id, ..Named::default() }
+        }
         Outcome::Compensation(_)
         | Outcome::Tenant(_)
         | Outcome::Rules(_)
@@ -1058,6 +1087,7 @@ fn rules(words: &[&str]) -> Line<Rules> {
         Some(days) => PointsValidity::Days { days: parse_number(days)? as u32 },
         None => PointsValidity::Never,
     };
+    rules.points.approval_above = option(words, "approve-above").map(parse_number).transpose()?;
     rules.orders.points_with_coupons = !words.contains(&"apart");
     rules.points.check_in.enabled = !words.contains(&"no-check-ins");
     if let Some(bonuses) = option(words, "bonus") {

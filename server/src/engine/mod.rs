@@ -260,6 +260,8 @@ impl Engine {
             | Command::Exchange { template_id, .. }
             | Command::Claim { template_id, .. } => template_id.hash(&mut hasher),
             Command::ReserveOrder(asked) => asked.member_id.hash(&mut hasher),
+            Command::Adjust(asked) => asked.member_id.hash(&mut hasher),
+            Command::RejectAdjustment { adjustment_id, .. } => adjustment_id.hash(&mut hasher),
             Command::CloseCompensation { compensation_id, .. } => compensation_id.hash(&mut hasher),
             Command::ImportTemplate { template_id, .. } => template_id.hash(&mut hasher),
             Command::ImportCoupon(imported) => imported.template_id.hash(&mut hasher),
@@ -289,6 +291,7 @@ impl Engine {
             | Command::CancelOrder { member_id, .. }
             | Command::RefundOrder { member_id, .. }
             | Command::SettleOrder { member_id, .. }
+            | Command::ApproveAdjustment { member_id, .. }
             | Command::CheckIn { member_id, .. }
             | Command::CompleteTask { member_id, .. }
             | Command::Transfer { from: member_id, .. }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::adjustments::AdjustmentView;
 use super::coupons::ExchangeView;
 use super::members::{CheckInView, TransferView};
 use super::orders::{CompensationView, OrderView, RefundView};
@@ -67,6 +68,19 @@ pub async fn run_once(app: &AppState, envelope: Envelope) -> Result<Response, Pr
     }
 }
 
+/// The same for what may have to wait: 202 and the place of what waits.
+pub async fn run_or_wait(app: &AppState, envelope: Envelope) -> Result<Response, Problem> {
+    let tenant = envelope.tenant;
+    match app.engine.submit(envelope).await? {
+        Answer::Refused(rejection) => Err(rejection.into()),
+        Answer::Accepted { outcome, replayed } => {
+            let waits = matches!(outcome, Outcome::Adjustment(_));
+            let status = if waits { StatusCode::ACCEPTED } else { StatusCode::CREATED };
+            respond(app, tenant, &outcome, status, replayed).await
+        }
+    }
+}
+
 /// The answer of an accepted command.
 pub async fn respond(
     app: &AppState,
@@ -97,6 +111,9 @@ pub async fn respond(
                 BulkKind::PointsGrants => "points-grants",
             };
             drop(headers.insert(header::LOCATION, place(format!("/v1/{resource}/{}", bulk.id))?));
+        }
+        Outcome::Adjustment(row) if accepted == StatusCode::ACCEPTED => {
+            drop(headers.insert(header::LOCATION, place(format!("/v1/points-adjustments/{}", row.id))?));
         }
         Outcome::Task(task) => drop(headers.insert(header::ETAG, etag(task.version))),
         _ => {}
@@ -138,6 +155,7 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
         Outcome::Template(template) => serde_json::to_writer(out, &TemplateView::from(&**template)),
         Outcome::Order(order) => serde_json::to_writer(out, &OrderView::new(order)),
         Outcome::Refund(refund) => serde_json::to_writer(out, &RefundView::from(&**refund)),
+        Outcome::Adjustment(row) => serde_json::to_writer(out, &AdjustmentView::from(&**row)),
         Outcome::Compensation(case) => serde_json::to_writer(out, &CompensationView::from(&**case)),
         Outcome::Rules(rules) => serde_json::to_writer(out, &RulesView::from(&**rules)),
         Outcome::Webhook(webhook) => serde_json::to_writer(out, &WebhookView::from(&**webhook)),

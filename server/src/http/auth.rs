@@ -187,6 +187,15 @@ impl Caller {
         }
     }
 
+    /// # Errors
+    /// 403 when the key may not move so many administrative points at a time.
+    pub fn check_limit(&self, points: i64) -> Result<(), Problem> {
+        match self.key.adjustment_limit.filter(|limit| points > *limit) {
+            Some(limit) => Err(Problem::new(Code::AdjustmentLimit).with("limit", limit)),
+            None => Ok(()),
+        }
+    }
+
     /// Makes a command ready to submit.
     ///
     /// # Errors
@@ -208,9 +217,7 @@ impl Caller {
             if self.key.scope != Scope::Operator {
                 return Err(self.lacks(&format!("an OPERATOR key for the type {}", movement.kind.as_str())));
             }
-            if let Some(limit) = self.key.adjustment_limit.filter(|limit| movement.points > *limit) {
-                return Err(Problem::new(Code::AdjustmentLimit).with("limit", limit));
-            }
+            self.check_limit(movement.points)?;
         }
         let (tenant, actor, seed) = (self.tenant(), Some(self.id()), clock::seed(now));
         Ok(Envelope { tenant, actor, command, idempotency, at, now, seed })

@@ -13,8 +13,8 @@ use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use scrip_domain::{
-    BulkId, CodeBatchId, CompensationId, CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, OrderId, OrderUid,
-    RefundId, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    AdjustmentId, BulkId, CodeBatchId, CompensationId, CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, OrderId,
+    OrderUid, RefundId, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -294,6 +294,7 @@ path_ids! {
     WebhookId = "webhook_id", WebhookNotFound;
     OrderId = "order_id", OrderNotFound;
     CompensationId = "compensation_id", CompensationNotFound;
+    AdjustmentId = "adjustment_id", AdjustmentNotFound;
     BulkId = "bulk_id", BulkNotFound;
 }
 
@@ -407,7 +408,7 @@ macro_rules! id_cursors {
 }
 
 id_cursors! {
-    TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId BulkId TaskKey HoldId
+    TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId BulkId TaskKey HoldId AdjustmentId
 }
 
 #[cfg(test)]

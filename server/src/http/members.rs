@@ -7,8 +7,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use jiff::civil::Date;
 use scrip_domain::check_in::CheckIn;
-use scrip_domain::command::Movement;
-use scrip_domain::points::{MAX_POINTS, Spendable, TransactionType, Transfer};
+use scrip_domain::points::{MAX_POINTS, Transfer};
 use scrip_domain::{Command, Day, MemberId, Timestamp, TransactionId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -246,74 +245,5 @@ pub async fn create_merge(
 ) -> Result<Response, Problem> {
     let (into, remark, effective_at) = input.value;
     let command = Command::Merge { from, into, remark };
-    answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AdjustmentRequest {
-    /// More than 0: given; less: taken away.
-    #[schema(value_type = i64, minimum = -1_000_000_000_000_000i64, maximum = 1_000_000_000_000_000i64)]
-    points: Option<i64>,
-    /// Why; kept as the transaction's remark.
-    #[schema(value_type = String, min_length = 1, max_length = 500)]
-    reason: Option<String>,
-    /// Your own reference, a ticket's number for instance.
-    #[schema(min_length = 1, max_length = 64)]
-    reference: Option<String>,
-    /// Of points given. Null: never.
-    expires_at: Option<Time>,
-    /// Never in the future.
-    effective_at: Option<Time>,
-}
-
-pub struct Adjustment {
-    movement: Movement,
-    gives: bool,
-    expires_at: Option<Timestamp>,
-    effective_at: Option<Timestamp>,
-}
-
-impl Checked for AdjustmentRequest {
-    type Value = Adjustment;
-
-    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Adjustment> {
-        let points = errors.integer("points", self.points, -MAX_POINTS..=MAX_POINTS);
-        if points == Some(0) {
-            errors.add("points", "is 0", "Send a positive number to give, a negative one to take away.");
-        }
-        let reason = errors.required("reason", self.reason);
-        errors.optional_text("reason", reason.as_deref(), 1..=500);
-        errors.optional_text("reference", self.reference.as_deref(), 1..=64);
-        let gives = points.is_some_and(|points| points > 0);
-        if !gives && self.expires_at.is_some() {
-            errors.add("expires_at", "belongs to points that are given", "Leave it out.");
-        }
-        let effective_at = errors.effective_at(self.effective_at, now);
-        let kind = if gives { TransactionType::EarnAdmin } else { TransactionType::DeductAdmin };
-        let movement = Movement { points: points?.abs(), kind, reference: self.reference, remark: Some(reason?) };
-        Some(Adjustment { movement, gives, expires_at: self.expires_at.map(|at| at.0), effective_at })
-    }
-}
-
-/// Adjust a member's points by hand
-///
-/// With a reason, and at most as many points at a time as the key may move (`adjustment_limit`). The event names the key.
-#[utoipa::path(post, path = "/v1/members/{member_id}/points/adjustments", tag = "Points",
-    security(("key" = ["OPERATOR"])),
-    params(("member_id" = schema::MemberId, Path), IdempotencyKey), request_body = AdjustmentRequest,
-    responses((status = 201, description = "Adjusted", body = TransactionView<'static>), Problems))]
-pub async fn create_adjustment(
-    State(app): State<AppState>,
-    Operator(caller): Operator,
-    InPath(member_id): InPath<MemberId>,
-    input: Input<AdjustmentRequest>,
-) -> Result<Response, Problem> {
-    let Adjustment { movement, gives, expires_at, effective_at } = input.value;
-    let command = if gives {
-        Command::Grant { member_id, movement, spendable: Spendable { available_from: None, expires_at } }
-    } else {
-        Command::Debit { member_id, movement }
-    };
     answer::run(&app, caller.envelope(command, effective_at, input.idempotency, input.now)?, StatusCode::CREATED).await
 }

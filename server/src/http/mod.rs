@@ -5,6 +5,7 @@
 //! engine, reads to the store; `answer` and `views` give the objects their public form, `problem` the refusals.
 //! `edge` surrounds every request, `serve` the connections.
 
+mod adjustments;
 mod answer;
 pub mod auth;
 mod baskets;
@@ -146,7 +147,11 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(rules::simulate_points_rules))
         .routes(routes!(members::create_transfer))
         .routes(routes!(members::create_merge))
-        .routes(routes!(members::create_adjustment))
+        .routes(routes!(adjustments::create_adjustment))
+        .routes(routes!(adjustments::list_adjustments))
+        .routes(routes!(adjustments::get_adjustment))
+        .routes(routes!(adjustments::approve_adjustment))
+        .routes(routes!(adjustments::reject_adjustment))
         .routes(routes!(statements::get_statement))
         .routes(routes!(statements::list_expiring))
         // Check-ins and tasks.

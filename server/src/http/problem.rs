@@ -530,6 +530,22 @@ codes! {
     "Reminders told", "Somebody else has told these reminders. Read how far they have come, and go on from there.";
     "提醒已发送", "这些到期提醒已由其他节点发出，请读取最新进度后继续。";
 
+    AdjustmentNotFound = "POINTS_ADJUSTMENT_NOT_FOUND", NOT_FOUND;
+    "Adjustment not found", "There is no such adjustment that needs an approval. GET /v1/points-adjustments lists them.";
+    "调整单不存在", "该待审批的调整单不存在，可通过 GET /v1/points-adjustments 查询。";
+
+    AdjustmentClosed = "POINTS_ADJUSTMENT_CLOSED", CONFLICT;
+    "Adjustment decided", "The adjustment is {status} already; it is decided only once.";
+    "调整单已处理", "该调整单的状态为 {status}，只能处理一次。";
+
+    OwnAdjustment = "POINTS_ADJUSTMENT_OWN", FORBIDDEN;
+    "Own adjustment", "The key that asked for an adjustment cannot approve it. Another operator's key can.";
+    "不能审批自己的调整", "发起调整的密钥不能审批该调整，请使用其他运营人员的密钥。";
+
+    ApprovalNeeded = "POINTS_APPROVAL_NEEDED", FORBIDDEN;
+    "Approval needed", "More than {above} points by hand need an approval: POST /v1/members/{member_id}/points/adjustments asks for one.";
+    "需要审批", "手工调整超过 {above} 积分需要审批，请通过 POST /v1/members/{member_id}/points/adjustments 提交。";
+
     AdjustmentLimit = "POINTS_ADJUSTMENT_LIMIT", FORBIDDEN;
     "Adjustment limit", "This key may adjust at most {limit} points at a time. Use a key with a higher limit.";
     "超出调整上限", "该密钥单次最多可调整 {limit} 积分，请使用上限更高的密钥。";
@@ -909,6 +925,10 @@ impl From<Rejection> for Problem {
             Rejection::HoldsOpen { points } => of(Code::HoldsOpen).with("points", points),
             Rejection::AccountExists => of(Code::AccountExists),
             Rejection::ImportUnreconciled => of(Code::ImportUnreconciled),
+            Rejection::AdjustmentNotFound => of(Code::AdjustmentNotFound),
+            Rejection::AdjustmentClosed { status } => of(Code::AdjustmentClosed).with("status", status.as_str()),
+            Rejection::OwnAdjustment => of(Code::OwnAdjustment),
+            Rejection::ApprovalNeeded { above } => of(Code::ApprovalNeeded).with("above", above),
             Rejection::RemindersTold => of(Code::RemindersTold),
             Rejection::CheckInDisabled => of(Code::CheckInDisabled),
             Rejection::CheckInOutOfOrder { latest } => of(Code::CheckInOutOfOrder).with("latest", latest),
@@ -996,6 +1016,10 @@ mod tests {
             BudgetBelowCommitted { committed: 1 },
             StockUnlimited,
             StockOutOfRange { remaining: 1, max_total: 2 },
+            AdjustmentNotFound,
+            AdjustmentClosed { status: scrip_domain::points::AdjustmentStatus::Approved },
+            OwnAdjustment,
+            ApprovalNeeded { above: 1 },
             TemplateForPoints { price: 1 },
             TemplateNotForPoints,
             TemplateDisabled,
@@ -1109,6 +1133,7 @@ mod tests {
                 CouponQuantity { .. } | CouponBelowThreshold { .. } | CouponNotStackable { .. } => {}
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}
                 TemplateForPoints { .. } | TemplateNotForPoints => {}
+                AdjustmentNotFound | AdjustmentClosed { .. } | OwnAdjustment | ApprovalNeeded { .. } => {}
                 TemplateHasCodes { .. } | TemplateArchived | BudgetBelowCommitted { .. } => {}
                 PeriodClosed { .. } | CapReached { .. } | BudgetExhausted { .. } | TransferToHolder => {}
                 CouponNotReturnable | CodeInUse { .. } => {}

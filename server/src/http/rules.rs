@@ -62,12 +62,24 @@ pub struct RulesRequest {
     /// How many days before points expire an event `points.expiring` tells of them, each once. Default: none.
     #[schema(max_items = 5)]
     expiry_reminder_days: Option<Vec<i64>>,
+    #[schema(value_type = Option<AdjustmentsRequest>)]
+    adjustments: Option<Object<AdjustmentsRequest>>,
     #[schema(value_type = Option<OrderRuleRequest>)]
     orders: Option<Object<OrderRuleRequest>>,
     /// From when the rules hold. Default: at once.
     effective_from: Option<Time>,
     /// Operators only; never in the future.
     effective_at: Option<Time>,
+}
+
+/// Points that operators move by hand.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PointsAdjustmentsRequest)]
+pub struct AdjustmentsRequest {
+    /// More points than this at a time need the approval of another key. Default: none do.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_000i64)]
+    approval_above: Option<i64>,
 }
 
 /// `ratio` points for each `base` minor units paid for goods after coupons.
@@ -224,6 +236,10 @@ impl RulesRequest {
         let check_in = self.check_in.unwrap_or_default().0.check(errors, defaults.check_in);
         let campaigns = check_campaigns(errors, self.campaigns.unwrap_or_default());
         let reminders = check_reminders(errors, self.expiry_reminder_days.unwrap_or_default());
+        let approval_above = self.adjustments.unwrap_or_default().0.approval_above;
+        if let Some(above) = approval_above {
+            errors.within("adjustments.approval_above", above, 0..=MAX_POINTS);
+        }
         let orders = self.orders.unwrap_or_default().0.check(errors, OrderRule::default());
         let points = PointsRule {
             enabled: self.enabled.unwrap_or(defaults.enabled),
@@ -233,6 +249,7 @@ impl RulesRequest {
             check_in: check_in?,
             campaigns: campaigns?,
             expiry_reminder_days: reminders?,
+            approval_above,
         };
         let rules = Rules { version: 0, points, orders: orders? };
         Some((rules, self.effective_from.map(|at| at.0)))
@@ -427,8 +444,17 @@ pub struct RulesView<'a> {
     campaigns: Vec<CampaignView<'a>>,
     #[schema(value_type = Vec<u32>)]
     expiry_reminder_days: &'a [u32],
+    adjustments: AdjustmentsView,
     orders: OrderRuleView,
     created_at: Time,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PointsAdjustmentsRule)]
+pub struct AdjustmentsView {
+    /// More points than this at a time need the approval of another key; null: none do.
+    #[schema(required)]
+    approval_above: Option<i64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -556,6 +582,7 @@ impl<'a> From<&'a RulesVersion> for RulesView<'a> {
             },
             campaigns: points.campaigns.iter().map(CampaignView::from).collect(),
             expiry_reminder_days: &points.expiry_reminder_days,
+            adjustments: AdjustmentsView { approval_above: points.approval_above },
             orders: OrderRuleView {
                 max_coupons_per_order: orders.max_coupons_per_order,
                 max_total_percent: orders.max_total_percent,
@@ -805,6 +832,7 @@ mod tests {
                 json!({ "check_in": { "streak_bonuses": [{ "days": 3, "points": 1 }, { "days": 3, "points": 2 }] } }),
                 "check_in.streak_bonuses[1].days",
             ),
+            (json!({ "adjustments": { "approval_above": -1 } }), "adjustments.approval_above"),
             (json!({ "expiry_reminder_days": [7, 0] }), "expiry_reminder_days[1]"),
             (json!({ "expiry_reminder_days": [366] }), "expiry_reminder_days[0]"),
             (json!({ "expiry_reminder_days": [7, 7] }), "expiry_reminder_days[1]"),

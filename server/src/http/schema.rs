@@ -109,6 +109,8 @@ schemas! {
         .description(Some("At most 50 names with strings (up to 200 characters), integers or truth values."));
     CouponStatus = names(coupon::CouponStatus::ALL.map(|status| status.as_str()));
     CouponSource = names(coupon::CouponSource::ALL.map(|source| source.as_str()));
+    AdjustmentStatus = names(points::AdjustmentStatus::ALL.map(|status| status.as_str()));
+    AdjustmentId = id(scrip_domain::AdjustmentId::PREFIX);
     HoldStatus = names(points::HoldStatus::ALL.map(|status| status.as_str()));
     TransactionType = names(points::TransactionType::ALL.map(|kind| kind.as_str()));
     GrantType = types(points::TransactionType::is_earn);

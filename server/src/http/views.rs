@@ -31,7 +31,7 @@ use super::time::{LocalDate, Time, TimeOfDay};
 use super::webhooks::{DeliveryView, WebhookView};
 use crate::store::read::{Balance, EventPosition};
 
-fn time(at: Option<Timestamp>) -> Option<Time> {
+pub fn time(at: Option<Timestamp>) -> Option<Time> {
     at.map(Time)
 }
 
@@ -80,6 +80,7 @@ pages! {
     PointsTransactionPage of TransactionView<'static>;
     PointsLotPage of LotView;
     PointsHoldPage of HoldView<'static>;
+    AdjustmentPage of super::adjustments::AdjustmentView<'static>;
     RulesPage of RulesView<'static>;
     JobPage of JobView<'static>;
     WebhookPage of WebhookView<'static>;

@@ -9,15 +9,17 @@ use scrip_domain::coupon::{
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::job::{Job, JobKind, JobState, Priority};
 use scrip_domain::order::{Order, OrderStatus, Refund};
-use scrip_domain::points::{Account, Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::points::{
+    Account, Adjustment, AdjustmentStatus, Hold, HoldStatus, Lot, Transaction, TransactionType,
+};
 use scrip_domain::pricing::Rules;
 use scrip_domain::task::{Progress, Report, Task};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::LocalPeriod;
 use scrip_domain::webhook::{DisabledReason, LogPosition, Secrets, Webhook};
 use scrip_domain::{
-    BulkId, CodeBatchId, CompensationId, CouponId, Day, EventId, HoldId, JobId, KeyId, LotId, OrderUid, TaskId,
-    TemplateId, Timestamp, TransactionId, WebhookId,
+    AdjustmentId, BulkId, CodeBatchId, CompensationId, CouponId, Day, EventId, HoldId, JobId, KeyId, LotId, OrderUid,
+    TaskId, TemplateId, Timestamp, TransactionId, WebhookId,
 };
 use std::sync::Arc;
 
@@ -355,6 +357,27 @@ pub fn compensation(row: &Row) -> Decoded<Compensation> {
         remark: row.opt_text(9)?,
         closed_by: row.opt_uuid(10)?.map(KeyId),
         closed_at: row.opt_time(11)?,
+    })
+}
+
+pub const ADJUSTMENT: &str = "tenant_id, id, member_id, points, reason, reference, expires_at, requested_by, requested_at, status, \
+                              decided_by, decided_at, remark, transaction_id";
+
+pub fn adjustment(row: &Row) -> Decoded<Adjustment> {
+    Ok(Adjustment {
+        id: AdjustmentId(row.uuid(1)?),
+        member_id: row.caller_id(2)?,
+        points: row.int(3)?,
+        reason: row.text(4)?,
+        reference: row.opt_text(5)?,
+        expires_at: row.opt_time(6)?,
+        requested_by: row.opt_uuid(7)?.map(KeyId),
+        requested_at: row.time(8)?,
+        status: row.name(9, AdjustmentStatus::parse)?,
+        decided_by: row.opt_uuid(10)?.map(KeyId),
+        decided_at: row.opt_time(11)?,
+        remark: row.opt_text(12)?,
+        transaction_id: row.opt_uuid(13)?.map(TransactionId),
     })
 }
 

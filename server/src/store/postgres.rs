@@ -925,6 +925,7 @@ enum Lookup {
     Originals,
     Refunds,
     LockedCompensations,
+    LockedAdjustments,
     RulesVersions,
     /// The rules that hold at the times of a batch.
     Rules,
@@ -967,6 +968,7 @@ impl Lookup {
         Lookup::Originals,
         Lookup::Refunds,
         Lookup::LockedCompensations,
+        Lookup::LockedAdjustments,
         Lookup::RulesVersions,
         Lookup::Rules,
         Lookup::NewestRules,
@@ -1010,6 +1012,9 @@ impl Lookup {
             ),
             Lookup::LockedCompensations => {
                 found(decode::COMPENSATION, ids, "mkt_coupon_refund_compensation", &format!("{by_id} FOR UPDATE"))
+            }
+            Lookup::LockedAdjustments => {
+                found(decode::ADJUSTMENT, ids, "mkt_points_adjustment", &format!("{by_id} FOR UPDATE"))
             }
             Lookup::RulesVersions => found(
                 decode::RULES,
@@ -1512,6 +1517,7 @@ impl Lane {
                 Lookup::LockedCompensations,
                 KeyColumns::ids(keys.compensations.iter().map(|(tenant, id)| (*tenant, id.0))),
             ),
+            (Lookup::LockedAdjustments, KeyColumns::ids(keys.adjustments.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::RulesVersions, KeyColumns::numbers(&rules_versions)),
             (Lookup::Rules, KeyColumns::rules(&keys.rules)),
             (Lookup::NewestRules, KeyColumns::tenants(&keys.newest_rules)),
@@ -1588,6 +1594,9 @@ impl Lane {
                     Lookup::Refunds => state.load_refund(row.tenant(0)?, decode::refund(&row)?),
                     Lookup::LockedCompensations => {
                         state.load_compensation(row.tenant(0)?, decode::compensation(&row)?);
+                    }
+                    Lookup::LockedAdjustments => {
+                        state.load_adjustment(row.tenant(0)?, decode::adjustment(&row)?);
                     }
                     Lookup::RulesVersions => {
                         state.load_rules_version(row.tenant(0)?, decode::rules(&row, known)?.1);

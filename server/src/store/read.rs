@@ -8,7 +8,9 @@ use jiff::tz::TimeZone;
 use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
-use scrip_domain::points::{Account, ExpiryPlace, Hold, HoldStatus, Lot, Transaction, TransactionType};
+use scrip_domain::points::{
+    Account, Adjustment, AdjustmentStatus, ExpiryPlace, Hold, HoldStatus, Lot, Transaction, TransactionType,
+};
 use scrip_domain::pricing::Rules;
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::IdempotencyRecord;
@@ -16,8 +18,8 @@ use scrip_domain::task::{Progress, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::Calendar;
 use scrip_domain::{
-    CouponId, Day, HoldId, IdSeed, KeyId, LotId, MemberId, OrderId, TaskKey, TemplateId, TenantId, Timestamp,
-    TransactionId,
+    AdjustmentId, CouponId, Day, HoldId, IdSeed, KeyId, LotId, MemberId, OrderId, TaskKey, TemplateId, TenantId,
+    Timestamp, TransactionId,
 };
 use uuid::Uuid;
 
@@ -649,6 +651,24 @@ impl Store {
         Ok((latest, self.query(&check_ins_sql(), &parameters, decode::check_in).await?))
     }
 
+    pub async fn find_adjustment(&self, tenant: TenantId, id: AdjustmentId) -> Found<Option<Adjustment>> {
+        let sql = find_by_id_sql(decode::ADJUSTMENT, "mkt_points_adjustment");
+        self.first(&sql, &[tenant.into(), id.0.into()], decode::adjustment).await
+    }
+
+    /// Adjustments that needed an approval, oldest first.
+    pub async fn list_adjustments(
+        &self,
+        tenant: TenantId,
+        status: Option<AdjustmentStatus>,
+        after: Option<AdjustmentId>,
+        limit: i64,
+    ) -> Found<Vec<Adjustment>> {
+        let mut parameters = vec![tenant.into(), after.map_or(Uuid::nil(), |id| id.0).into(), limit.into()];
+        parameters.extend(status.map(|status| Param::Text(status.as_str())));
+        self.query(&list_adjustments_sql(status.is_some()), &parameters, decode::adjustment).await
+    }
+
     pub async fn find_task(&self, tenant: TenantId, key: &TaskKey) -> Found<Option<Task>> {
         let columns = decode::TASK;
         let sql = format!(
@@ -1085,6 +1105,8 @@ pub fn hot_queries() -> Vec<(String, String)> {
         named("merged_accounts_to_clear", MERGED_TO_CLEAR.to_owned()),
         named("latest_check_in", latest_check_in_sql()),
         named("check_ins", check_ins_sql()),
+        named("list_adjustments", list_adjustments_sql(false)),
+        named("list_adjustments by status", list_adjustments_sql(true)),
         named("list_tasks", list_tasks_sql()),
         named("list_member_tasks", list_member_tasks_sql()),
     ];
@@ -1400,6 +1422,11 @@ fn expiring_lots_sql() -> String {
 
 const MERGED_TO_CLEAR: &str = "SELECT member_id, merged_into FROM mkt_points_account WHERE tenant_id = $1 \
      AND merged_into IS NOT NULL AND (available > 0 OR debt > 0) ORDER BY member_id LIMIT $2";
+
+fn list_adjustments_sql(by_status: bool) -> String {
+    let (columns, filter) = (decode::ADJUSTMENT, if by_status { " AND status = $4" } else { "" });
+    format!("SELECT {columns} FROM mkt_points_adjustment WHERE tenant_id = $1 AND id > $2{filter} ORDER BY id LIMIT $3")
+}
 
 fn latest_check_in_sql() -> String {
     let columns = decode::CHECK_IN;

@@ -462,6 +462,7 @@ struct LookUps {
     order: String,
     refund: String,
     compensation: String,
+    adjustment: String,
     rules_version: String,
     rules: String,
     newest_rules: String,
@@ -512,6 +513,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
             decode::REFUND
         ),
         compensation: by_id(decode::COMPENSATION, "mkt_coupon_refund_compensation"),
+        adjustment: by_id(decode::ADJUSTMENT, "mkt_points_adjustment"),
         rules_version: format!("SELECT {} FROM mkt_points_rule WHERE tenant_id = ?1 AND version = ?2", decode::RULES),
         rules: format!(
             "SELECT {} FROM mkt_points_rule WHERE tenant_id = ?1 AND effective_from <= ?3 AND effective_from >= coalesce(\
@@ -530,7 +532,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 32] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 33] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
@@ -557,6 +559,7 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 32] {
         ("order", &texts.order),
         ("refund", &texts.refund),
         ("compensation", &texts.compensation),
+        ("adjustment", &texts.adjustment),
         ("rules_version", &texts.rules_version),
         ("rules", &texts.rules),
         ("newest_rules", &texts.newest_rules),
@@ -683,6 +686,11 @@ fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Resul
         let parameters = [(*tenant).into(), order.as_str().into(), refund.as_str().into()];
         for refund in session.query(&texts.refund, &parameters, decode::refund)? {
             state.load_refund(*tenant, refund);
+        }
+    }
+    for (tenant, id) in &keys.adjustments {
+        for adjustment in session.query(&texts.adjustment, &[(*tenant).into(), id.0.into()], decode::adjustment)? {
+            state.load_adjustment(*tenant, adjustment);
         }
     }
     for (tenant, id) in &keys.compensations {

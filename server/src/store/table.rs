@@ -8,7 +8,7 @@ use scrip_domain::event::Event;
 use scrip_domain::exchange::Exchange;
 use scrip_domain::job::Job;
 use scrip_domain::order::{Order, Refund};
-use scrip_domain::points::{Account, Hold, Lot, Transaction};
+use scrip_domain::points::{Account, Adjustment, Hold, Lot, Transaction};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, Writes};
 use scrip_domain::task::{Progress, Report, Task};
@@ -768,6 +768,47 @@ fn compensation(tenant: TenantId, row: &Compensation) -> Vec<Param<'_>> {
     ]
 }
 
+static ADJUSTMENT: Table = table(
+    "mkt_points_adjustment",
+    2,
+    9,
+    &[
+        ("tenant_id", Uuid),
+        ("id", Uuid),
+        ("member_id", Text),
+        ("points", Int),
+        ("reason", Text),
+        ("reference", Text),
+        ("expires_at", Int),
+        ("requested_by", Uuid),
+        ("requested_at", Int),
+        ("status", Text),
+        ("decided_by", Uuid),
+        ("decided_at", Int),
+        ("remark", Text),
+        ("transaction_id", Uuid),
+    ],
+);
+
+fn adjustment(tenant: TenantId, row: &Adjustment) -> Vec<Param<'_>> {
+    vec![
+        tenant.into(),
+        row.id.0.into(),
+        (&row.member_id).into(),
+        row.points.into(),
+        row.reason.as_str().into(),
+        row.reference.as_deref().into(),
+        row.expires_at.into(),
+        row.requested_by.map(|id| id.0).into(),
+        row.requested_at.into(),
+        row.status.as_str().into(),
+        row.decided_by.map(|id| id.0).into(),
+        row.decided_at.into(),
+        row.remark.as_deref().into(),
+        row.transaction_id.map(|id| id.0).into(),
+    ]
+}
+
 static RULES: Table = log(
     "mkt_points_rule",
     2,
@@ -1104,6 +1145,7 @@ pub static TABLES: &[&Table] = &[
     &ORDER,
     &REFUND,
     &COMPENSATION,
+    &ADJUSTMENT,
     &RULES,
     &REMINDER,
     &WINDOW,
@@ -1169,6 +1211,9 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     let (new_cases, cases) = (w.compensation_inserts.iter(), w.compensation_updates.iter());
     add(&COMPENSATION, Verb::Insert, new_cases.map(|(id, row)| compensation(*id, row)).collect());
     add(&COMPENSATION, Verb::Update, cases.map(|(id, row)| compensation(*id, row)).collect());
+    let (new_ones, decided) = (w.adjustment_inserts.iter(), w.adjustment_updates.iter());
+    add(&ADJUSTMENT, Verb::Insert, new_ones.map(|(id, row)| adjustment(*id, row)).collect());
+    add(&ADJUSTMENT, Verb::Update, decided.map(|(id, row)| adjustment(*id, row)).collect());
     add(&RULES, Verb::Insert, w.rules_inserts.iter().map(|(id, row)| rules(*id, row)).collect());
     let reminders = w.reminders.iter();
     let reminders =

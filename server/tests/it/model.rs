@@ -163,6 +163,10 @@ async fn snapshot(store: &Store, tenants: &[TenantId]) -> Result<Snapshot, Store
         for case in store.stream(&sql, &own, decode::compensation).await? {
             all.case(tenant, &case);
         }
+        let sql = format!("SELECT {} FROM mkt_points_adjustment WHERE tenant_id = $1", decode::ADJUSTMENT);
+        for row in store.stream(&sql, &own, decode::adjustment).await? {
+            all.adjustment(tenant, &row);
+        }
         let sql = format!("SELECT {} FROM job WHERE tenant_id = $1", decode::JOB);
         for job in store.stream(&sql, &own, decode::job).await? {
             all.job(tenant, &job);

@@ -30,6 +30,7 @@ const FILL: &[&str] = &[
      NULL, 0, NULL, 0 {from}",
     "INSERT INTO mkt_coupon_code SELECT {t}, {bytes}, {id}, {n}, 1, 'ACTIVE', 0, NULL {from}",
     "INSERT INTO mkt_coupon_code_use SELECT {t}, {id}, {t}, {bytes} {from}",
+    "INSERT INTO mkt_points_adjustment SELECT {t}, {id}, 'm', 1, 'r', NULL, NULL, {id}, 0, 'PENDING', NULL, NULL, NULL, NULL {from}",
     "INSERT INTO mkt_coupon_exchange SELECT {t}, {id}, 'm', {id}, 1 {from}",
     "INSERT INTO mkt_coupon_template_use SELECT {t}, {id}, 0, 1 {from}",
     "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",

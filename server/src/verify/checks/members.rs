@@ -5,7 +5,7 @@ use scrip_domain::task::Definition;
 use super::{Dialect, Group, Reading, check, differs, equal, says};
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
-    vec![check_ins(dialect), reports(), progress(), tasks(dialect)]
+    vec![check_ins(dialect), reports(), progress(), tasks(dialect), adjustments(dialect)]
 }
 
 /// Every check-in beside the one before.
@@ -46,6 +46,47 @@ fn check_ins(dialect: Dialect) -> Group {
         ),
     ];
     Group { with: String::new(), rows: rows.into(), owner: Some("c"), key: "c.member_id".into(), checks }
+}
+
+/// Adjustments that needed an approval, each beside the line that it made and the events that told of it. That a line has one
+/// approval is the unique index's word (X1).
+fn adjustments(dialect: Dialect) -> Group {
+    let rows = "mkt_points_adjustment a \
+        LEFT JOIN mkt_points_transaction t ON t.tenant_id = a.tenant_id AND t.id = a.transaction_id \
+        LEFT JOIN (SELECT tenant_id, subject_id, \
+         sum(CASE type WHEN 'points_adjustment.requested' THEN 1 ELSE 0 END) AS requested, \
+         sum(CASE type WHEN 'points_adjustment.approved' THEN 1 ELSE 0 END) AS approved, \
+         sum(CASE type WHEN 'points_adjustment.rejected' THEN 1 ELSE 0 END) AS rejected FROM event \
+         WHERE type LIKE 'points_adjustment.%' GROUP BY tenant_id, subject_id) e \
+        ON e.tenant_id = a.tenant_id AND e.subject_id = a.id";
+    let checks = vec![
+        check(
+            "M20",
+            "an approved adjustment has its line, and no other has one",
+            "(a.status = 'APPROVED') <> (a.transaction_id IS NOT NULL) OR (a.transaction_id IS NOT NULL AND (t.id IS NULL \
+             OR t.member_id <> a.member_id OR t.points <> a.points OR t.remark IS DISTINCT FROM a.reason \
+             OR t.reference IS DISTINCT FROM a.reference OR t.recorded_at <> a.decided_at \
+             OR t.type <> CASE WHEN a.points > 0 THEN 'EARN_ADMIN' ELSE 'DEDUCT_ADMIN' END))",
+            differs("its points", "a.points", "t.points"),
+        ),
+        check(
+            "M21",
+            "an adjustment's columns fit its status, and two keys stand behind an approved one",
+            "a.status NOT IN ('PENDING', 'APPROVED', 'REJECTED') OR a.points = 0 \
+             OR (a.status = 'PENDING') <> (a.decided_at IS NULL) OR (a.status = 'REJECTED') <> (a.remark IS NOT NULL) \
+             OR (a.status = 'PENDING' AND a.decided_by IS NOT NULL) \
+             OR (a.status = 'APPROVED' AND a.decided_by IS NOT DISTINCT FROM a.requested_by)",
+            "'its columns do not fit ' || a.status",
+        ),
+        check(
+            "M22",
+            "an adjustment and its end are told by one event each",
+            "coalesce(e.requested, 0) <> 1 OR coalesce(e.approved, 0) <> CASE a.status WHEN 'APPROVED' THEN 1 ELSE 0 END \
+             OR coalesce(e.rejected, 0) <> CASE a.status WHEN 'REJECTED' THEN 1 ELSE 0 END",
+            "coalesce(e.requested, 0) || ', ' || coalesce(e.approved, 0) || ' and ' || coalesce(e.rejected, 0) || ' events'",
+        ),
+    ];
+    Group { with: String::new(), rows: rows.into(), owner: Some("a"), key: dialect.id("adj_", "a.id"), checks }
 }
 
 /// Every report of a task.

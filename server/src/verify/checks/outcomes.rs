@@ -30,6 +30,7 @@ pub fn reading(dialect: Dialect) -> Reading {
     let tables = [
         ("Coupon", "mkt_user_coupon", "id"),
         ("Exchange", "mkt_user_coupon", "id"),
+        ("Adjustment", "mkt_points_adjustment", "id"),
         ("Transaction", "mkt_points_transaction", "id"),
         ("Hold", "mkt_points_hold", "id"),
         ("Transfer", "mkt_points_transaction", "id"),

@@ -15,6 +15,7 @@ pub const TABLES: &[&str] = &[
     "mkt_coupon_code",
     "mkt_coupon_code_use",
     "mkt_coupon_exchange",
+    "mkt_points_adjustment",
     "mkt_user_coupon",
     "mkt_points_account",
     "mkt_points_lot",
@@ -86,6 +87,8 @@ const INDEXES: &[&str] = &[
     "uq_code_number",
     "idx_code_use_batch",
     "uq_exchange_transaction",
+    "idx_adjustment_status",
+    "uq_adjustment_transaction",
     "idx_user_coupon_used",
     "idx_user_coupon_used_template",
     "idx_template_distribution_end",
@@ -200,6 +203,8 @@ const CONSTRAINTS: &[&str] = &[
     "mkt_coupon_code_batch_pkey ck_code_batch_counts ck_code_batch_sealed mkt_coupon_code_batch_kind_check \
      mkt_coupon_code_batch_max_uses_check mkt_coupon_code_batch_status_check mkt_coupon_code_batch_claimed_count_check",
     "mkt_coupon_code_pkey ck_code_uses mkt_coupon_code_number_check mkt_coupon_code_status_check",
+    "mkt_points_adjustment_pkey ck_adjustment_decided ck_adjustment_transaction ck_adjustment_rejected ck_adjustment_second \
+     mkt_points_adjustment_points_check mkt_points_adjustment_status_check",
     "mkt_coupon_code_use_pkey mkt_coupon_exchange_pkey mkt_coupon_exchange_points_check",
     "mkt_coupon_template_version_pkey mkt_coupon_template_version_tenant_id_template_id_fkey",
     "mkt_coupon_template_use_pkey",

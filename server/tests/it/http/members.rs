@@ -585,3 +585,80 @@ async fn points_are_exchanged_for_a_coupon_once_and_both_sides_name_each_other()
         server.assert_sound().await;
     }
 }
+
+/// Above the number that the rules name, points moved by hand wait for a second key, and no other way leads around it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_adjustment_waits_for_the_approval_of_another_key() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut desk = server.client(&shop.operator).await;
+        let rules = json!({ "adjustments": { "approval_above": 100 } }).to_string();
+        let set = desk.send("PUT", "/v1/points-rules", &[JSON, ("if-match", "\"0\"")], rules).await.json(200);
+        assert_eq!(set["adjustments"]["approval_above"], 100, "{kind:?}");
+        let path = "/v1/members/m-1/points/adjustments";
+        desk.post(path, json!({ "points": 100, "reason": "small" })).await.json(201);
+        let asked = json!({ "points": 500, "reason": "goodwill", "reference": "t-1" });
+        let key = [JSON, ("idempotency-key", "adjust-1")];
+        let waits = desk.send("POST", path, &key, asked.to_string()).await;
+        let place = waits.header("location").expect("a place").to_owned();
+        let waits = waits.json(202);
+        let again = desk.send("POST", path, &key, asked.to_string()).await.json(202);
+        assert_eq!(waits, again, "{kind:?}: one request is one adjustment");
+        assert_eq!((&waits["status"], &waits["transaction_id"]), (&json!("PENDING"), &Value::Null), "{kind:?}");
+        assert_eq!(balance(&mut desk, "m-1").await["available"], 100, "{kind:?}: nothing has moved");
+        assert_eq!(desk.get(&place).await.json(200), waits, "{kind:?}");
+        for (path, body) in [
+            ("/v1/members/m-1/points/grants", json!({ "points": 101, "type": "EARN_ADMIN" })),
+            ("/v1/members/m-1/points/grants", json!({ "points": 101, "type": "EARN_ADMIN", "mode": "async" })),
+            ("/v1/members/m-1/points/debits", json!({ "points": 101, "type": "DEDUCT_ADMIN" })),
+        ] {
+            let refused = desk.post(path, body).await.json(403);
+            assert_eq!(refused["code"], "POINTS_APPROVAL_NEEDED", "{kind:?}");
+            assert!(text(&refused, "detail").contains("/points/adjustments"), "{kind:?}: {refused}");
+        }
+        let lines = json!({ "op": "grant", "member_id": "m-1", "points": 101, "type": "EARN_ADMIN" }).to_string();
+        let batch = desk.send("POST", "/v1/batch", &[("content-type", "application/x-ndjson")], lines).await;
+        assert!(String::from_utf8_lossy(&batch.body).contains("POINTS_APPROVAL_NEEDED"), "{kind:?}");
+        let approve = format!("{place}/approve");
+        let own = desk.post(&approve, json!({})).await.json(403);
+        assert_eq!(own["code"], "POINTS_ADJUSTMENT_OWN", "{kind:?}");
+        let limited = limited_key(&server, &shop, 499).await;
+        let limited = server.client(&limited).await.post(&approve, json!({})).await.json(403);
+        assert_eq!(limited["code"], "POINTS_ADJUSTMENT_LIMIT", "{kind:?}");
+        // Many approve at once: one line.
+        let second = limited_key(&server, &shop, 500).await;
+        let approvals = (0..8).map(|_| async {
+            let mut client = server.client(&second).await;
+            client.post(&approve, json!({})).await.json(200)
+        });
+        let approved = join_all(approvals).await;
+        assert!(
+            approved.iter().all(|one| one == &approved[0] && one["status"] == "APPROVED"),
+            "{kind:?}: {approved:?}"
+        );
+        let line = format!("/v1/points-transactions/{}", text(&approved[0], "transaction_id"));
+        let line = desk.get(&line).await.json(200);
+        assert_eq!((&line["type"], &line["points"]), (&json!("EARN_ADMIN"), &json!(500)), "{kind:?}");
+        assert_eq!((&line["remark"], &line["reference"]), (&json!("goodwill"), &json!("t-1")), "{kind:?}");
+        assert_eq!(balance(&mut desk, "m-1").await["available"], 600, "{kind:?}");
+        let late = desk.post(&format!("{place}/reject"), json!({ "reason": "late" })).await.json(409);
+        assert_eq!(late["code"], "POINTS_ADJUSTMENT_CLOSED", "{kind:?}");
+        // One that is not approved ends by a rejection, with its reason.
+        let other = desk.post(path, json!({ "points": -101, "reason": "mistake" })).await.json(202);
+        let reject = format!("/v1/points-adjustments/{}/reject", text(&other, "id"));
+        let bare = desk.post(&reject, json!({})).await.json(400);
+        assert_eq!(bare["errors"][0]["field"], "reason", "{kind:?}");
+        let rejected = desk.post(&reject, json!({ "reason": "no mistake" })).await.json(200);
+        assert_eq!((&rejected["status"], &rejected["remark"]), (&json!("REJECTED"), &json!("no mistake")), "{kind:?}");
+        for (status, count) in [("", 2), ("?status=PENDING", 0), ("?status=APPROVED", 1), ("?status=REJECTED", 1)] {
+            let page = desk.get(&format!("/v1/points-adjustments{status}")).await.json(200);
+            assert_eq!(page["data"].as_array().expect("rows").len(), count, "{kind:?} {status}");
+        }
+        server.client(&shop.service).await.get("/v1/points-adjustments").await.json(403);
+        let told = "SELECT count(*) FROM event WHERE type LIKE 'points_adjustment.%' AND actor_id IS NOT NULL";
+        let told = server.store.stream(told, &[], |row| row.int(0)).await.expect("a count");
+        assert_eq!(told, [4], "{kind:?}: requested, approved, requested, rejected");
+        server.assert_sound().await;
+    }
+}

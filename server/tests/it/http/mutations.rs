@@ -130,6 +130,8 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
         ),
         ("POST", "/v1/members/m-9/points/merges".into(), json!({ "into_member_id": "m-2", "remark": "k" })),
         ("POST", "/v1/members/m-1/points/adjustments".into(), json!({ "points": -5, "reason": "r", "reference": "f" })),
+        ("POST", format!("/v1/points-adjustments/adj_{}/approve", "0".repeat(32)), json!({})),
+        ("POST", format!("/v1/points-adjustments/adj_{}/reject", "0".repeat(32)), json!({ "reason": "r" })),
         ("POST", "/v1/members/m-1/check-ins".into(), json!({ "effective_at": "2026-01-01T00:00:00Z" })),
         (
             "POST",

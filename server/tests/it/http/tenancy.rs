@@ -27,6 +27,11 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
     let batch = client.post(&codes, json!({ "kind": "SHARED", "code": "OWN-CODE" })).await.json(202);
     let task = json!({ "key": "task-of-this-tenant", "name": "t", "points": 5 });
     let task = client.post("/v1/points-tasks", task).await.json(201);
+    let limited = json!({ "adjustments": { "approval_above": 10 } }).to_string();
+    client.send("PUT", "/v1/points-rules", &[JSON, ("if-match", "\"0\"")], limited).await;
+    let large = json!({ "points": 11, "reason": "r" });
+    let waits = client.post("/v1/members/m-1/points/adjustments", large).await.json(202);
+    let adjustment = text(&waits, "id").to_owned();
     vec![
         ("task_key", text(&task, "key").to_owned()),
         ("webhook_id", text(&webhook, "id").to_owned()),
@@ -37,6 +42,7 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
         ("transaction_id", text(&grant, "id").to_owned()),
         ("hold_id", text(&hold, "id").to_owned()),
         ("order_id", "own-order".to_owned()),
+        ("adjustment_id", adjustment),
         ("compensation_id", format!("cmp_{}", "0".repeat(32))),
         ("job_id", text(&job, "id").to_owned()),
         ("bulk_id", text(&bulk, "id").to_owned()),
@@ -56,6 +62,8 @@ fn body(path: &str) -> Value {
         "distributions" => json!({ "member_ids": ["m-1"] }),
         "claims" | "exchanges" => json!({ "member_id": "m-1" }),
         "lock" | "use" | "unlock" | "return" => json!({ "order_id": "o-1" }),
+        "reject" => json!({ "reason": "r" }),
+        "adjustments" => json!({ "points": 1, "reason": "r" }),
         "revoke" => json!({ "reason": "r" }),
         "stock" => json!({ "change": 1 }),
         "grants" | "debits" | "holds" => json!({ "points": 1 }),
