@@ -14,7 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Decision, capture, debit, grant, hold, hold_parts, refuse_merged, release, settle};
-use super::reversal::reverse_with;
+use super::reversal::{owe, reverse_with};
 use super::{Account, Allocation, MAX_POINTS, Spendable};
 use crate::command::{Command, Envelope, Movement};
 use crate::decide::{Interrupt, Outcome};
@@ -68,6 +68,12 @@ pub enum ImportedAction {
     /// Points of a debit go back to the lots they came from; what of them has expired meanwhile expires at once.
     Refund {
         debit: usize,
+        points: i64,
+        remark: Option<String>,
+    },
+    /// Points of a grant that should have been taken back and were not there: the member owes them.
+    Owe {
+        grant: usize,
         points: i64,
         remark: Option<String>,
     },
@@ -226,6 +232,10 @@ impl Made {
                     return Err(Rejection::NotReversible.into());
                 }
                 reverse_with(state, then, ids, member_id, id, Some(*points), remark.as_deref(), 0)?
+            }
+            ImportedAction::Owe { grant, points, remark } => {
+                let id = self.lines.get(*grant).copied().ok_or(Rejection::TransactionNotFound)?;
+                owe(state, then, ids, member_id, id, *points, remark.as_deref())?
             }
         };
         match outcome {

@@ -124,6 +124,35 @@ pub(super) fn reverse_with(
     Ok(outcome)
 }
 
+/// Records as debt what was to be taken back of a grant elsewhere, and was not there.
+pub(super) fn owe(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    id: TransactionId,
+    points: i64,
+    remark: Option<&str>,
+) -> Decision<Outcome> {
+    let Some((original, reversed)) = state.original(envelope.tenant, id) else {
+        return Err(Rejection::TransactionNotFound.into());
+    };
+    let original = original.clone();
+    if !original.kind.is_earn() {
+        return Err(Rejection::NotReversible.into());
+    }
+    let left = original.reversible_points() - reversed;
+    if points > left || points < 1 {
+        return Err(Rejection::ReversalExceeds { left }.into());
+    }
+    settle(state, envelope, ids, member_id)?;
+    state.account_mut(envelope.tenant, member_id).account.debt += points;
+    let note = Note { reference: original.reference.as_deref(), remark, reverses_id: Some(id), ..Note::default() };
+    let posted_id = TransactionId(ids.draw());
+    let posted = post(state, envelope, posted_id, member_id, envelope.at, TransactionType::Clawback, 0, note);
+    Ok(finish(state, envelope, ids, &original.id, reversed + points, posted))
+}
+
 fn finish(
     state: &mut State,
     envelope: &Envelope,

@@ -335,6 +335,14 @@ impl Generator {
         let earlier = self.random.pick_recent(&self.pools[index].keyed)?.clone();
         let mut again = self.envelope(earlier.tenant, earlier.command);
         again.idempotency = earlier.idempotency;
+        // Calendars are those of the time at which a request is decided.
+        if let Command::PayOrder { calendar, .. }
+        | Command::SettleOrder { calendar, .. }
+        | Command::CheckIn { calendar, .. }
+        | Command::CompleteTask { calendar, .. } = &mut again.command
+        {
+            *calendar = self.calendar();
+        }
         if self.random.percent(20) {
             again.command = self.command(index);
             again.idempotency.as_mut()?.fingerprint = self.random.wide().to_be_bytes();
@@ -749,6 +757,10 @@ impl Generator {
                 // What comes just before is what most steps go back to.
                 75..82 => ImportedAction::Release { hold: place - 1 },
                 82..89 => ImportedAction::Capture { hold: place - 1 },
+                89..92 => {
+                    let (grant, points) = (earlier(&mut self.random), self.random.between(1, 30));
+                    ImportedAction::Owe { grant, points, remark: None }
+                }
                 _ => {
                     let points = self.random.between(1, 12);
                     ImportedAction::Refund { debit: place - 1, points, remark: Some("returned".into()) }

@@ -2257,6 +2257,10 @@ impl Model {
                     }
                     book.reverse(id.expect("it is there"), Some(*points), 0, step.at, &own)?;
                 }
+                ImportedAction::Owe { grant, points, .. } => {
+                    let id = line_of(*grant).ok_or("POINTS_TRANSACTION_NOT_FOUND")?;
+                    book.owe(id, *points, step.at, &own)?;
+                }
             }
             holds.push(hold);
             lines.push(own.transaction);
@@ -3103,6 +3107,22 @@ impl Book {
         let text = self.show_line(new.transaction);
         self.expire(at, at);
         Ok(text)
+    }
+
+    fn owe(&mut self, id: TransactionId, points: i64, at: Timestamp, new: &New) -> Result<(), &'static str> {
+        use TransactionType::{EarnAdmin, EarnCheckin, EarnOrder, EarnTask};
+        let index = self.lines.iter().position(|line| line.id == Some(id)).ok_or("POINTS_TRANSACTION_NOT_FOUND")?;
+        let line = &self.lines[index];
+        if !matches!(line.row.kind, EarnOrder | EarnCheckin | EarnTask | EarnAdmin) {
+            return Err("POINTS_NOT_REVERSIBLE");
+        }
+        if points < 1 || points > line.row.points - line.reversed {
+            return Err("POINTS_REVERSAL_EXCEEDS");
+        }
+        self.settle(at);
+        self.lines[index].reversed += points;
+        self.change(TransactionType::Clawback, 0, Vec::new(), at, Some(new.transaction), |book| book.debt += points);
+        Ok(())
     }
 
     fn claw_back(&mut self, own: LotId, points: i64, at: Timestamp, id: TransactionId) {

@@ -10,6 +10,7 @@ use scrip_domain::{Day, Rejection, Timestamp};
 use crate::coupons::scenarios;
 
 scenarios! {
+    /// Complaint: expiry added later does not know what it may take (odoo PR 206048). Lots are there from the first grant on.
     a_grant_makes_a_lot_and_a_line: "
         @3  g = grant m1 100 until 50 for o-1   => EARN_ORDER points=100 before=0 after=100 sequence=1 expires_at=50 reference=o-1 lot=new from=
             show lot g                          => points=100 remaining=100 available_from=3 expires_at=50
@@ -25,6 +26,18 @@ scenarios! {
         @30  i = take-over m1 +100@1/20 +50@2 -30@3 h20@4 r^3@5 h10@6 c^5@6 b5^2@7 d4@8 => total=150 available=50 frozen=0 used=35 expired=61 revoked=4 steps=9
              show account m1           => total=150 available=50 used=35 expired=61 revoked=4 sequence=10 created_at=1
              ledger m1                 => EARN_ORDER+100@1 EARN_ORDER+50@2 USE_ORDER-30@3 HOLD-20@4 RELEASE+20@5 HOLD-10@6 USE_ORDER-10@6 REFUND+5@7 DEDUCT_ADMIN-4@8 EXPIRE-61@20
+    "
+
+    /// What was owed elsewhere is owed here, and settled by what is earned next.
+    debts_are_taken_over_with_the_account: "
+        @9   take-over m1 +100@1 -80@2 d20@3 o60^0@3   => total=100 available=0 used=80 revoked=20
+             show account m1                           => debt=60 available=0
+             grant m1 50                               => ok
+             show account m1                           => debt=10 available=0 revoked=70
+             grant m1 50                               => ok
+             show account m1                           => debt=0 available=40
+             take-over m2 +100@1 -80@2 o60^1@3         => POINTS_NOT_REVERSIBLE
+             take-over m2 +100@1 -80@2 o101^0@3        => POINTS_REVERSAL_EXCEEDS
     "
 
     a_hold_of_an_account_from_elsewhere_may_name_its_grant_and_ends_by_command: "

@@ -642,7 +642,7 @@ impl Script {
     }
 
     /// `take-over m1 +100@1/9 +50@2 -30@3 h20@3 h20^0@3 r^3@4 c^4@4 b10^2@5`: steps with their time. A grant may say when it
-    /// ends, `-` may deduct (`d`), a hold may name its grant; releases, captures and refunds name their step. What they come to
+    /// ends, `-` may deduct (`d`), a hold may name its grant; releases, captures, refunds and debts (`o`) name their step. What they come to
     /// is expected, unless `expecting 7` says what shall be available.
     fn imported(&self, tenant: TenantId, words: &[&str]) -> Line<ImportedAccount> {
         let mut steps = Vec::new();
@@ -668,6 +668,7 @@ impl Script {
                     ImportedAction::Hold { movement: movement(TransactionType::Hold)?, of_grant: place.transpose()? }
                 }
                 "r" => ImportedAction::Release { hold: named()? },
+                "o" => ImportedAction::Owe { grant: named()?, points: parse_number(points)?, remark: None },
                 "c" => ImportedAction::Capture { hold: named()? },
                 "b" => ImportedAction::Refund { debit: named()?, points: parse_number(points)?, remark: None },
                 _ => return Err("no such step".into()),

@@ -19,8 +19,8 @@ pub enum ImportCommand {
     Templates(CouponArgs),
     /// Coupons, from a CSV export of mkt_user_coupon; their templates come first.
     Coupons(CouponArgs),
-    /// Points accounts with their lots and their history, from a CSV export of mkt_points_account, mkt_points_lot and
-    /// mkt_points_transaction.
+    /// Points accounts with their lots and their history, from a CSV export of mkt_points_account, mkt_points_lot,
+    /// mkt_points_transaction and mkt_points_debt.
     Points(PointsArgs),
 }
 
@@ -117,9 +117,7 @@ fn show_points(report: &PointsImportReport, json: bool) -> anyhow::Result<u64> {
         return print_json(report, report.bad);
     }
     show_rows(&report.errors, "why not")?;
-    if !report.openings.is_empty() {
-        show_rows(&report.openings, "why without its history")?;
-    }
+    show_rows(&report.openings, "why without its history")?;
     let columns = [("there", report.there), ("here", report.here)];
     output::print(false, &columns, &["", "total", "available", "frozen", "used", "expired"], |(name, columns)| {
         let ImportedColumns { total_points, available, frozen, used, expired } = columns;
@@ -127,7 +125,7 @@ fn show_points(report: &PointsImportReport, json: bool) -> anyhow::Result<u64> {
         std::iter::once((*name).to_owned()).chain(figures).collect()
     })?;
     println!(
-        "{} accounts: {} {} ({} without a history), {} there already, {} empty, {} refused. {} points were overdue.",
+        "{} accounts: {} {} ({} without a history), {} there already, {} empty, {} refused. {} points were overdue, {} are owed.",
         report.accounts,
         report.imported,
         done(report.dry_run),
@@ -135,7 +133,8 @@ fn show_points(report: &PointsImportReport, json: bool) -> anyhow::Result<u64> {
         report.existing,
         report.empty,
         report.bad,
-        report.overdue
+        report.overdue,
+        report.debt
     );
     Ok(report.bad)
 }
@@ -150,6 +149,9 @@ fn print_json(report: &impl Serialize, bad: u64) -> anyhow::Result<u64> {
 }
 
 fn show_rows(rows: &[BadRow], why: &str) -> anyhow::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     output::print(false, rows, &["line", "id", why], |row| {
         vec![row.line.to_string(), row.id.clone(), row.message.clone()]
     })

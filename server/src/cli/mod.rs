@@ -77,9 +77,9 @@ enum Command {
     /// Keys of coupon codes.
     #[command(subcommand)]
     Codes(codes::CodesCommand),
-    /// Write coupons, uses or templates into a CSV or XLSX file.
+    /// Write coupons, uses, templates, the ledger of points or its balances into a CSV or XLSX file.
     Export(export::ExportArgs),
-    /// Take coupon templates or coupons over from the origin system's tables.
+    /// Take coupon templates, coupons or points accounts over from the origin system's tables.
     #[command(subcommand)]
     Import(import::ImportCommand),
     /// Print a report.

@@ -1181,6 +1181,8 @@ mod tests {
             let expected: &[u16] = match code {
                 code if code.ends_with("_NOT_FOUND") => &[404],
                 code if code.ends_with("_VERSION_STALE") => &[412],
+                // What another key may do.
+                "POINTS_ADJUSTMENT_OWN" | "POINTS_APPROVAL_NEEDED" => &[403],
                 _ => &[409, 422],
             };
             assert!(expected.contains(&status), "{code} is {status}");

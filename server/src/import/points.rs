@@ -1,6 +1,6 @@
-//! Points accounts with their lots and their history from the tables of the system that Scrip replaces.
+//! Points accounts with their lots, their history and their debts from the tables of the system that Scrip replaces.
 //!
-//! The file has a line for each row of the three tables, those of a member together and in the order of time
+//! The file has a line for each row of the four tables, those of a member together and in the order of time
 //! (docs/IMPORT.md has the statement that writes it), so that no more than one member's rows are held at a time.
 //!
 //! An account is taken over when it reconciles to the point, and refused with the row at fault when it does not:
@@ -57,6 +57,8 @@ pub struct PointsImportReport {
     pub here: ImportedColumns,
     /// What had ended there and was still counted as available: it is expired here.
     pub overdue: i64,
+    /// What members owe by open debts, and owe here now.
+    pub debt: i64,
     /// The first 1,000 rows that kept an account from being taken over.
     pub errors: Vec<BadRow>,
     /// The first 1,000 rows for which an account was taken over without its history.
@@ -156,6 +158,25 @@ struct TransactionRow {
     create_time: String,
 }
 
+#[derive(Debug, Deserialize)]
+struct DebtRow {
+    id: String,
+    status: String,
+    debt_amount: i64,
+    #[serde(default)]
+    source_transaction_id: Option<String>,
+    #[serde(default)]
+    related_id: Option<String>,
+    #[serde(default)]
+    remark: Option<String>,
+}
+
+impl DebtRow {
+    fn is_open(&self) -> bool {
+        matches!(self.status.as_str(), "OPEN" | "PARTIAL")
+    }
+}
+
 /// A row with its line in the file.
 #[derive(Debug)]
 struct Placed<T> {
@@ -171,6 +192,7 @@ struct Rows {
     account: Option<Placed<AccountRow>>,
     lots: Vec<Placed<LotRow>>,
     transactions: Vec<Placed<TransactionRow>>,
+    debts: Vec<Placed<DebtRow>>,
     faults: Vec<Fault>,
 }
 
@@ -189,6 +211,7 @@ struct Plan {
     line: u64,
     imported: ImportedAccount,
     there: ImportedColumns,
+    debt: i64,
     opening: Option<Fault>,
 }
 
@@ -205,7 +228,13 @@ pub async fn points(
     let mut report = PointsImportReport { dry_run: options.dry_run, ..PointsImportReport::default() };
     let mut page = Page::default();
     let mut rows = Rows::default();
-    for (line, read) in (2..).zip(reader(file).deserialize::<FileLine>()) {
+    let mut file = reader(file);
+    if let Some(message) = lacks_columns(&mut file)? {
+        report.bad = 1;
+        report.refuse(fault(1, "", message));
+        return Ok(report);
+    }
+    for (line, read) in (2..).zip(file.deserialize::<FileLine>()) {
         report.lines += 1;
         let read = match read {
             Ok(read) => read,
@@ -233,13 +262,29 @@ pub async fn points(
     Ok(report)
 }
 
+/// Why a file is none of ours, by its first line: told once, not for every line.
+fn lacks_columns(file: &mut csv::Reader<impl Read>) -> anyhow::Result<Option<String>> {
+    let head = match file.headers() {
+        Ok(head) => head.clone(),
+        Err(error) if matches!(error.kind(), csv::ErrorKind::Io(_)) => {
+            return Err(error).context("the file cannot be read");
+        }
+        Err(_) => csv::StringRecord::new(),
+    };
+    let missing: Vec<&str> =
+        ["member_id", "table", "row"].into_iter().filter(|name| head.iter().all(|column| column != *name)).collect();
+    let message =
+        || format!("the first line must name the columns member_id, table and row; {} not there", missing.join(", "));
+    Ok((!missing.is_empty()).then(message))
+}
+
 impl Rows {
     fn begin(member: &str, line: u64) -> Rows {
         Rows { member: member.to_owned(), first_line: line, ..Rows::default() }
     }
 
     fn add(&mut self, line: u64, read: &FileLine) {
-        let is_full = self.lots.len() + self.transactions.len() >= MAX_IMPORTED_STEPS;
+        let is_full = self.lots.len() + self.transactions.len() + self.debts.len() >= MAX_IMPORTED_STEPS;
         let bad = |error: serde_json::Error| fault(line, &read.member_id, format!("row: {error}"));
         let result = match read.table.as_str() {
             "mkt_points_account" => serde_json::from_str(&read.row).map_err(bad).and_then(|row| {
@@ -264,10 +309,15 @@ impl Rows {
             "mkt_points_transaction" => {
                 serde_json::from_str(&read.row).map_err(bad).map(|row| self.transactions.push(Placed { line, row }))
             }
+            "mkt_points_debt" => {
+                serde_json::from_str(&read.row).map_err(bad).map(|row| self.debts.push(Placed { line, row }))
+            }
             other => Err(fault(
                 line,
                 &read.member_id,
-                format!("the table {other} is none of mkt_points_account, mkt_points_lot, mkt_points_transaction"),
+                format!(
+                    "the table {other} is none of mkt_points_account, mkt_points_lot, mkt_points_transaction, mkt_points_debt"
+                ),
             )),
         };
         // One fault is enough to refuse an account; a file of another kind must not fill the memory with them.
@@ -328,18 +378,18 @@ impl Page {
                 continue;
             }
             if options.dry_run {
-                report.count(plan.there, plan.imported.expected, plan.opening);
+                report.count(plan.there, plan.imported.expected, plan.debt, plan.opening);
                 continue;
             }
-            let Plan { line, imported, there, opening } = plan;
-            sent.push((line, imported.member_id.clone(), there, imported.expected, opening));
+            let Plan { line, imported, there, debt, opening } = plan;
+            sent.push((line, imported.member_id.clone(), there, imported.expected, debt, opening));
             envelopes.push(options.envelope(Command::ImportAccount(Box::new(imported)), clock::now()));
         }
-        for ((line, member_id, there, expected, opening), answer) in
+        for ((line, member_id, there, expected, debt, opening), answer) in
             sent.into_iter().zip(engine.submit_all(envelopes).await)
         {
             match answer.context("the import stopped; run it again: what is there is not changed")? {
-                Answer::Accepted { .. } => report.count(there, expected, opening),
+                Answer::Accepted { .. } => report.count(there, expected, debt, opening),
                 Answer::Refused(Rejection::AccountExists) => report.existing += 1,
                 Answer::Refused(rejection) => {
                     report.bad += 1;
@@ -352,12 +402,13 @@ impl Page {
 }
 
 impl PointsImportReport {
-    fn count(&mut self, there: ImportedColumns, expected: Columns, opening: Option<Fault>) {
+    fn count(&mut self, there: ImportedColumns, expected: Columns, debt: i64, opening: Option<Fault>) {
         let here = ImportedColumns::of(expected);
         self.imported += 1;
         self.there.add(there);
         self.here.add(here);
         self.overdue += here.expired - there.expired;
+        self.debt += debt;
         if let Some(fault) = opening {
             self.opened += 1;
             if self.openings.len() < LISTED {
@@ -402,9 +453,12 @@ impl ImportOptions {
                 return Err(one(account.line, message));
             }
         }
-        if there.total_points == 0 && rows.transactions.is_empty() {
+        let owes = rows.debts.iter().any(|debt| debt.row.is_open());
+        if there.total_points == 0 && rows.transactions.is_empty() && !owes {
             return Ok(None);
         }
+        // The transaction that made each step, where the steps are those of the history.
+        let mut made_by = Vec::new();
         let history = match rows.transactions.is_empty() {
             true if lots.is_empty() && there.available + there.frozen > 0 => Err(fault(
                 account.line,
@@ -421,21 +475,31 @@ impl ImportOptions {
                     .collect();
                 let replayed = self.history(&rows.transactions, &of_lots, now).and_then(|history| {
                     let last = rows.transactions.last().map_or(first_line, |last| last.line);
+                    made_by = history.lines.iter().map(|(_, id)| id.clone()).collect();
                     self.reconcile(&member_id, history, (there, last), &lots, now)
                 });
                 replayed.map(Some)
             }
         };
-        let (imported, opening) = match history {
+        let opened = || self.opening(&member_id, there, &lots, began_at, now);
+        let (mut imported, opening) = match history {
             Ok(Some(imported)) => (imported, None),
-            Ok(None) => (self.opening(&member_id, there, &lots, began_at, now), None),
-            Err(fault) if self.opening => (self.opening(&member_id, there, &lots, began_at, now), Some(fault)),
+            Ok(None) => (opened(), None),
+            Err(fault) if self.opening => {
+                made_by.clear();
+                (opened(), Some(fault))
+            }
             Err(fault) => return Err(vec![fault]),
         };
+        let debt = owe(&mut imported.steps, &made_by, &rows.debts, now).map_err(|fault| vec![fault])?;
         // The last word on every way: the same decision, and the same columns.
         let rehearsal = rehearse(&self.envelope(Command::SettleAccount(member_id.clone()), now), &imported)
             .map_err(|(_, rejection)| one(account.line, format!("cannot be taken over: {}", rejection.code())))?;
         let imported = ImportedAccount { expected: rehearsal.made.columns, ..imported };
+        if rehearsal.account.account.debt != debt {
+            let message = format!("comes to a debt of {}, not of {debt}", rehearsal.account.account.debt);
+            return Err(one(account.line, message));
+        }
         let here = ImportedColumns::of(imported.expected);
         let same = here.total_points == there.total_points
             && here.frozen == there.frozen
@@ -445,7 +509,7 @@ impl ImportOptions {
         if !same {
             return Err(one(account.line, format!("comes to {here:?}, the account has {there:?}")));
         }
-        Ok(Some(Plan { line: account.line, imported, there, opening }))
+        Ok(Some(Plan { line: account.line, imported, there, debt, opening }))
     }
 
     fn lots(&self, rows: &[Placed<LotRow>], now: Timestamp) -> Result<Vec<Lot>, Vec<Fault>> {
@@ -668,6 +732,63 @@ impl ImportOptions {
         }
         ImportedAccount { member_id: member_id.clone(), steps, expected: Columns::default() }
     }
+}
+
+/// Adds what the member owes behind all else, so that nothing earned there settles it; how much in all. Each debt is of the grant
+/// that its row names, by the transaction or by what that was for; of an account without its history, of what had been spent.
+fn owe(
+    steps: &mut Vec<ImportedStep>,
+    made_by: &[String],
+    debts: &[Placed<DebtRow>],
+    now: Timestamp,
+) -> Result<i64, Fault> {
+    let at = steps.last().map_or(now, |step| step.at);
+    let mut left: Vec<i64> = steps
+        .iter()
+        .map(|step| match &step.action {
+            ImportedAction::Grant { movement, .. } => movement.points,
+            _ => 0,
+        })
+        .collect();
+    let mut owed = 0_i64;
+    for Placed { line, row } in debts {
+        let refused = |message: String| fault(*line, &row.id, message);
+        if !row.is_open() {
+            if !matches!(row.status.as_str(), "RESOLVED" | "CANCELLED") {
+                return Err(refused(format!("its status is {}", row.status)));
+            }
+            continue;
+        }
+        let points = row.debt_amount;
+        if !(1..=MAX_POINTS).contains(&points) {
+            return Err(refused(format!("a debt of {points} is none")));
+        }
+        let (source, related) = (super::filled(&row.source_transaction_id), super::filled(&row.related_id));
+        let by_id = made_by.iter().position(|id| Some(id) == source.as_ref());
+        let is_for = |step: &ImportedStep| match &step.action {
+            ImportedAction::Grant { movement, .. } => related.is_some() && movement.reference == related,
+            _ => false,
+        };
+        let found = match by_id.filter(|place| left[*place] > 0) {
+            None if made_by.is_empty() => left.iter().position(|left| *left >= points),
+            None => steps.iter().position(is_for),
+            found => found,
+        };
+        let Some(grant) = found else {
+            return Err(refused(format!(
+                "{points} points are owed of no grant in the file: neither source_transaction_id nor related_id names one"
+            )));
+        };
+        if left[grant] < points {
+            return Err(refused(format!("{points} points are owed of a grant of which {} can be", left[grant])));
+        }
+        left[grant] -= points;
+        owed += points;
+        let remark = super::filled(&row.remark).map(|text| cut(&text, REMARK_CHARS));
+        steps.push(ImportedStep { at, action: ImportedAction::Owe { grant, points, remark } });
+        left.push(0);
+    }
+    Ok(owed)
 }
 
 /// A history on its way to steps.

@@ -127,6 +127,7 @@ async fn a_retry_gets_the_first_answer_and_another_request_with_the_key_is_refus
     }
 }
 
+/// Complaint: a redemption out of thousands of lots (ProgrammerZamanNow/qna#983).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn holds_reversals_and_many_lots_survive_the_store() {
     for kind in KINDS {

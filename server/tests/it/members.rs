@@ -88,7 +88,8 @@ async fn writers(kind: Kind, members: u64, commands: usize) {
     assert_sound(&fixture.store, kind).await;
 }
 
-/// Complaint: concurrent spending doubles points or makes balances negative.
+/// Complaint: concurrent spending doubles points or makes balances negative; one hot account slows everything (cala PR 776,
+/// AI-Horde PR 536).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_writers_on_one_account_lose_and_double_nothing() {
     for kind in KINDS {

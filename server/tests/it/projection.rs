@@ -145,6 +145,7 @@ async fn compare(store: &Store, tenant: TenantId) -> usize {
     books(store, tenant, "sequence").await.len()
 }
 
+/// Complaint: reports that leave expired points out of the debits (kademi#4304), or do not show breakage (autorenta#63).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boards_and_statistics_agree_with_the_books() {
     for kind in KINDS {

@@ -190,7 +190,72 @@ async fn accounts_are_taken_over_to_the_point_and_what_does_not_reconcile_is_tol
             assert_eq!(answer.json(status)["code"], code, "{kind:?} {path}");
         }
         let no_columns = operator.send("POST", path, &csv, "member,what\nm-1,x\n").await.json(200);
-        assert_eq!(figures(&no_columns), [1, 0, 0, 0, 0, 0, 1], "{kind:?}: {no_columns}");
+        assert_eq!(figures(&no_columns), [0, 0, 0, 0, 0, 0, 1], "{kind:?}: {no_columns}");
+        server.assert_sound().await;
+    }
+}
+
+fn debt(member: &str, id: &str, status: &str, points: i64, source: Option<&str>, related: &str) -> String {
+    let row = json!({ "id": id, "status": status, "debt_amount": points, "expected_amount": 100, "deducted_amount": 20,
+        "source_transaction_id": source, "related_id": related, "reason": "ORDER_REFUND_CLAWBACK_INSUFFICIENT" });
+    line(member, "debt", row)
+}
+
+/// The origin records what a refund could not take back, and never collects it: here the next earnings do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_debts_are_owed_here_and_one_of_no_grant_refuses_its_account() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut operator = server.client(&shop.operator).await;
+        let spent = |member: &str| {
+            let mut rows = account(member, [100, 0, 0, 100, 0]);
+            for (id, kind, amount, balances) in [
+                ("t-1", "EARN_ORDER", 100, [0, 100]),
+                ("t-2", "USE_ORDER", -80, [100, 20]),
+                ("t-3", "DEDUCT_ADMIN", -20, [20, 0]),
+            ] {
+                rows += &transaction(member, id, kind, amount, balances, "2026-01-05 10:00:00", "o-1");
+            }
+            rows
+        };
+        let mut file = String::from("member_id,table,row\n");
+        file += &(spent("m-1") + &debt("m-1", "d-1", "PARTIAL", 60, Some("t-1"), "o-1"));
+        // Only what it was for is known; a debt that is over is none.
+        file += &(spent("m-2") + &debt("m-2", "d-2", "OPEN", 70, None, "o-1"));
+        file += &debt("m-2", "d-3", "RESOLVED", 10, None, "o-1");
+        // Without a history it is of what had been spent.
+        file += &(account("m-3", [50, 20, 0, 30, 0])
+            + &lot("m-3", "l-1", [20, 0, 0, 0], "2026-01-05 10:00:00", None, None));
+        file += &debt("m-3", "d-4", "OPEN", 25, Some("t-9"), "o-9");
+        // Line 20: of nothing that the file has; 25: more than was granted; 30: of no state that is known; 32: of nothing at all.
+        file += &(spent("m-4") + &debt("m-4", "d-5", "OPEN", 5, Some("t-9"), "o-9"));
+        file += &(spent("m-5") + &debt("m-5", "d-6", "OPEN", 101, Some("t-1"), "o-1"));
+        file += &(spent("m-6") + &debt("m-6", "d-7", "LOST", 5, Some("t-1"), "o-1"));
+        file += &(account("m-7", [0, 0, 0, 0, 0]) + &debt("m-7", "d-8", "OPEN", 5, None, ""));
+        let csv = [("content-type", "text/csv")];
+        let report = operator.send("POST", "/v1/imports/points", &csv, file.clone()).await.json(200);
+        assert_eq!(
+            (&report["imported"], &report["bad"], &report["debt"]),
+            (&json!(3), &json!(4), &json!(155)),
+            "{report:#}"
+        );
+        let expected = [(20, "d-5"), (25, "d-6"), (30, "d-7"), (32, "d-8")].map(|(line, id)| (line, id.to_owned()));
+        assert_eq!(rows(&report, "errors"), expected, "{kind:?}: {report:#}");
+        for (member, debt, available) in [("m-1", 60, 0), ("m-2", 70, 0), ("m-3", 25, 20), ("m-4", 0, 0)] {
+            let balance = operator.get(&format!("/v1/members/{member}/points")).await.json(200);
+            let shown = (&balance["debt"], &balance["available"]);
+            assert_eq!(shown, (&json!(debt), &json!(available)), "{kind:?} {member}: {balance}");
+        }
+        operator.post("/v1/members/m-1/points/grants", json!({ "points": 100 })).await.json(201);
+        let balance = operator.get("/v1/members/m-1/points").await.json(200);
+        assert_eq!((&balance["debt"], &balance["available"]), (&json!(0), &json!(40)), "{kind:?}: {balance}");
+        let other = "member,table,line\nm-1,mkt_points_account,{}\nm-2,mkt_points_account,{}\n";
+        let none = operator.send("POST", "/v1/imports/points", &csv, other).await.json(200);
+        assert_eq!((&none["bad"], &none["errors"][0]["line"]), (&json!(1), &json!(1)), "{kind:?}: {none:#}");
+        assert!(text(&none["errors"][0], "message").ends_with("member_id, row not there"), "{kind:?}: {none:#}");
+        let again = operator.send("POST", "/v1/imports/points", &csv, file).await.json(200);
+        assert_eq!((&again["imported"], &again["existing"]), (&json!(0), &json!(3)), "{kind:?}: {again:#}");
         server.assert_sound().await;
     }
 }

@@ -146,7 +146,7 @@ async fn a_merged_account_names_the_one_that_took_it_over() {
     }
 }
 
-/// Complaint: signing in twice at once gives the points twice.
+/// Complaint: signing in twice at once gives the points twice (blessing-skin#68, Neuro-OJ PR 78).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_check_ins_at_once_one_counts_and_all_get_its_answer() {
     for kind in KINDS {
@@ -168,7 +168,8 @@ async fn of_many_check_ins_at_once_one_counts_and_all_get_its_answer() {
     }
 }
 
-/// Complaint: signed in at 23:59 and at 00:01, counted as one day; make-up days shifted the streak.
+/// Complaint: signed in at 23:59 and at 00:01, counted as one day (zhenxun PR 1426); make-up days shifted the streak
+/// (nexusphp#228), so there are none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_in_belongs_to_the_day_that_the_tenants_clock_shows() {
     for kind in KINDS {
@@ -371,6 +372,7 @@ async fn a_statement_leads_from_its_opening_to_its_closing_line_by_line() {
     }
 }
 
+/// Complaint: no report of what will expire (kademi#2860), nor of what is left of each credit (tachiya#142).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_expires_soon_is_listed_soonest_first_page_by_page() {
     for kind in KINDS {
