@@ -1,16 +1,17 @@
-//! Conditions: short CEL expressions over the order and the member, written by operators into templates.
+//! Conditions: short CEL expressions over the order and the member, written by operators into templates and into the
+//! campaigns of the points rules.
 //!
 //! ```text
 //! order:    amount, freight, quantity, hour: int   weekday: string   products, categories: list(string)
 //!           lines: list of {item_id, product_id, sku_id: string, category_ids: list(string), unit_price, quantity, amount: int}
 //! member:   level: string
-//! eligible: amount, quantity: int                  the goods the coupon applies to
+//! eligible: amount, quantity: int                  the goods the coupon, or the campaign, applies to
 //! order.attributes, member.attributes              what the caller sends: strings, integers, truth values
 //! ```
 //!
 //! An expression is checked when it is written: names, fields and types, each error with its position. Only attributes are
 //! unknown until an order comes; what fails then (one is missing, or of another type) makes the coupon not apply, with the
-//! cause. The crate `cel` parses and evaluates; the check is ours, since the crate has none, and admits less than the
+//! cause, and the campaign not hold. The crate `cel` parses and evaluates; the check is ours, since the crate has none, and admits less than the
 //! language has: no decimals, no dates, no regular expressions, no macro inside another.
 //!
 //! Bounds: the length, and, since the parser descends recursively, the brackets and operators. Macros go over the lines of an
@@ -33,11 +34,12 @@ pub const MAX_LENGTH: usize = 500;
 const MAX_BRACKETS: usize = 24;
 const MAX_OPERATORS: usize = 100;
 
-/// An expression that is true or false of an order. Compiled once, and at the latest when it is first asked.
+/// An expression that is true or false of an order. Compiled once, with all its clones, and at the latest when it is first
+/// asked.
 #[derive(Clone)]
 pub struct Condition {
     source: String,
-    program: OnceLock<Option<Arc<Program>>>,
+    program: Arc<OnceLock<Option<Program>>>,
 }
 
 /// Why an expression is no condition, and where.
@@ -55,7 +57,7 @@ impl Condition {
     pub fn compile(source: &str) -> Result<Condition, ConditionError> {
         check(source)?;
         let program = ENVIRONMENT.compile(source).map_err(|errors| unreadable(source, &errors))?;
-        Ok(Condition { source: source.to_owned(), program: OnceLock::from(Some(Arc::new(program))) })
+        Ok(Condition { source: source.to_owned(), program: Arc::new(OnceLock::from(Some(program))) })
     }
 
     pub fn source(&self) -> &str {
@@ -67,7 +69,7 @@ impl Condition {
     /// # Errors
     /// Why that cannot be said, in English.
     pub fn holds(&self, facts: &Facts<'_>, amount: i64, quantity: i64) -> Result<bool, String> {
-        let compile = || ENVIRONMENT.compile(&self.source).ok().map(Arc::new);
+        let compile = || ENVIRONMENT.compile(&self.source).ok();
         let program = self.program.get_or_init(compile).as_ref().ok_or("the expression cannot be read")?;
         let mut context = Context::with_env(ENVIRONMENT.clone());
         context.set_variable_resolver(facts);
@@ -113,7 +115,7 @@ impl Serialize for Condition {
 /// Reads without compiling: what is stored was checked when it was written.
 impl<'de> Deserialize<'de> for Condition {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Condition { source: String::deserialize(deserializer)?, program: OnceLock::new() })
+        Ok(Condition { source: String::deserialize(deserializer)?, program: Arc::default() })
     }
 }
 

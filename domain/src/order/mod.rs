@@ -42,6 +42,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Envelope};
+use crate::condition::Facts;
 use crate::decide::{Interrupt, Outcome};
 use crate::event::EventKind;
 use crate::id::{HoldId, Ids, MemberId, OrderId, OrderUid, TransactionId};
@@ -149,12 +150,10 @@ impl Order {
     /// What the order's goods would have earned by other rules, at the price they were paid.
     pub fn would_earn(&self, rules: &Arc<Rules>) -> i64 {
         let rule = &rules.at(self.created_at).points;
-        let lines = self.basket.lines.iter().zip(&self.quote.lines);
-        let earned = lines.map(|(line, priced)| {
-            let factor = rule.campaign_percent(&line.category_ids, self.basket.member_level.as_deref());
-            rule.earned(priced.amount - priced.coupon_discount, line.points_ratio, factor)
-        });
-        earned.sum::<i64>().min(MAX_POINTS)
+        let amounts = self.quote.lines.iter().map(|priced| priced.amount - priced.coupon_discount);
+        let facts = Facts::of(&self.basket, self.quote.original_amount);
+        let (earned, _) = rule.earned(&self.basket, &facts, self.basket.lines.iter().zip(amounts));
+        earned.iter().sum::<i64>().min(MAX_POINTS)
     }
 
     /// Freight that was paid and has not been refunded.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::condition::{Condition, Facts};
+use crate::pricing::{Basket, Line, share};
 use crate::time::{Calendar, Timestamp, Window};
 
 /// The largest factor of a campaign, in percent: ten times the usual points.
@@ -37,6 +39,9 @@ pub struct Campaign {
     pub categories: Vec<String>,
     /// Levels of members; empty means all members.
     pub member_levels: Vec<String>,
+    /// What must be true of the order; its `eligible` goods are those of the categories.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub condition: Option<Condition>,
     /// Of the usual points: 200 doubles them.
     pub percent: u16,
 }
@@ -44,6 +49,25 @@ pub struct Campaign {
 impl Campaign {
     pub fn holds_at(&self, at: Timestamp) -> bool {
         self.window.has_started(at) && !self.window.has_ended(at)
+    }
+
+    fn is_of(&self, categories: &[String]) -> bool {
+        self.categories.is_empty() || categories.iter().any(|one| self.categories.contains(one))
+    }
+
+    /// Whether it is for the order's member, and its condition true. A condition that cannot be told, for want of an
+    /// attribute for instance, is not.
+    fn is_for(&self, basket: &Basket, facts: &Facts<'_>) -> bool {
+        let levels = &self.member_levels;
+        let of_member = levels.is_empty() || basket.member_level.as_ref().is_some_and(|level| levels.contains(level));
+        of_member
+            && self.condition.as_ref().is_none_or(|condition| {
+                let eligible = basket.lines.iter().filter(|line| self.is_of(&line.category_ids));
+                let (amount, quantity) = eligible.fold((0, 0), |(amount, quantity), line| {
+                    (amount + line.unit_price * line.quantity, quantity + line.quantity)
+                });
+                condition.holds(facts, amount, quantity).unwrap_or(false)
+            })
     }
 }
 
@@ -56,6 +80,9 @@ pub struct Earn {
     /// How long after the payment the points come in, in days; 0 is at once. What is refunded by then is never earned.
     #[serde(default)]
     pub delay_days: u32,
+    /// Of an order, whatever its lines and campaigns.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_points_per_order: Option<i64>,
 }
 
 /// `ratio` points pay `base` minor units.
@@ -119,7 +146,7 @@ impl Default for PointsRule {
     fn default() -> Self {
         PointsRule {
             enabled: true,
-            earn: Earn { enabled: true, ratio: 1, base: 100, delay_days: 0 },
+            earn: Earn { enabled: true, ratio: 1, base: 100, delay_days: 0, max_points_per_order: None },
             redeem: Redeem { enabled: true, ratio: 100, base: 100, max_points_per_order: None, max_percent: Some(50) },
             validity: PointsValidity::Never,
             check_in: CheckIn { enabled: true, points: 10, streak_bonuses: Vec::new() },
@@ -174,21 +201,32 @@ impl RedeemLimit {
 }
 
 impl PointsRule {
-    /// The factor of the campaigns for goods of these categories and a member of this level, in percent. Campaigns do not
-    /// add up: the best one counts. 100 when there is none.
-    pub fn campaign_percent(&self, categories: &[String], member_level: Option<&str>) -> u16 {
-        let holds = |campaign: &&Campaign| {
-            let levels = &campaign.member_levels;
-            (campaign.categories.is_empty() || categories.iter().any(|one| campaign.categories.contains(one)))
-                && (levels.is_empty() || member_level.is_some_and(|level| levels.iter().any(|one| one == level)))
+    /// What each of an order's lines earns, with its share of the order after coupons in minor units; and whether
+    /// [`Earn::max_points_per_order`] has cut it, which is shared in proportion to what they would earn without. Each line has
+    /// one floor, so that ratios of less than a point per item are not lost twice. Campaigns do not add up: of those that hold
+    /// for a line the best one counts.
+    pub fn earned<'l>(
+        &self,
+        basket: &Basket,
+        facts: &Facts<'_>,
+        lines: impl Iterator<Item = (&'l Line, i64)>,
+    ) -> (Vec<i64>, bool) {
+        let campaigns: Vec<&Campaign> =
+            self.campaigns.iter().filter(|campaign| campaign.is_for(basket, facts)).collect();
+        let of_line = |(line, amount): (&Line, i64)| {
+            let factors = campaigns.iter().filter(|campaign| campaign.is_of(&line.category_ids));
+            let factor = factors.map(|campaign| campaign.percent).max().unwrap_or(100);
+            self.earned_by(amount, line.points_ratio, factor)
         };
-        self.campaigns.iter().filter(holds).map(|campaign| campaign.percent).max().unwrap_or(100)
+        let earned: Vec<i64> = lines.map(of_line).collect();
+        match self.earn.max_points_per_order {
+            Some(most) if earned.iter().sum::<i64>() > most => (share::split(most, &earned), true),
+            _ => (earned, false),
+        }
     }
 
-    /// The points earned by an item whose share of the order, after coupons, is `amount` minor units: one floor, so that
-    /// ratios of less than a point per item are not lost twice. `percent` is the item's own ratio, 100 by default;
-    /// `campaign_percent` the factor of campaigns.
-    pub fn earned(&self, amount: i64, percent: u16, campaign_percent: u16) -> i64 {
+    /// `percent` is the item's own ratio, 100 by default; `campaign_percent` the factor of campaigns.
+    fn earned_by(&self, amount: i64, percent: u16, campaign_percent: u16) -> i64 {
         if !self.enabled || !self.earn.enabled || amount <= 0 {
             return 0;
         }

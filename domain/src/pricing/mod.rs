@@ -69,7 +69,7 @@ pub struct Basket {
     pub member_level: Option<String>,
     /// When it is bought, on the clock of the tenant's place.
     pub local_time: LocalTime,
-    /// What the caller knows of the order and of the member beside all this, for the conditions of coupons.
+    /// What the caller knows of the order and of the member beside all this, for the conditions of coupons and campaigns.
     #[serde(skip_serializing_if = "Attributes::is_empty", default)]
     pub attributes: Attributes,
     #[serde(skip_serializing_if = "Attributes::is_empty", default)]
@@ -174,6 +174,9 @@ pub struct Quote {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub points_limited_by: Option<RedeemLimit>,
     pub points_to_earn: i64,
+    /// Whether the rule's limit for an order has made `points_to_earn` less.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub points_to_earn_capped: bool,
     /// In the caller's order.
     pub coupons: Vec<CouponQuote>,
     /// In the caller's order.
@@ -476,9 +479,10 @@ impl<'a, 'g> Pricing<'a, 'g> {
         };
         let by_points = share::split(points_discount, left.lines());
         let spent = share::split(points_effective, &by_points);
+        let earning = goods.lines.iter().copied().zip(left.lines().iter().copied());
+        let (earned, points_to_earn_capped) = rule.earned(goods.basket, &goods.facts, earning);
         let line = |index: usize| {
             let (line, amount, left) = (goods.lines[index], goods.amounts[index], left.lines()[index]);
-            let factor = rule.campaign_percent(&line.category_ids, goods.basket.member_level.as_deref());
             let shares = self.applied.iter().map(|coupon| (coupon.coupon_id, coupon.shares[index]));
             LineQuote {
                 item_id: line.item_id.clone(),
@@ -488,7 +492,7 @@ impl<'a, 'g> Pricing<'a, 'g> {
                 points_discount: by_points[index],
                 points_spent: spent[index],
                 pay_amount: left - by_points[index],
-                points_to_earn: rule.earned(left, line.points_ratio, factor),
+                points_to_earn: earned[index],
                 coupons: shares.filter(|(_, share)| *share > 0).collect(),
             }
         };
@@ -510,6 +514,7 @@ impl<'a, 'g> Pricing<'a, 'g> {
             points_effective,
             points_limited_by,
             points_to_earn: lines.iter().map(|line| line.points_to_earn).sum(),
+            points_to_earn_capped,
             coupons,
             lines,
         }

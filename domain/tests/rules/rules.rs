@@ -1,9 +1,13 @@
 //! The rules of points and orders: their versions as scenarios (the language is that of [`crate::script`]), and what they give.
 
-use scrip_domain::points::{Campaign, PointsRule, PointsValidity};
-use scrip_domain::pricing::Rules;
-use scrip_domain::time::{Calendar, Window};
+use std::sync::Arc;
+
+use scrip_domain::condition::Condition;
+use scrip_domain::points::{Campaign, PointsValidity};
+use scrip_domain::pricing::{Attributes, Basket, Line, Quote, Rules, price};
+use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::{State, Timestamp};
+use serde_json::{Value, json};
 
 use crate::coupons::scenarios;
 
@@ -47,15 +51,46 @@ fn the_latest_version_whose_time_has_come_holds() {
     assert_eq!(holding(&[5, 5, 5], 5), 3, "of the same time, the one made last");
 }
 
-#[test]
-fn the_best_campaign_of_the_time_counts() {
-    let campaign = |percent, window: (i64, i64), categories: &[&str], levels: &[&str]| Campaign {
+/// What an order of one item for 10.00 in these categories earns; 10 without campaigns.
+fn earned(rules: &Arc<Rules>, at: i64, categories: &[&str], change: impl FnOnce(&mut Basket)) -> i64 {
+    let mut basket = Basket {
+        lines: vec![line("a", 1_000, 1)],
+        freight: 0,
+        member_level: None,
+        local_time: LocalTime { day: 0, minute: 0 },
+        attributes: Attributes::new(),
+        member_attributes: Attributes::new(),
+    };
+    basket.lines[0].category_ids = categories.iter().map(|one| (*one).into()).collect();
+    change(&mut basket);
+    price(&basket, &[], 0, &rules.at(Timestamp(at))).expect("a small order").points_to_earn
+}
+
+fn line(item: &str, unit_price: i64, quantity: i64) -> Line {
+    Line {
+        item_id: item.into(),
+        product_id: "p".into(),
+        sku_id: None,
+        category_ids: vec![],
+        unit_price,
+        quantity,
+        points_ratio: 100,
+    }
+}
+
+fn campaign(percent: u16, window: (i64, i64), categories: &[&str], levels: &[&str]) -> Campaign {
+    Campaign {
         name: "c".into(),
         window: Window { starts_at: Some(Timestamp(window.0)), ends_at: Some(Timestamp(window.1)) },
         categories: categories.iter().map(|one| (*one).into()).collect(),
         member_levels: levels.iter().map(|one| (*one).into()).collect(),
+        condition: None,
         percent,
-    };
+    }
+}
+
+#[test]
+fn the_best_campaign_of_the_time_counts() {
     let mut rules = Rules::default();
     rules.points.campaigns = vec![
         campaign(200, (10, 20), &[], &[]),
@@ -63,28 +98,72 @@ fn the_best_campaign_of_the_time_counts() {
         campaign(500, (0, 30), &["books"], &["GOLD"]),
         campaign(0, (0, 30), &["gift-cards"], &[]),
     ];
-    let rules = std::sync::Arc::new(rules);
-    let factor = |at, categories: &[&str], level| {
-        let categories: Vec<String> = categories.iter().map(|one| (*one).into()).collect();
-        rules.at(Timestamp(at)).points.campaign_percent(&categories, level)
+    let rules = Arc::new(rules);
+    let earned = |at, categories: &[&str], level: Option<&str>| {
+        earned(&rules, at, categories, |basket| basket.member_level = level.map(str::to_owned))
     };
-    assert_eq!(factor(9, &["toys"], None), 100);
-    assert_eq!(factor(10, &["toys"], None), 200);
-    assert_eq!(factor(20, &["toys"], None), 100, "a window is half-open");
-    assert_eq!(factor(10, &["toys", "books"], None), 300);
-    assert_eq!(factor(10, &["books"], Some("GOLD")), 500);
-    assert_eq!(factor(5, &["books"], Some("SILVER")), 100);
-    assert_eq!(factor(5, &["gift-cards"], Some("GOLD")), 0, "a campaign may also take points away");
-    assert_eq!(factor(10, &["gift-cards"], None), 200, "unless a better one holds");
+    assert_eq!(earned(9, &["toys"], None), 10);
+    assert_eq!(earned(10, &["toys"], None), 20);
+    assert_eq!(earned(20, &["toys"], None), 10, "a window is half-open");
+    assert_eq!(earned(10, &["toys", "books"], None), 30);
+    assert_eq!(earned(10, &["books"], Some("GOLD")), 50);
+    assert_eq!(earned(5, &["books"], Some("SILVER")), 10);
+    assert_eq!(earned(5, &["gift-cards"], Some("GOLD")), 0, "a campaign may also take points away");
+    assert_eq!(earned(10, &["gift-cards"], None), 20, "unless a better one holds");
+}
+
+#[test]
+fn a_campaign_may_have_a_condition() {
+    let mut rules = Rules::default();
+    rules.points.campaigns = [
+        (200, &[][..], "order.amount >= 1000 && order.weekday == 'MONDAY'"),
+        (300, &["books"], "eligible.quantity >= 3"),
+        (400, &[], "order.attributes.channel == 'app' && member.attributes.orders == 0"),
+    ]
+    .map(|(percent, categories, condition)| Campaign {
+        condition: Some(Condition::compile(condition).expect("a condition")),
+        ..campaign(percent, (0, 30), categories, &[])
+    })
+    .into();
+    let rules = Arc::new(rules);
+    let days = |basket: &mut Basket, day| basket.local_time.day = day;
+    // The first day of the epoch was a Thursday.
+    assert_eq!(earned(&rules, 1, &[], |basket| days(basket, 4)), 20);
+    assert_eq!(earned(&rules, 1, &[], |basket| days(basket, 5)), 10);
+    assert_eq!(earned(&rules, 1, &[], |basket| (days(basket, 4), basket.lines[0].unit_price = 999).1), 9);
+    // Eligible are the goods of the campaign's categories, over all lines; the factor is for these lines alone.
+    let with_toys = |books: i64| {
+        earned(&rules, 1, &["books"], |basket| {
+            basket.lines[0].quantity = books;
+            basket.lines.push(line("b", 1_000, 5));
+        })
+    };
+    assert_eq!(with_toys(2), 20 + 50);
+    assert_eq!(with_toys(3), 90 + 50);
+    let with = |attributes: Value, of_member: Value| {
+        earned(&rules, 1, &[], |basket| {
+            basket.attributes = attributes.as_object().expect("an object").clone();
+            basket.member_attributes = of_member.as_object().expect("an object").clone();
+        })
+    };
+    assert_eq!(with(json!({ "channel": "app" }), json!({ "orders": 0 })), 40);
+    assert_eq!(with(json!({ "channel": "app" }), json!({ "orders": 1 })), 10);
+    assert_eq!(with(json!({ "channel": "app" }), json!({})), 10, "what cannot be told does not hold");
+    assert_eq!(with(json!({ "channel": 7 }), json!({ "orders": 0 })), 10);
 }
 
 /// amount, item percent, campaign percent => points, at 3 points for 200. Complaint: nobody knows what points are earned of, before
-/// or after rewards (odoo#114004): of what is paid for each item, which golden/orders.txt shows line by line.
+/// or after rewards (odoo#114004): of what coupons leave of each item, which golden/orders.txt shows line by line.
 #[test]
 fn earned_points_are_rounded_down_once() {
-    let mut rule = PointsRule::default();
-    (rule.earn.ratio, rule.earn.base) = (3, 200);
-    for (amount, item, campaign, points) in [
+    let mut rules = Rules::default();
+    (rules.points.earn.ratio, rules.points.earn.base) = (3, 200);
+    let mut of = |amount, item, percent| {
+        rules.points.campaigns = vec![campaign(percent, (0, 30), &[], &[])];
+        let rules = Arc::new(rules.clone());
+        earned(&rules, 1, &[], |basket| (basket.lines[0].unit_price, basket.lines[0].points_ratio) = (amount, item))
+    };
+    for (amount, item, percent, points) in [
         (200, 100, 100, 3),
         (199, 100, 100, 2),
         (66, 100, 100, 0),
@@ -98,10 +177,50 @@ fn earned_points_are_rounded_down_once() {
         (134, 50, 200, 2),
         (0, 100, 100, 0),
     ] {
-        assert_eq!(rule.earned(amount, item, campaign), points, "{amount} {item} {campaign}");
+        assert_eq!(of(amount, item, percent), points, "{amount} {item} {percent}");
     }
-    rule.earn.enabled = false;
-    assert_eq!(rule.earned(200, 100, 100), 0);
+    let mut rules = Rules::default();
+    rules.points.earn.enabled = false;
+    assert_eq!(earned(&Arc::new(rules), 1, &[], |_| {}), 0);
+}
+
+/// limit => what the lines earn, which would be 10, 20 and 31, and whether that is told.
+#[test]
+fn an_order_earns_no_more_than_the_rule_allows() {
+    let basket = Basket {
+        lines: vec![line("b", 1_000, 2), line("a", 1_000, 1), line("c", 3_199, 1)],
+        freight: 500,
+        member_level: None,
+        local_time: LocalTime { day: 0, minute: 0 },
+        attributes: Attributes::new(),
+        member_attributes: Attributes::new(),
+    };
+    for (most, lines, capped) in [
+        (None, [20, 10, 31], false),
+        (Some(62), [20, 10, 31], false),
+        (Some(61), [20, 10, 31], false),
+        (Some(60), [20, 10, 30], true),
+        (Some(30), [10, 5, 15], true),
+        // 0.66, 0.33 and 1.02 points: the unit that is left goes to the largest remainder.
+        (Some(2), [1, 0, 1], true),
+        (Some(0), [0, 0, 0], true),
+    ] {
+        let mut rules = Rules::default();
+        rules.points.earn.max_points_per_order = most;
+        let quote = price(&basket, &[], 0, &rules).expect("a small order");
+        let by_line: Vec<i64> = quote.lines.iter().map(|line| line.points_to_earn).collect();
+        assert_eq!((&*by_line, quote.points_to_earn_capped), (&lines[..], capped), "{most:?}");
+        assert_eq!(quote.points_to_earn, lines.iter().sum::<i64>());
+        let mut turned = basket.clone();
+        turned.lines.rotate_left(1);
+        let turned = price(&turned, &[], 0, &rules).expect("a small order");
+        let by_item = |quote: &Quote, item: &str| {
+            quote.lines.iter().find(|line| line.item_id == item).map(|line| line.points_to_earn)
+        };
+        for item in ["a", "b", "c"] {
+            assert_eq!(by_item(&quote, item), by_item(&turned, item), "{most:?}: the order of lines does not matter");
+        }
+    }
 }
 
 #[test]

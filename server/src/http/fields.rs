@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use scrip_domain::Timestamp;
+use scrip_domain::condition::{self, Condition, ConditionError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -119,6 +120,18 @@ impl FieldErrors {
         }
         for (index, name) in names.iter().enumerate().take(MAX_NAMES) {
             self.text(Cow::Owned(format!("{field}[{index}]")), name, 1..=64);
+        }
+    }
+
+    pub fn condition(&mut self, field: impl Into<Cow<'static, str>>, source: &str) -> Option<Condition> {
+        let field = field.into();
+        self.text(field.clone(), source, 1..=condition::MAX_LENGTH);
+        match Condition::compile(source) {
+            Ok(condition) => Some(condition),
+            Err(ConditionError { position, message, remedy }) => {
+                self.add(field, format!("at character {position}: {message}"), remedy);
+                None
+            }
         }
     }
 

@@ -273,6 +273,8 @@ pub struct AmountsView {
     #[schema(required, value_type = Option<schema::RedeemLimit>)]
     points_limited_by: Option<RedeemLimit>,
     points_to_earn: i64,
+    /// Whether `earn.max_points_per_order` has made them less.
+    points_to_earn_capped: bool,
 }
 
 impl From<&Quote> for AmountsView {
@@ -289,6 +291,7 @@ impl From<&Quote> for AmountsView {
             points_effective: quote.points_effective,
             points_limited_by: quote.points_limited_by,
             points_to_earn: quote.points_to_earn,
+            points_to_earn_capped: quote.points_to_earn_capped,
         }
     }
 }

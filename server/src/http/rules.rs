@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
+use scrip_domain::condition::Condition;
 use scrip_domain::coupon::MAX_AMOUNT;
 use scrip_domain::points::{
     Campaign, CheckIn, Earn, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, MAX_POINTS, MAX_REMINDER_DAYS, MAX_REMINDERS,
@@ -98,6 +99,9 @@ pub struct EarnRequest {
     /// How many days after the payment the points come in; what is refunded by then is never earned. Default: 0, at once.
     #[schema(minimum = 0, maximum = 3650)]
     delay_days: Option<i64>,
+    /// The most that an order earns, whatever its goods and campaigns. Default: any number.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_000i64)]
+    max_points_per_order: Option<i64>,
 }
 
 /// `ratio` points pay `base` minor units.
@@ -177,6 +181,10 @@ pub struct CampaignRequest {
     /// Default: all members.
     #[schema(max_items = 1000)]
     member_levels: Option<Vec<String>>,
+    /// A CEL expression over the order and the member, as in coupon templates; `eligible` are the goods of the categories.
+    /// What cannot be told, for want of an attribute, does not hold. Default: any order.
+    #[schema(min_length = 1, max_length = 500)]
+    condition: Option<String>,
     /// Of the usual points: 200 doubles them, 0 gives none.
     #[schema(value_type = i64, minimum = 0, maximum = 1000)]
     percent: Option<i64>,
@@ -262,7 +270,11 @@ impl EarnRequest {
         let base = errors.within("earn.base", self.base.unwrap_or(defaults.base), BASES);
         let delay_days = errors.within("earn.delay_days", self.delay_days.unwrap_or(0), 0..=MAX_DAYS);
         let enabled = self.enabled.unwrap_or(defaults.enabled);
-        Some(Earn { enabled, ratio: ratio?, base: base?, delay_days: u32::try_from(delay_days?).ok()? })
+        if let Some(most) = self.max_points_per_order {
+            errors.within("earn.max_points_per_order", most, 0..=MAX_POINTS);
+        }
+        let delay_days = u32::try_from(delay_days?).ok()?;
+        Some(Earn { enabled, ratio: ratio?, base: base?, delay_days, max_points_per_order: self.max_points_per_order })
     }
 }
 
@@ -364,10 +376,11 @@ fn check_campaigns(errors: &mut FieldErrors, requests: Vec<Object<CampaignReques
         errors.names(at("categories"), &categories);
         let member_levels = request.member_levels.unwrap_or_default();
         errors.names(at("member_levels"), &member_levels);
+        let condition = request.condition.as_deref().and_then(|source| errors.condition(at("condition"), source));
         let percent = within(errors, at("percent"), request.percent, 0..=i64::from(MAX_CAMPAIGN_PERCENT));
         let (Some(name), Some(percent)) = (request.name, percent) else { continue };
         let percent = u16::try_from(percent).ok()?;
-        campaigns.push(Campaign { name, window, categories, member_levels, percent });
+        campaigns.push(Campaign { name, window, categories, member_levels, condition, percent });
     }
     Some(campaigns)
 }
@@ -464,6 +477,8 @@ pub struct EarnView {
     ratio: i64,
     base: i64,
     delay_days: u32,
+    #[schema(required)]
+    max_points_per_order: Option<i64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -529,6 +544,8 @@ pub struct CampaignView<'a> {
     categories: &'a [String],
     #[schema(value_type = Vec<String>)]
     member_levels: &'a [String],
+    #[schema(required)]
+    condition: Option<&'a str>,
     percent: u16,
 }
 
@@ -561,6 +578,7 @@ impl<'a> From<&'a RulesVersion> for RulesView<'a> {
                 ratio: points.earn.ratio,
                 base: points.earn.base,
                 delay_days: points.earn.delay_days,
+                max_points_per_order: points.earn.max_points_per_order,
             },
             redeem: RedeemView {
                 enabled: points.redeem.enabled,
@@ -604,6 +622,7 @@ impl<'a> From<&'a Campaign> for CampaignView<'a> {
             window: WindowView::from(&campaign.window),
             categories: &campaign.categories,
             member_levels: &campaign.member_levels,
+            condition: campaign.condition.as_ref().map(Condition::source),
             percent: campaign.percent,
         }
     }
@@ -814,6 +833,7 @@ mod tests {
             (json!({ "earn": { "ratio": 0 } }), "earn.ratio"),
             (json!({ "earn": { "base": 0 } }), "earn.base"),
             (json!({ "earn": { "delay_days": -1 } }), "earn.delay_days"),
+            (json!({ "earn": { "max_points_per_order": -1 } }), "earn.max_points_per_order"),
             (json!({ "redeem": { "ratio": 0 } }), "redeem.ratio"),
             (json!({ "redeem": { "base": MAX_AMOUNT + 1 } }), "redeem.base"),
             (json!({ "redeem": { "max_points_per_order": -1 } }), "redeem.max_points_per_order"),
@@ -840,6 +860,11 @@ mod tests {
             (json!({ "campaigns": [{ "percent": 200 }] }), "campaigns[0].name"),
             (json!({ "campaigns": [{ "name": "n" }] }), "campaigns[0].percent"),
             (json!({ "campaigns": [{ "name": "n", "percent": 1001 }] }), "campaigns[0].percent"),
+            (json!({ "campaigns": [{ "name": "n", "percent": 1, "condition": "" }] }), "campaigns[0].condition"),
+            (
+                json!({ "campaigns": [{ "name": "n", "percent": 1, "condition": "order.total > 1" }] }),
+                "campaigns[0].condition",
+            ),
             (
                 json!({ "campaigns": [{ "name": "n", "percent": 200, "starts_at": "2026-01-02T00:00:00Z",
                     "ends_at": "2026-01-02T00:00:00Z" }] }),

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use scrip_domain::condition::{self, Condition, ConditionError};
 use scrip_domain::coupon::{
     Benefit, DEFAULT_PRIORITY, Definition, MAX_AMOUNT, MAX_BUDGET, MAX_PRIORITY, MAX_STOCK, Scope, Stacking, Step,
     StepOff, TemplatePatch, Validity,
@@ -284,7 +283,7 @@ impl Checked for TemplateRequest {
             let message = format!("has {} entries", excluded_dates.len());
             errors.add("excluded_dates", message, format!("Send at most {MAX_DATES}."));
         }
-        let condition = self.condition.as_deref().and_then(|source| check_condition(errors, source));
+        let condition = self.condition.as_deref().and_then(|source| errors.condition("condition", source));
         let distribution = self.distribution.unwrap_or_default().0.read();
         if let (Some(start), Some(end)) = (distribution.starts_at, distribution.ends_at) {
             check_order(errors, "distribution.ends_at", start, end);
@@ -370,17 +369,6 @@ fn check_hours(errors: &mut FieldErrors, hours: Vec<Object<HoursRequest>>) -> Ve
         checked.push(WeeklyHours { weekdays, from_minute: from.0, to_minute: to.0 });
     }
     checked
-}
-
-fn check_condition(errors: &mut FieldErrors, source: &str) -> Option<Condition> {
-    errors.text("condition", source, 1..=condition::MAX_LENGTH);
-    match Condition::compile(source) {
-        Ok(condition) => Some(condition),
-        Err(ConditionError { position, message, remedy }) => {
-            errors.add("condition", format!("at character {position}: {message}"), remedy);
-            None
-        }
-    }
 }
 
 impl BenefitRequest {

@@ -49,6 +49,9 @@ async fn simulation(kind: Kind) {
     assert_eq!(tried(json!({ "enabled": false })).await, [2, 2, 101, 0]);
     let campaign = json!({ "name": "n", "categories": ["books"], "percent": 300, "starts_at": "2020-01-01T00:00:00Z" });
     assert_eq!(tried(json!({ "campaigns": [campaign] })).await, [2, 2, 101, 304]);
+    let large = json!({ "name": "n", "percent": 300, "condition": "order.amount > 1000" });
+    assert_eq!(tried(json!({ "campaigns": [large] })).await, [2, 1, 101, 301]);
+    assert_eq!(tried(json!({ "earn": { "max_points_per_order": 40 } })).await, [2, 1, 101, 41]);
     let over = json!({ "name": "n", "percent": 300, "ends_at": "2020-01-01T00:00:00Z" });
     assert_eq!(tried(json!({ "campaigns": [over] })).await, [2, 0, 101, 101], "campaigns of the time of the order");
     let newest = client.post(path, json!({ "rules": {}, "limit": 1 })).await.json(200);

@@ -91,7 +91,7 @@ async fn a_quote_tells_the_whole_price() {
         let expected = json!({
             "original_amount": 20_000, "coupon_discount": 1_000, "freight_discount": 0, "points_discount": 100,
             "total_discount": 1_100, "freight": 0, "pay_amount": 18_900,
-            "points_requested": 100, "points_effective": 100, "points_limited_by": null, "points_to_earn": 190,
+            "points_requested": 100, "points_effective": 100, "points_limited_by": null, "points_to_earn": 190, "points_to_earn_capped": false,
             "coupons": [{ "id": ten, "template_id": quote["coupons"][0]["template_id"], "name": "10 off", "applied": true,
                 "discount": 1_000, "code": null, "reason": null, "params": {}, "unlock_amount": null }],
             "lines": [{ "item_id": "shirt", "quantity": 2, "amount": 20_000, "coupon_discount": 1_000, "points_discount": 100,
