@@ -222,6 +222,12 @@ pub enum Command {
         order_id: OrderId,
         refund: Box<RefundRequest>,
     },
+    /// Grants at once what a paid order earns and its rule would grant later.
+    ConfirmOrder {
+        member_id: MemberId,
+        order_id: OrderId,
+        calendar: Arc<Calendar>,
+    },
     SettleOrder {
         member_id: MemberId,
         order_id: OrderId,
@@ -389,6 +395,7 @@ impl Command {
             Command::PayOrder { .. } => "pay_order",
             Command::CancelOrder { .. } => "cancel_order",
             Command::RefundOrder { .. } => "refund_order",
+            Command::ConfirmOrder { .. } => "confirm_order",
             Command::SettleOrder { .. } => "settle_order",
             Command::CloseCompensation { .. } => "close_compensation",
             Command::ArchiveTemplate(_) => "archive_coupon_template",

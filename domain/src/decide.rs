@@ -319,6 +319,9 @@ fn apply_command(
         Command::RefundOrder { member_id, order_id, refund } => {
             order::refund(state, envelope, ids, member_id, order_id, refund)
         }
+        Command::ConfirmOrder { member_id, order_id, calendar } => {
+            order::confirm(state, envelope, ids, member_id, order_id, calendar)
+        }
         Command::SettleOrder { member_id, order_id, calendar } => {
             order::settle(state, envelope, ids, member_id, order_id, calendar)
         }

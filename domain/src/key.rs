@@ -291,6 +291,7 @@ impl Keys {
             }
             Command::PayOrder { member_id, order_id, .. }
             | Command::CancelOrder { member_id, order_id, .. }
+            | Command::ConfirmOrder { member_id, order_id, .. }
             | Command::SettleOrder { member_id, order_id, .. } => {
                 self.orders.insert((tenant, order_id.clone()));
                 self.accounts.insert((tenant, member_id.clone()));

@@ -35,7 +35,7 @@ mod settle;
 
 pub use refund::{Refund, RefundRequest, ReturnedCoupon, refund};
 pub use reserve::{Quoted, Reservation, reserve};
-pub use settle::{cancel, pay, settle};
+pub use settle::{cancel, confirm, pay, settle};
 
 use std::sync::Arc;
 
@@ -172,6 +172,7 @@ impl Envelope {
                 | Command::PayOrder { .. }
                 | Command::CancelOrder { .. }
                 | Command::RefundOrder { .. }
+                | Command::ConfirmOrder { .. }
                 | Command::SettleOrder { .. }
         )
     }

@@ -1,4 +1,5 @@
-//! How a reservation ends: paid, cancelled, or released by its deadline; and the grant that comes later.
+//! How a reservation ends: paid, cancelled, or released by its deadline; and the grant that comes later, when it is due or when the
+//! shop confirms the order.
 
 use super::reserve::take;
 use super::{Decision, Order, OrderStatus, find, save};
@@ -158,14 +159,48 @@ pub fn settle(
         ..Settled::default()
     };
     if order.earn_due_at.is_some_and(|due| due <= envelope.at) {
-        points::require_lots(state, envelope, member_id, 0)?;
-        points::check_room(state, envelope.tenant, member_id, order.points_pending())?;
-        grant(state, envelope, ids, &mut order, calendar)?;
+        grant_what_waits(state, envelope, ids, &mut order, calendar)?;
         (settled.points_granted, settled.grant_id) = (order.points_granted, order.earn_id);
-        let details = format!(",\"points_granted\":{}", order.points_granted);
-        save(state, envelope, ids, order, envelope.at, EventKind::OrderConfirmed, &details);
+        save_confirmed(state, envelope, ids, order);
     }
     Ok(Outcome::Settled(settled))
+}
+
+/// Grants what a paid order earns before it is due. One that waits for nothing is answered as it stands.
+pub fn confirm(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    member_id: &MemberId,
+    order_id: &OrderId,
+    calendar: &Calendar,
+) -> Decision<Outcome> {
+    let mut order = find(state, envelope, member_id, order_id)?;
+    if !matches!(order.status, OrderStatus::Paid | OrderStatus::PartiallyRefunded | OrderStatus::Refunded) {
+        return Err(Rejection::OrderNotPaid { status: order.status_at(envelope.at) }.into());
+    }
+    if order.earn_due_at.is_none() {
+        return Ok(Outcome::Order(Box::new(order)));
+    }
+    grant_what_waits(state, envelope, ids, &mut order, calendar)?;
+    Ok(save_confirmed(state, envelope, ids, order))
+}
+
+fn grant_what_waits(
+    state: &mut State,
+    envelope: &Envelope,
+    ids: &mut Ids,
+    order: &mut Order,
+    calendar: &Calendar,
+) -> Decision<()> {
+    points::require_lots(state, envelope, &order.member_id, 0)?;
+    points::check_room(state, envelope.tenant, &order.member_id, order.points_pending())?;
+    grant(state, envelope, ids, order, calendar)
+}
+
+fn save_confirmed(state: &mut State, envelope: &Envelope, ids: &mut Ids, order: Order) -> Outcome {
+    let details = format!(",\"points_granted\":{}", order.points_granted);
+    save(state, envelope, ids, order, envelope.at, EventKind::OrderConfirmed, &details)
 }
 
 /// Releases an order past its deadline, as of the deadline.

@@ -337,6 +337,7 @@ impl Generator {
         again.idempotency = earlier.idempotency;
         // Calendars are those of the time at which a request is decided.
         if let Command::PayOrder { calendar, .. }
+        | Command::ConfirmOrder { calendar, .. }
         | Command::SettleOrder { calendar, .. }
         | Command::CheckIn { calendar, .. }
         | Command::CompleteTask { calendar, .. } = &mut again.command
@@ -401,6 +402,7 @@ impl Generator {
                 again.basket.freight += i64::from(self.random.percent(30));
                 Command::ReserveOrder(Box::new(again))
             }
+            93..96 => Command::ConfirmOrder { member_id, order_id, calendar: self.calendar() },
             _ => Command::SettleOrder { member_id, order_id, calendar: self.calendar() },
         })
     }

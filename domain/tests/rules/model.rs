@@ -1362,6 +1362,17 @@ impl Model {
                 let key = self.find_order(tenant, order_id, member_id)?;
                 self.refund(&key, refund, at, new)
             }
+            Command::ConfirmOrder { member_id, order_id, calendar } => {
+                let key = self.find_order(tenant, order_id, member_id)?;
+                let row = &self.orders[&key].0;
+                if matches!(row.status, OrderStatus::Reserved | OrderStatus::Cancelled | OrderStatus::Expired) {
+                    return Err("ORDER_NOT_PAID");
+                }
+                if row.due.is_some() {
+                    self.grant_earned(&key, calendar, at, new);
+                }
+                Ok(format!("{:?}", self.orders[&key].0))
+            }
             Command::SettleOrder { member_id, order_id, calendar } => {
                 let key = self.find_order(tenant, order_id, member_id)?;
                 let was = self.orders[&key].0.status;

@@ -235,6 +235,24 @@ scenarios! {
         @60  settle-order p                                  => granted=0
     "
 
+    an_order_that_is_confirmed_earns_at_once: "
+        @0   rules 0 earn 1/1 redeem 1/1 delay 14            => version=1
+             o = reserve b1 m1 100x2                         => RESERVED earns=200
+             confirm o                                       => ORDER_NOT_PAID
+             pay o                                           => PAID granted=0 due=336
+        @5   refund o r1 a:1                                 => PARTIALLY_REFUNDED clawed=100
+        @6   x = confirm o                                   => PARTIALLY_REFUNDED granted=100 due=none
+             confirm o                                       => PARTIALLY_REFUNDED granted=100
+             show account m1                                 => total=100 available=100
+      @340   settle-order o                                  => granted=0
+             refund o r2 a:1                                 => REFUNDED clawed=100
+             show account m1                                 => total=100 available=0 revoked=100
+             p = reserve b2 m1 50x1                          => RESERVED
+             cancel p                                        => CANCELLED
+             confirm p                                       => ORDER_NOT_PAID
+             B: confirm o                                    => ORDER_NOT_FOUND
+    "
+
     earned_points_live_as_the_rules_of_the_order_say: "
         @0   rules 0 earn 1/1 redeem 1/1 live 2             => version=1
              o = reserve b1 m1 10x1                         => RESERVED rules=1

@@ -249,6 +249,7 @@ fn a_refused_command_writes_only_what_settling_writes() {
                 Command::ReserveOrder(asked) => vec![Command::SettleAccount(asked.member_id.clone())],
                 Command::PayOrder { member_id, order_id, .. }
                 | Command::CancelOrder { member_id, order_id, .. }
+                | Command::ConfirmOrder { member_id, order_id, .. }
                 | Command::RefundOrder { member_id, order_id, .. } => vec![Command::SettleOrder {
                     member_id: member_id.clone(),
                     order_id: order_id.clone(),

@@ -455,6 +455,7 @@ impl Script {
                 let refund = Box::new(refund_request(words)?);
                 Command::RefundOrder { member_id: owner, order_id: named_order()?, refund }
             }
+            "confirm" => Command::ConfirmOrder { member_id: owner, order_id: named_order()?, calendar: calendar() },
             "settle-order" => Command::SettleOrder { member_id: owner, order_id: named_order()?, calendar: calendar() },
             "close" => {
                 let status = option(words, "as").and_then(CompensationStatus::parse).ok_or("a status is missing")?;

@@ -61,6 +61,8 @@ pub struct Target {
     pub addr: SocketAddr,
     /// The secret of an operator key; all data are made within its tenant.
     pub operator_key: String,
+    /// The secret that reads are asked with: a service's, as a shop's backend has one.
+    pub service_key: String,
     /// The server's process, for its CPU time and memory; must run on this machine.
     pub pid: Option<u32>,
     /// Statuses that count as failures of the server without making the run invalid, as a baseline may run out of retries.
@@ -69,7 +71,9 @@ pub struct Target {
 
 impl Target {
     pub fn new(name: impl Into<String>, addr: SocketAddr, operator_key: impl Into<String>) -> Target {
-        Target { name: name.into(), addr, operator_key: operator_key.into(), pid: None, tolerated_statuses: vec![] }
+        let operator_key = operator_key.into();
+        let service_key = operator_key.clone();
+        Target { name: name.into(), addr, operator_key, service_key, pid: None, tolerated_statuses: vec![] }
     }
 }
 

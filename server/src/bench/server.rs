@@ -72,16 +72,21 @@ impl ServerProcess {
         self.child.id()
     }
 
-    /// Makes a tenant with an operator key; what to measure.
+    /// Makes a tenant with an operator's and a service's key; what to measure.
     pub async fn target(&self, name: impl Into<String>) -> Result<Target> {
         let platform = Target::new("platform", self.addr, self.platform_key.clone());
         let mut api = Api::connect(&platform).await?;
         let tenant = api.post("/v1/tenants", &json!({ "name": "bench" })).await?.json(201)?;
         let id = tenant["id"].as_str().context("the tenant has no id")?;
-        let asked = json!({ "name": "bench", "scope": "OPERATOR" });
-        let key = api.post(&format!("/v1/tenants/{id}/api-keys"), &asked).await?.json(201)?;
-        let secret = key["secret"].as_str().context("the key has no secret")?;
-        Ok(Target { pid: Some(self.child.id()), ..Target::new(name, self.addr, secret) })
+        let mut secrets = Vec::new();
+        for scope in ["OPERATOR", "SERVICE"] {
+            let asked = json!({ "name": "bench", "scope": scope });
+            let key = api.post(&format!("/v1/tenants/{id}/api-keys"), &asked).await?.json(201)?;
+            secrets.push(key["secret"].as_str().context("the key has no secret")?.to_owned());
+        }
+        let [operator_key, service_key] = &secrets[..] else { unreachable!("one for each scope") };
+        let target = Target::new(name, self.addr, operator_key);
+        Ok(Target { service_key: service_key.clone(), pid: Some(self.child.id()), ..target })
     }
 
     /// Asks the server to stop and waits for it.

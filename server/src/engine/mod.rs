@@ -290,6 +290,7 @@ impl Engine {
             | Command::PayOrder { member_id, .. }
             | Command::CancelOrder { member_id, .. }
             | Command::RefundOrder { member_id, .. }
+            | Command::ConfirmOrder { member_id, .. }
             | Command::SettleOrder { member_id, .. }
             | Command::ApproveAdjustment { member_id, .. }
             | Command::CheckIn { member_id, .. }

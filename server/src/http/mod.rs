@@ -137,6 +137,7 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(orders::get_order))
         .routes(routes!(orders::list_orders))
         .routes(routes!(orders::pay_order))
+        .routes(routes!(orders::confirm_order))
         .routes(routes!(orders::cancel_order))
         .routes(routes!(orders::refund_order, orders::list_refunds))
         .routes(routes!(orders::list_compensations))

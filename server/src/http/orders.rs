@@ -392,6 +392,26 @@ pub async fn pay_order(
     answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
 }
 
+/// Grant what a paid order earns before it is due
+///
+/// With `earn.delay_days` points come in that much later; this grants them now, when the shop knows that the goods stay. An order
+/// whose points are granted, or that has none to come, is answered as it stands.
+#[utoipa::path(post, path = "/v1/orders/{order_id}/confirm", tag = "Orders", security(("key" = ["SERVICE"])),
+    params(("order_id" = schema::OrderId, Path), IdempotencyKey), request_body = Option<NoOptions>,
+    responses((status = 200, description = "Confirmed", body = OrderView<'static>), Problems))]
+pub async fn confirm_order(
+    State(app): State<AppState>,
+    Service(caller): Service,
+    InPath(order_id): InPath<OrderId>,
+    input: Input<NoOptions>,
+) -> Result<Response, Problem> {
+    let at = caller.at(input.value, input.now)?;
+    let member_id = member_of(&app, &caller, &order_id).await?;
+    let calendar = app.store.calendar(caller.tenant(), at).await?;
+    let command = Command::ConfirmOrder { member_id, order_id, calendar };
+    answer::run(&app, caller.envelope(command, input.value, input.idempotency, input.now)?, StatusCode::OK).await
+}
+
 /// Cancel an order that is not paid
 ///
 /// Unlocks its coupons and releases its points. Cancelling one that was cancelled, or released by its deadline, changes nothing.

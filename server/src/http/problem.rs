@@ -392,8 +392,8 @@ codes! {
     "订单已过期", "该订单已于 {expired_at} 释放，且无法再次占用（{reason}）。请按当前价格重新预留，或退回款项。";
 
     OrderNotPaid = "ORDER_NOT_PAID", CONFLICT;
-    "Order not paid", "The order is {status}; only a paid one can be refunded. Cancel it if it is reserved.";
-    "订单未支付", "该订单的状态为 {status}，仅已支付的订单可退款。若仅为预留，请取消订单。";
+    "Order not paid", "The order is {status}; only a paid one can be refunded or confirmed. Cancel it if it is reserved.";
+    "订单未支付", "该订单的状态为 {status}，仅已支付的订单可退款或确认。若仅为预留，请取消订单。";
 
     OrderItemUnknown = "ORDER_ITEM_UNKNOWN", UNPROCESSABLE_ENTITY;
     "Item unknown", "The order has no item {item_id}. GET /v1/orders/{order_id} shows its lines.";

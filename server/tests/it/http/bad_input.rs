@@ -533,6 +533,8 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
     ("GET /v1/orders/none", "", 404, "ORDER_NOT_FOUND", "-"),
     ("GET /v1/orders/a%20b", "", 404, "ORDER_NOT_FOUND", "-"),
     ("POST /v1/orders/none/pay", "{}", 404, "ORDER_NOT_FOUND", "-"),
+    ("POST /v1/orders/none/confirm", "{}", 404, "ORDER_NOT_FOUND", "-"),
+    ("POST /v1/orders/none/confirm", "{\"points\":1}", 400, "INVALID_REQUEST", "points"),
     ("POST /v1/orders/none/pay", "{\"amount\":1}", 400, "INVALID_REQUEST", "amount"),
     ("POST /v1/orders/none/cancel", "{}", 404, "ORDER_NOT_FOUND", "-"),
     ("POST /v1/orders/none/refunds", "{\"refund_id\":\"r\",\"full\":true}", 404, "ORDER_NOT_FOUND", "-"),

@@ -69,6 +69,32 @@ async fn rules_are_tried_on_recent_orders() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn points_that_wait_come_with_the_confirmation() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut operator = server.client(&shop.operator).await;
+        let rules = json!({ "earn": { "delay_days": 14 } }).to_string();
+        operator.send("PUT", "/v1/points-rules", &[JSON, ("if-match", "\"0\"")], rules).await.json(200);
+        let mut client = server.client(&shop.service).await;
+        let lines = json!([{ "item_id": "a", "product_id": "p", "unit_price": 10_000, "quantity": 2 }]);
+        client.post("/v1/orders", json!({ "order_id": "o-1", "member_id": "m-1", "lines": lines })).await.json(201);
+        let early = client.post("/v1/orders/o-1/confirm", json!({})).await.json(409);
+        assert_eq!(early["code"], "ORDER_NOT_PAID", "{kind:?}");
+        let paid = client.post("/v1/orders/o-1/pay", json!({})).await.json(200);
+        assert_eq!((&paid["points_granted"], &paid["points_pending"]), (&json!(0), &json!(200)), "{kind:?}");
+        for _ in 0..2 {
+            let confirmed = client.post("/v1/orders/o-1/confirm", json!({})).await.json(200);
+            let shown = ["points_granted", "points_pending", "earn_due_at"].map(|field| &confirmed[field]);
+            assert_eq!(shown, [&json!(200), &json!(0), &json!(null)], "{kind:?}");
+        }
+        let balance = client.get("/v1/members/m-1/points").await.json(200);
+        assert_eq!(balance["available"], 200, "{kind:?}");
+        server.assert_sound().await;
+    }
+}
+
 async fn life(kind: Kind) {
     let (_fixture, server) = start(kind).await;
     let shop = server.shop().await;
