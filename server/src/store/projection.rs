@@ -107,13 +107,12 @@ const SCORE_OF: &str = "SELECT score FROM board_score WHERE tenant_id = $1 AND b
 const BOARD_FROM: &str = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 \
      AND score <= $3 AND (score < $4 OR member_id > $5) ORDER BY score DESC, member_id LIMIT $6";
 const BOARD_ABOVE: &str = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 \
-     AND score >= $3 AND (score > $4 OR member_id < $5) ORDER BY score, member_id DESC LIMIT $6";
-const BOARD_TIES: &str =
-    "SELECT count(*) FROM board_score WHERE tenant_id = $1 AND board = $2 AND score = $3 AND member_id < $4";
+     AND score > 0 AND score >= $3 AND (score > $4 OR member_id < $5) ORDER BY score, member_id DESC LIMIT $6";
+const BOARD_TIES: &str = "SELECT count(*) FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 AND score = $3 AND member_id < $4";
 const MEMBERS_ABOVE: &str = "SELECT CAST((SELECT coalesce(sum(members), 0) FROM board_bucket WHERE tenant_id = $1 \
      AND board = $2 AND bucket > $3 AND bucket < $4) + (SELECT coalesce(sum(members), 0) FROM board_bucket \
      WHERE tenant_id = $5 AND board = $6 AND bucket > $7 AND bucket < $8) + (SELECT count(*) FROM board_score \
-     WHERE tenant_id = $9 AND board = $10 AND score > $11 AND score < $12) AS BIGINT)";
+     WHERE tenant_id = $9 AND board = $10 AND score > 0 AND score > $11 AND score < $12) AS BIGINT)";
 const BOARD_MEMBERS: &str = "SELECT CAST(coalesce(sum(members), 0) AS BIGINT) FROM board_bucket WHERE tenant_id = $1 \
      AND board = $2 AND bucket < $3";
 const STATISTICS: &str = "SELECT day, name, events, amount FROM stat_day WHERE tenant_id = $1 AND subject = $2 \
@@ -249,9 +248,10 @@ impl Store {
                 }
             }
             Store::Postgres(store) => {
-                let sql = "SELECT r.board, r.member_id, r.score FROM unnest($2::text[], $3::text[]) AS k(board, member_id) \
-                           CROSS JOIN LATERAL (SELECT * FROM board_score s WHERE s.tenant_id = $1 AND s.board = k.board \
-                           AND s.member_id = k.member_id) r";
+                // The limit keeps it a look-up for each key: the table is much larger than the keys of a fold.
+                let sql = "SELECT k.board, k.member_id, r.score FROM unnest($2::text[], $3::text[]) AS k(board, member_id) \
+                           CROSS JOIN LATERAL (SELECT s.score FROM board_score s WHERE s.tenant_id = $1 \
+                           AND s.board = k.board AND s.member_id = k.member_id LIMIT 1) r";
                 let (boards, members): (Vec<&str>, Vec<&str>) =
                     keys.iter().map(|(board, member)| (board.as_str(), member.as_str())).unzip();
                 let decode = |row: &Row| Ok(((row.text(0)?, row.caller_id(1)?), row.int(2)?));
