@@ -103,16 +103,17 @@ const BOARDS: &str = "WITH RECURSIVE due(board) AS (SELECT (SELECT min(s.board) 
      UNION ALL SELECT (SELECT min(s.board) FROM board_score s WHERE s.tenant_id = $2 AND s.board > due.board) FROM due \
      WHERE due.board IS NOT NULL) SELECT board FROM due WHERE board IS NOT NULL";
 const SCORE_OF: &str = "SELECT score FROM board_score WHERE tenant_id = $1 AND board = $2 AND member_id = $3";
-// The first condition on the score bounds the range of the index, the second cuts its edge.
-const BOARD_FROM: &str = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 \
+// The index of ranks has the members whose score is not 0; a statement that wants it must say so, and not by `> 0`, which SQLite
+// would take for the beginning of the range. The next condition on the score bounds the range, the last cuts its edge.
+const BOARD_FROM: &str = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 AND score <> 0 \
      AND score <= $3 AND (score < $4 OR member_id > $5) ORDER BY score DESC, member_id LIMIT $6";
 const BOARD_ABOVE: &str = "SELECT member_id, score FROM board_score WHERE tenant_id = $1 AND board = $2 \
-     AND score > 0 AND score >= $3 AND (score > $4 OR member_id < $5) ORDER BY score, member_id DESC LIMIT $6";
-const BOARD_TIES: &str = "SELECT count(*) FROM board_score WHERE tenant_id = $1 AND board = $2 AND score > 0 AND score = $3 AND member_id < $4";
+     AND score <> 0 AND score >= $3 AND (score > $4 OR member_id < $5) ORDER BY score, member_id DESC LIMIT $6";
+const BOARD_TIES: &str = "SELECT count(*) FROM board_score WHERE tenant_id = $1 AND board = $2 AND score <> 0 AND score = $3 AND member_id < $4";
 const MEMBERS_ABOVE: &str = "SELECT CAST((SELECT coalesce(sum(members), 0) FROM board_bucket WHERE tenant_id = $1 \
      AND board = $2 AND bucket > $3 AND bucket < $4) + (SELECT coalesce(sum(members), 0) FROM board_bucket \
      WHERE tenant_id = $5 AND board = $6 AND bucket > $7 AND bucket < $8) + (SELECT count(*) FROM board_score \
-     WHERE tenant_id = $9 AND board = $10 AND score > 0 AND score > $11 AND score < $12) AS BIGINT)";
+     WHERE tenant_id = $9 AND board = $10 AND score <> 0 AND score > $11 AND score < $12) AS BIGINT)";
 const BOARD_MEMBERS: &str = "SELECT CAST(coalesce(sum(members), 0) AS BIGINT) FROM board_bucket WHERE tenant_id = $1 \
      AND board = $2 AND bucket < $3";
 const STATISTICS: &str = "SELECT day, name, events, amount FROM stat_day WHERE tenant_id = $1 AND subject = $2 \

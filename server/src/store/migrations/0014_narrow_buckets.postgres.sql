@@ -8,4 +8,4 @@ DELETE FROM board_owner;
 -- Ranks are of those who have points. A look-up by key says nothing of the score, so no planner can take this index for it: with
 -- the whole table in it, a PostgreSQL without statistics did, and read a whole board for each member.
 DROP INDEX idx_board_score_rank;
-CREATE INDEX idx_board_score_rank ON board_score (tenant_id, board, score DESC, member_id) WHERE score > 0;
+CREATE INDEX idx_board_score_rank ON board_score (tenant_id, board, score DESC, member_id) WHERE score <> 0;
