@@ -42,8 +42,8 @@ pub(crate) use ledger::{check_room, debit_points, grant_points, refuse_merged, r
 pub use reminder::{ExpiryPlace, MAX_REMINDER_DAYS, MAX_REMINDERS, ReminderPage, remind};
 pub use reversal::reverse;
 pub use rule::{
-    Campaign, CheckIn, Earn, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, PointsRule, PointsValidity, Redeem, RedeemLimit,
-    StreakBonus,
+    Campaign, CheckIn, Earn, MAX_CAMPAIGN_CONDITIONS, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, PointsRule, PointsValidity,
+    Redeem, RedeemLimit, StreakBonus,
 };
 pub use transfer::{Transfer, merge, reverse_transfer, transfer};
 

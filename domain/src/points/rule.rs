@@ -10,6 +10,8 @@ use crate::time::{Calendar, Timestamp, Window};
 pub const MAX_CAMPAIGN_PERCENT: u16 = 1_000;
 /// The most campaigns of a rule, past ones included.
 pub const MAX_CAMPAIGNS: usize = 100;
+/// How many of them may have a condition: as many as an order may name coupons, for it asks each.
+pub const MAX_CAMPAIGN_CONDITIONS: usize = 20;
 
 /// A tenant's rule. A ratio is a number of points per `base` minor units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,14 +213,22 @@ impl PointsRule {
         facts: &Facts<'_>,
         lines: impl Iterator<Item = (&'l Line, i64)>,
     ) -> (Vec<i64>, bool) {
-        let campaigns: Vec<&Campaign> =
-            self.campaigns.iter().filter(|campaign| campaign.is_for(basket, facts)).collect();
-        let of_line = |(line, amount): (&Line, i64)| {
+        let lines: Vec<(&Line, i64)> = lines.collect();
+        if !self.enabled || !self.earn.enabled {
+            return (vec![0; lines.len()], false);
+        }
+        let campaigns: Vec<&Campaign> = self
+            .campaigns
+            .iter()
+            .filter(|campaign| lines.iter().any(|(line, _)| campaign.is_of(&line.category_ids)))
+            .filter(|campaign| campaign.is_for(basket, facts))
+            .collect();
+        let of_line = |(line, amount): &(&Line, i64)| {
             let factors = campaigns.iter().filter(|campaign| campaign.is_of(&line.category_ids));
             let factor = factors.map(|campaign| campaign.percent).max().unwrap_or(100);
-            self.earned_by(amount, line.points_ratio, factor)
+            self.earned_by(*amount, line.points_ratio, factor)
         };
-        let earned: Vec<i64> = lines.map(of_line).collect();
+        let earned: Vec<i64> = lines.iter().map(of_line).collect();
         match self.earn.max_points_per_order {
             Some(most) if earned.iter().sum::<i64>() > most => (share::split(most, &earned), true),
             _ => (earned, false),
@@ -227,7 +237,7 @@ impl PointsRule {
 
     /// `percent` is the item's own ratio, 100 by default; `campaign_percent` the factor of campaigns.
     fn earned_by(&self, amount: i64, percent: u16, campaign_percent: u16) -> i64 {
-        if !self.enabled || !self.earn.enabled || amount <= 0 {
+        if amount <= 0 {
             return 0;
         }
         let factor = i128::from(percent) * i128::from(campaign_percent);
