@@ -40,6 +40,8 @@ const PAGE: i64 = 2_000;
 /// afterwards: while nothing is decided it does not rest.
 const REST: u32 = 9;
 const REST_IN_A_RUSH: u32 = 49;
+/// A page that had to wait for the writer has not worked all that time: a rest of fifty times as long would be a standstill.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 /// So many commands waiting in the lanes are a rush.
 const RUSH: i64 = 64;
 /// Pages a tenant gets in one pass, and tenants a pass looks at; the rest waits for the next pass.
@@ -313,7 +315,7 @@ async fn pass(store: &Store, metrics: &Metrics) -> anyhow::Result<Duration> {
             } else {
                 0
             };
-            tokio::time::sleep(begun.elapsed() * rest).await;
+            tokio::time::sleep((begun.elapsed() * rest).min(LONGEST_REST)).await;
         }
         let progress = store.projection_progress(tenant).await?;
         let newer = store.list_events(tenant, progress.position, None, 1).await?;
