@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests run for real and what is missing here: PostgreSQL, Redis, NATS, Prometheus, Python's venv.
+# Installs what the tests run for real and what is missing here: PostgreSQL, Redis, NATS, Prometheus, openssl, Python's venv.
 set -euo pipefail
 
 missing=()
@@ -7,6 +7,7 @@ compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v nats-server >/dev/null || [ -x /usr/sbin/nats-server ] || missing+=(nats-server)
 command -v promtool >/dev/null || missing+=(prometheus)
+command -v openssl >/dev/null || missing+=(openssl)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -1,4 +1,4 @@
-//! Certificates for the tests' own servers, made by openssl, which comes with Debian's PostgreSQL.
+//! Certificates for the tests' own servers, made by openssl; `make deps` installs it.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
