@@ -11,8 +11,8 @@
 //!
 //! An expression is checked when it is written: names, fields and types, each error with its position. Only attributes are
 //! unknown until an order comes; what fails then (one is missing, or of another type) makes the coupon not apply, with the
-//! cause, and the campaign not hold. The crate `cel` parses and evaluates; the check is ours, since the crate has none, and admits less than the
-//! language has: no decimals, no dates, no regular expressions, no macro inside another.
+//! cause, and the campaign not hold. The crate `cel` parses and evaluates; the check is ours, since the crate has none, and
+//! admits less than the language has: no decimals, no dates, no regular expressions, no macro inside another.
 //!
 //! Bounds: the length, and, since the parser descends recursively, the brackets and operators. Macros go over the lines of an
 //! order at most, and not inside each other, so the work is at most expression times lines.

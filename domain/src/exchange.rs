@@ -43,6 +43,7 @@ pub fn exchange(
     let template = state.template(envelope.tenant, template_id)?;
     let price = template.definition.points_price.ok_or(Rejection::TemplateNotForPoints)?;
     let admission = coupon::admit(state, envelope, template_id, member_id, member_level)?;
+    // Before any id is drawn for the exchange: a refusal leaves what settling alone would have written, to the id.
     points::require_lots(state, envelope, member_id, price)?;
     points::settle(state, envelope, ids, member_id)?;
     let coupon_id = CouponId(ids.draw());

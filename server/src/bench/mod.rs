@@ -75,6 +75,11 @@ impl Target {
         let service_key = operator_key.clone();
         Target { name: name.into(), addr, operator_key, service_key, pid: None, tolerated_statuses: vec![] }
     }
+
+    /// The same, asked with the service's key.
+    fn as_service(&self) -> Target {
+        Target { operator_key: self.service_key.clone(), ..self.clone() }
+    }
 }
 
 /// What to measure and for how long.

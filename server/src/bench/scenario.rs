@@ -455,8 +455,7 @@ impl Prepared {
     }
 
     fn get(&self, path: &str) -> Pattern {
-        let as_service = Target { operator_key: self.target.service_key.clone(), ..self.target.clone() };
-        Pattern::new(request_bytes(&as_service, "GET", path, None, None))
+        Pattern::new(request_bytes(&self.target.as_service(), "GET", path, None, None))
     }
 
     fn claim(&self, template_id: &str) -> Pattern {
