@@ -25,6 +25,7 @@ use scrip_server::verify::{CheckResult, VerifyReport, verify};
 use crate::generate::Generator;
 use crate::harness::{Fixture, KINDS, Kind, definition, envelope, member};
 use crate::postgres;
+use crate::webhooks::until;
 
 /// Enough for every kind of row to exist.
 const COMMANDS: usize = 8_000;
@@ -425,9 +426,15 @@ async fn park(writer: &mut Writer, store: &Store, tenant: TenantId) {
     }
     let webhook = made.pop().expect("the last one");
     let from = store.webhook_progress(&webhook, tenant).await.expect("its progress");
-    let page = store.list_events(tenant, from.position, None, 100).await.expect("events");
-    let first = page.events.iter().find(|(_, event)| event.member_id.is_some()).expect("a member's event");
-    let own = page.events.iter().filter(|(_, event)| event.member_id == first.1.member_id).take(2);
+    // On PostgreSQL an event shows once no older transaction of the whole server runs, another test's among them.
+    let (page, member) = until("two events of a member", async || {
+        let page = store.list_events(tenant, from.position, None, 100).await.expect("events");
+        let member = page.events.iter().find_map(|(_, event)| event.member_id.clone())?;
+        let own = page.events.iter().filter(|(_, event)| event.member_id.as_ref() == Some(&member)).count();
+        (own >= 2).then_some((page, member))
+    })
+    .await;
+    let own = page.events.iter().filter(|(_, event)| event.member_id.as_ref() == Some(&member)).take(2);
     let parked = own.zip([Timestamp(1), Timestamp::NEVER]).map(|((position, event), due_at)| {
         let attempts = i64::from(due_at < Timestamp::NEVER);
         Parked { position: *position, subject: subject_of(event), attempts, due_at }

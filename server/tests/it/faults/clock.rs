@@ -5,7 +5,6 @@ use scrip_domain::points::TransactionType;
 use scrip_domain::time::MICROS_PER_DAY;
 use scrip_domain::{Answer, Command, Envelope, Outcome, Timestamp};
 use scrip_server::engine::EngineOptions;
-use scrip_server::store::read::EventPosition;
 
 use super::load::check_books;
 use crate::harness::{Fixture, KINDS, definition, envelope, member, template, tenant};
@@ -51,9 +50,9 @@ async fn a_clock_that_steps_back_breaks_no_sequence() {
         }
         assert!(ledger.iter().copied().eq(1..=ledger.len() as i64), "{kind:?}: {ledger:?}");
         assert!(coupons.iter().copied().eq(1..=coupons.len() as i64), "{kind:?}: {coupons:?}");
-        let begin = EventPosition { tx: 0, ordinal: -1 };
-        let page = fixture.store.list_events(tenant, begin, None, 1_000).await.expect("events");
-        assert_eq!(page.events.len(), 1 + ledger.len() + coupons.len(), "{kind:?}: an event for each");
+        let expected = 1 + ledger.len() + coupons.len();
+        let events = fixture.first_events(tenant, expected).await;
+        assert_eq!(events.len(), expected, "{kind:?}: an event for each");
         let later = Timestamp(start.0 + MICROS_PER_DAY);
         let balance = fixture.store.balance(tenant, &alice, later, later).await.expect("a balance");
         assert_eq!(balance.available, 7 * STEPS_US.len() as i64 * 5, "{kind:?}");
