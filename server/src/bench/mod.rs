@@ -36,7 +36,7 @@ pub mod server;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -44,7 +44,7 @@ use serde::{Serialize, Serializer};
 
 use self::gates::Gates;
 use self::load::{Arrivals, Plan, closed_loop, open_loop};
-use self::probe::{Environment, LaneMetrics, resident_bytes};
+use self::probe::{Environment, LaneMetrics, Usage, resident_bytes};
 use self::report::{Measurement, ScenarioResult};
 use self::scenario::Prepared;
 
@@ -52,6 +52,12 @@ use crate::store::{Store, StoreOptions, StoreUrl};
 
 pub use self::report::Report;
 pub use self::scenario::Scenario;
+
+/// Less of the cores busy than this, for so long, is quiet.
+const QUIET_RATIO: f64 = 0.05;
+const QUIET_FOR: Duration = Duration::from_secs(3);
+/// A million accounts that were just made keep a server busy for minutes.
+const QUIET_WITHIN: Duration = Duration::from_secs(600);
 
 /// A server to measure.
 #[derive(Debug, Clone)]
@@ -92,7 +98,8 @@ pub struct Options {
     /// Load before each window.
     #[serde(rename = "warmup_s", serialize_with = "as_seconds")]
     pub warmup: Duration,
-    /// Rest before each warm-up, in which the server finishes what the previous load left behind.
+    /// The least rest before each warm-up. It goes on until the machine is quiet: after a load servers fold events into
+    /// read models and stores vacuum, which would be counted against whoever is measured next.
     #[serde(rename = "pause_s", serialize_with = "as_seconds")]
     pub pause: Duration,
     pub repetitions: u32,
@@ -202,6 +209,10 @@ pub async fn run_interleaved(targets: &[Target], options: &Options) -> Result<Re
         for index in order {
             let prepared = &prepared[index];
             progress.set_message(format!("{} {}, round {round}", prepared.target().name, prepared.scenario()));
+            tokio::time::sleep(options.pause).await;
+            if !options.smoke {
+                until_quiet(environment.cores, &progress).await;
+            }
             let measured = measure(prepared, options, round, environment.cores).await;
             let measured =
                 measured.with_context(|| format!("measuring {} on {}", prepared.scenario(), prepared.target().name))?;
@@ -231,13 +242,26 @@ async fn settle(stores: &[StoreUrl], progress: &ProgressBar) -> Result<()> {
     Ok(())
 }
 
+/// Returns when the machine has had next to nothing to do for a moment, or has been busy for too long to wait.
+async fn until_quiet(cores: usize, progress: &ProgressBar) {
+    let give_up_at = Instant::now() + QUIET_WITHIN;
+    while Instant::now() < give_up_at {
+        let (before, begun) = (Usage::sample(None), Instant::now());
+        tokio::time::sleep(QUIET_FOR).await;
+        let Some(busy_us) = Usage::sample(None).since(&before).machine_cpu_us else { return };
+        if (busy_us as f64) < QUIET_RATIO * cores as f64 * begun.elapsed().as_micros() as f64 {
+            return;
+        }
+    }
+    progress.println(format!("measuring on a machine that has been busy for {QUIET_WITHIN:?}"));
+}
+
 fn open_rate(scenario: Scenario, options: &Options) -> Option<f64> {
     options.rate_per_s.filter(|_| scenario.may_be_open_loop())
 }
 
 async fn measure(prepared: &Prepared, options: &Options, round: u32, cores: usize) -> Result<Measurement> {
     let target = prepared.target();
-    tokio::time::sleep(options.pause).await;
     let before = prepared.shown().await?;
     let tally = prepared.tally();
     let lanes_before = LaneMetrics::scrape(target).await?.unwrap_or_default();
