@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Reads at a fixed rate on PostgreSQL with ten million rows: as a server is by default, without its caches, and with a replica that
-# answers what it may. SCRIP_READS_ACCOUNTS and SCRIP_READS_PER_SECOND say of how many members and how many (1,000,000; 5,000).
+# answers what it may. SCRIP_READS_ACCOUNTS, SCRIP_READS_PER_SECOND and SCRIP_READS_SECONDS say of how many members, how many and for
+# how long (1,000,000; 5,000; 60).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/postgres.sh
@@ -29,7 +30,7 @@ rows="SELECT sum((xpath('/row/c/text()', query_to_xml(format('SELECT count(*) AS
 
 measure() {
   echo "== $1 =="
-  scripts/watched-bench.py --store "$store" --scenario reads --rate "${SCRIP_READS_PER_SECOND:-5000}" --seconds 60 --repetitions 1 \
+  scripts/watched-bench.py --store "$store" --scenario reads --rate "${SCRIP_READS_PER_SECOND:-5000}" --seconds "${SCRIP_READS_SECONDS:-60}" --repetitions 1 \
     "${accounts[@]}" --json "bench-out/reads-${1// /-}.json" || true
 }
 

@@ -1286,17 +1286,16 @@ fn balance_sql() -> &'static str {
     "SELECT a.tenant_id, a.member_id, a.total_points, a.available, a.frozen, a.used, a.expired, a.revoked, a.debt, \
      a.sequence, a.created_at, a.updated_at, a.merged_into, \
      CAST(coalesce(l.overdue, 0) AS BIGINT), CAST(coalesce(l.expiring, 0) AS BIGINT), l.next_expires_at, \
-     (SELECT count(*) FROM mkt_points_hold h WHERE h.tenant_id = a.tenant_id AND h.member_id = a.member_id \
-      AND h.status = 'OPEN' AND h.expires_at <= $1), \
-     CAST((SELECT coalesce(sum(h.points), 0) FROM mkt_points_hold h WHERE h.tenant_id = a.tenant_id \
-      AND h.member_id = a.member_id AND h.status = 'OPEN' AND h.pending AND h.expires_at > $1) AS BIGINT), \
-     (SELECT min(h.expires_at) FROM mkt_points_hold h WHERE h.tenant_id = a.tenant_id \
-      AND h.member_id = a.member_id AND h.status = 'OPEN' AND h.pending AND h.expires_at > $1) \
+     held.due, CAST(coalesce(held.pending, 0) AS BIGINT), held.next_available_at \
      FROM mkt_points_account a CROSS JOIN \
      (SELECT sum(remaining) FILTER (WHERE expires_at <= $1) AS overdue, \
       sum(remaining) FILTER (WHERE expires_at > $1) AS expiring, \
       min(expires_at) FILTER (WHERE expires_at > $1 AND remaining > 0) AS next_expires_at \
-      FROM mkt_points_lot WHERE open AND expires_at <= $2 AND tenant_id = $3 AND member_id = $4) l \
+      FROM mkt_points_lot WHERE open AND expires_at <= $2 AND tenant_id = $3 AND member_id = $4) l CROSS JOIN \
+     (SELECT count(*) FILTER (WHERE expires_at <= $1) AS due, \
+      sum(points) FILTER (WHERE pending AND expires_at > $1) AS pending, \
+      min(expires_at) FILTER (WHERE pending AND expires_at > $1) AS next_available_at \
+      FROM mkt_points_hold WHERE status = 'OPEN' AND tenant_id = $3 AND member_id = $4) held \
      WHERE a.tenant_id = $3 AND a.member_id = $4"
 }
 
