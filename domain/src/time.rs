@@ -39,7 +39,7 @@ impl Timestamp {
 }
 
 /// A calendar day as days since 1970-01-01. Which instants it covers depends on a time zone, which only callers know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Day(pub i64);
 
@@ -95,14 +95,16 @@ impl Window {
     }
 }
 
-/// Where months and years end at some place, as seen from an instant. Which place is the caller's to know: the rules have no
+/// The day of an instant at some place, and where months and years end there from then on. Which place is the caller's to know: the rules have no
 /// time zones.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Calendar {
     /// The end of the instant's month, then of the months that follow.
     pub month_ends: Vec<Timestamp>,
     /// The end of the instant's year, then of the years that follow.
     pub year_ends: Vec<Timestamp>,
+    /// The instant's own day.
+    pub day: Day,
 }
 
 impl Calendar {
@@ -198,6 +200,15 @@ impl CapPeriod {
             CapPeriod::Day => "DAY",
             CapPeriod::Week => "WEEK",
             CapPeriod::Month => "MONTH",
+        }
+    }
+
+    /// The first day of the period with this day.
+    pub fn start(self, day: Day) -> Day {
+        match self {
+            CapPeriod::Day => day,
+            CapPeriod::Week => day.week_start(),
+            CapPeriod::Month => day.month_start(),
         }
     }
 }

@@ -16,6 +16,7 @@ pub fn calendar(zone: &TimeZone, at: Timestamp) -> Calendar {
     Calendar {
         month_ends: ends(month, |months| months.months(), Calendar::MONTHS_AHEAD),
         year_ends: ends(year, |years| years.years(), Calendar::YEARS_AHEAD),
+        day: day_of(local.date()),
     }
 }
 
@@ -71,7 +72,8 @@ mod tests {
         assert_eq!(march.month_ends[7], at("2026-10-31T23:00:00Z"), "winter time again");
         assert_eq!((march.year_ends[0], march.year_ends[1]), (at("2026-12-31T23:00:00Z"), at("2027-12-31T23:00:00Z")));
         // Already April in Berlin.
-        assert_eq!(calendar(&berlin, at("2026-03-31T22:00:00Z")).month_ends[0], at("2026-04-30T22:00:00Z"));
+        let april = calendar(&berlin, at("2026-03-31T22:00:00Z"));
+        assert_eq!((april.month_ends[0], &*april.day.to_string()), (at("2026-04-30T22:00:00Z"), "2026-04-01"));
         assert_eq!(calendar(&berlin, at("2026-12-31T23:00:00Z")).year_ends[0], at("2027-12-31T23:00:00Z"));
     }
 

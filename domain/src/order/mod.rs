@@ -47,10 +47,10 @@ use crate::decide::{Interrupt, Outcome};
 use crate::event::EventKind;
 use crate::id::{HoldId, Ids, MemberId, OrderId, OrderUid, TransactionId};
 use crate::points::MAX_POINTS;
-use crate::pricing::{Basket, Quote, Rules};
+use crate::pricing::{Basket, LineQuote, Quote, Rules, share};
 use crate::rejection::Rejection;
 use crate::state::State;
-use crate::time::Timestamp;
+use crate::time::{CapPeriod, Timestamp};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -116,6 +116,9 @@ pub struct Order {
     /// When what it earned will be granted; `None` when nothing is to come.
     pub earn_due_at: Option<Timestamp>,
     pub points_granted: i64,
+    /// What the limits of a day, week or month kept back of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub earn_cut: Option<EarnCut>,
     /// How many units of each line have been refunded, in the order of the quote's lines.
     pub refunded_quantities: Vec<i64>,
     /// Of goods and freight, in minor units.
@@ -132,7 +135,71 @@ pub struct Order {
     pub closed_at: Option<Timestamp>,
 }
 
+/// What limits for a day, a week or a month ([`crate::points::Earn::room`]) left of an order's earnings at their grant. It is
+/// shared over the lines as a limit of the order is, so that refunds take back what was granted, and no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarnCut {
+    /// Whose limit it was.
+    pub by: CapPeriod,
+    /// Kept back.
+    pub points: i64,
+    /// In the order of the quote's lines.
+    pub lines: Vec<GrantedLine>,
+}
+
+/// What a line got of a grant that was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantedLine {
+    #[serde(rename = "p")]
+    pub points: i64,
+    /// How many of its units had been refunded by then, and got nothing.
+    #[serde(rename = "r")]
+    pub refunded: i64,
+}
+
+/// How many earned points the first `units` of a line are worth; `granted` is what a grant that was cut gave the line.
+pub fn earned_by(line: &LineQuote, granted: Option<GrantedLine>, units: i64) -> i64 {
+    match granted {
+        Some(granted) if units > granted.refunded => {
+            share::part_of(line.points_to_earn, granted.refunded, line.quantity)
+                + share::part_of(granted.points, units - granted.refunded, line.quantity - granted.refunded)
+        }
+        _ => share::part_of(line.points_to_earn, units, line.quantity),
+    }
+}
+
+impl EarnCut {
+    /// Shares `room` points over what refunds have left of the lines.
+    fn of(order: &Order, room: i64, by: CapPeriod) -> EarnCut {
+        let lines = order.quote.lines.iter().zip(&order.refunded_quantities);
+        let left = lines.map(|(line, refunded)| line.points_to_earn - earned_by(line, None, *refunded));
+        let left: Vec<i64> = left.collect();
+        // As limits of an order do: in whatever order the caller names the lines, each gets the same.
+        let mut places: Vec<usize> = (0..left.len()).collect();
+        places.sort_by_key(|place| &order.quote.lines[*place].item_id);
+        let shares = share::split(room, &places.iter().map(|place| left[*place]).collect::<Vec<_>>());
+        let refunded = order.refunded_quantities.iter();
+        let mut lines: Vec<_> = refunded.map(|refunded| GrantedLine { points: 0, refunded: *refunded }).collect();
+        for (place, points) in places.into_iter().zip(shares) {
+            lines[place].points = points;
+        }
+        EarnCut { by, points: left.iter().sum::<i64>() - room, lines }
+    }
+}
+
 impl Order {
+    /// How many earned points the first `units` of a line are worth: as many as are taken back, or not granted, when these are
+    /// refunded.
+    pub fn earned_by(&self, line: usize, units: i64) -> i64 {
+        let granted = self.earn_cut.as_ref().map(|cut| cut.lines[line]);
+        earned_by(&self.quote.lines[line], granted, units)
+    }
+
+    /// Earned and kept back.
+    pub fn points_cut(&self) -> i64 {
+        self.earn_cut.as_ref().map_or(0, |cut| cut.points)
+    }
+
     /// The status that holds at `at`, whether or not a sweep has written it yet.
     pub fn status_at(&self, at: Timestamp) -> OrderStatus {
         if self.is_overdue(at) { OrderStatus::Expired } else { self.status }

@@ -186,7 +186,9 @@ pub fn refund(
 /// What the request takes of each line, with the line's place in the quote.
 fn lines_of(order: &Order, asked: &RefundRequest) -> Result<Vec<(usize, LineRefund)>, Rejection> {
     let of = |index: usize, quantity: i64| {
-        (index, line(&order.quote.lines[index], order.refunded_quantities[index], quantity))
+        let refunded = order.refunded_quantities[index];
+        let earned = order.earned_by(index, refunded + quantity) - order.earned_by(index, refunded);
+        (index, LineRefund { points_clawed_back: earned, ..line(&order.quote.lines[index], refunded, quantity) })
     };
     let left = |index: usize| order.quote.lines[index].quantity - order.refunded_quantities[index];
     let Some(lines) = &asked.lines else {

@@ -91,6 +91,7 @@ pub fn reserve(state: &mut State, envelope: &Envelope, ids: &mut Ids, asked: &Re
         earn_id: None,
         earn_due_at: None,
         points_granted: 0,
+        earn_cut: None,
         refunded_quantities: vec![0; quote.lines.len()],
         refunded_amount: 0,
         refunded_freight: 0,

@@ -2,7 +2,7 @@
 //! shop confirms the order.
 
 use super::reserve::take;
-use super::{Decision, Order, OrderStatus, find, save};
+use super::{Decision, EarnCut, Order, OrderStatus, find, save};
 use crate::command::{Envelope, Movement};
 use crate::coupon::{self, CouponStatus};
 use crate::decide::{Interrupt, Outcome, Settled};
@@ -60,8 +60,11 @@ pub fn pay(
         }
     }
     let details = format!(
-        ",\"pay_amount\":{},\"points_spent\":{},\"points_granted\":{}",
-        quote.pay_amount, quote.points_effective, order.points_granted
+        ",\"pay_amount\":{},\"points_spent\":{},\"points_granted\":{},\"points_cut\":{}",
+        quote.pay_amount,
+        quote.points_effective,
+        order.points_granted,
+        order.points_cut()
     );
     Ok(save(state, envelope, ids, order, envelope.at, EventKind::OrderPaid, &details))
 }
@@ -85,7 +88,8 @@ fn take_again(state: &mut State, envelope: &Envelope, ids: &mut Ids, order: &Ord
     })
 }
 
-/// Grants what the order has earned and still earns.
+/// Grants what the order has earned and still earns, as far as the limits of its rule for the member's day, week and month
+/// leave room. They are asked here and not by the quote: another order may take the room before this one is paid.
 fn grant(
     state: &mut State,
     envelope: &Envelope,
@@ -93,8 +97,13 @@ fn grant(
     order: &mut Order,
     calendar: &Calendar,
 ) -> Decision<()> {
-    let points = order.quote.points_to_earn - order.points_clawed_back;
+    let due = order.quote.points_to_earn - order.points_clawed_back;
+    let rules = state.rules_of(envelope.tenant, order.rules_version);
+    let earned = state.account(envelope.tenant, &order.member_id).account.earned.on(calendar.day);
+    let cut = rules.points.earn.room(&earned).filter(|(room, _)| *room < due);
     order.earn_due_at = None;
+    order.earn_cut = cut.map(|(room, by)| EarnCut::of(order, room, by));
+    let points = cut.map_or(due, |(room, _)| room);
     if points == 0 {
         return Ok(());
     }
@@ -104,10 +113,10 @@ fn grant(
         reference: Some(order.order_id.as_str().to_owned()),
         remark: None,
     };
-    let rules = state.rules_of(envelope.tenant, order.rules_version);
     let expires_at = rules.points.validity.expires_at(envelope.at, calendar);
     let spendable = Spendable { available_from: None, expires_at };
     let granted = points::grant_points(state, envelope, ids, &order.member_id, &movement, spendable)?;
+    state.account_mut(envelope.tenant, &order.member_id).account.earned = earned.plus(points);
     order.earn_id = Some(granted.id);
     order.points_granted = points;
     Ok(())
@@ -199,7 +208,7 @@ fn grant_what_waits(
 }
 
 fn save_confirmed(state: &mut State, envelope: &Envelope, ids: &mut Ids, order: Order) -> Outcome {
-    let details = format!(",\"points_granted\":{}", order.points_granted);
+    let details = format!(",\"points_granted\":{},\"points_cut\":{}", order.points_granted, order.points_cut());
     save(state, envelope, ids, order, envelope.at, EventKind::OrderConfirmed, &details)
 }
 

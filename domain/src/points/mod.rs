@@ -25,6 +25,7 @@
 //! Deliberately absent: a negative balance. What a claw-back cannot take becomes `debt`, which later grants settle first.
 
 mod adjustment;
+mod earned;
 mod import;
 mod ledger;
 mod reminder;
@@ -34,6 +35,7 @@ mod transfer;
 
 pub(crate) use adjustment::refuse_unapproved;
 pub use adjustment::{Adjustment, AdjustmentRequest, AdjustmentStatus, adjust, approve, reject};
+pub use earned::Earned;
 pub use import::{
     Columns, Imported, ImportedAccount, ImportedAction, ImportedStep, MAX_IMPORTED_STEPS, Rehearsal, import, rehearse,
 };
@@ -76,6 +78,8 @@ pub struct Account {
     pub updated_at: Timestamp,
     /// Closed: everything it had, or may still get back, belongs to this member.
     pub merged_into: Option<MemberId>,
+    /// By orders, in the latest day, week and month with such a grant.
+    pub earned: Earned,
 }
 
 impl Account {
@@ -94,6 +98,7 @@ impl Account {
             created_at: at,
             updated_at: at,
             merged_into: None,
+            earned: Earned::default(),
         }
     }
 }

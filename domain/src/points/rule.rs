@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Earned;
 use crate::condition::{Condition, Facts};
 use crate::pricing::{Basket, Line, share};
-use crate::time::{Calendar, Timestamp, Window};
+use crate::time::{Calendar, CapPeriod, Timestamp, Window};
 
 /// The largest factor of a campaign, in percent: ten times the usual points.
 pub const MAX_CAMPAIGN_PERCENT: u16 = 1_000;
@@ -85,6 +86,25 @@ pub struct Earn {
     /// Of an order, whatever its lines and campaigns.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub max_points_per_order: Option<i64>,
+    /// Of all orders of a member in a day, a week and a month of the tenant's calendar, at least 1 each. An order's own rule is
+    /// asked when its points are granted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_points_per_day: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_points_per_week: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_points_per_month: Option<i64>,
+}
+
+impl Earn {
+    /// How many points more a member may get by orders in the periods at hand, and which limit leaves no more; `None` without
+    /// limits. Of limits that leave the same the shortest period counts.
+    pub fn room(&self, earned: &Earned) -> Option<(i64, CapPeriod)> {
+        let most = [self.max_points_per_day, self.max_points_per_week, self.max_points_per_month];
+        let limits = CapPeriod::ALL.into_iter().zip(most);
+        let left = limits.filter_map(|(period, most)| Some(((most? - earned.points[period as usize]).max(0), period)));
+        left.min_by_key(|(left, _)| *left)
+    }
 }
 
 /// `ratio` points pay `base` minor units.
@@ -148,7 +168,16 @@ impl Default for PointsRule {
     fn default() -> Self {
         PointsRule {
             enabled: true,
-            earn: Earn { enabled: true, ratio: 1, base: 100, delay_days: 0, max_points_per_order: None },
+            earn: Earn {
+                enabled: true,
+                ratio: 1,
+                base: 100,
+                delay_days: 0,
+                max_points_per_order: None,
+                max_points_per_day: None,
+                max_points_per_week: None,
+                max_points_per_month: None,
+            },
             redeem: Redeem { enabled: true, ratio: 100, base: 100, max_points_per_order: None, max_percent: Some(50) },
             validity: PointsValidity::Never,
             check_in: CheckIn { enabled: true, points: 10, streak_bonuses: Vec::new() },

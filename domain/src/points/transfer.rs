@@ -121,7 +121,12 @@ pub fn merge(
         .collect();
     let words = Words { reference: None, remark };
     let (transfer, lots) = move_parts(state, envelope, ids, Sides { from, to: into }, parts, words, debt);
-    state.account_mut(envelope.tenant, from).account.merged_into = Some(into.clone());
+    let closed = &mut state.account_mut(envelope.tenant, from).account;
+    closed.merged_into = Some(into.clone());
+    // Two accounts of one member must not have a limit each; what is moved now is not moved by the next pass.
+    let earned = std::mem::take(&mut closed.earned);
+    let survivor = &mut state.account_mut(envelope.tenant, into).account;
+    survivor.earned = survivor.earned.with(earned);
     let data = serde_json::json!({ "into": into.as_str(), "points": transfer.received.points }).to_string();
     state.record_event(envelope, ids, envelope.at, EventKind::AccountMerged, transfer.sent.id.0, Some(from), data);
     let own = state.account(envelope.tenant, into);

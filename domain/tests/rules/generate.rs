@@ -77,6 +77,24 @@ impl Random {
     }
 }
 
+/// The day in UTC, with months of 30 days and years of 365 from then on.
+fn calendar_at(at: Timestamp) -> std::sync::Arc<Calendar> {
+    let ends = |days: i64, count: i64| (1..=count).map(|n| Timestamp(at.0 + n * days * 24 * HOUR)).collect();
+    Calendar { month_ends: ends(30, 25), year_ends: ends(365, 6), day: Day(at.0.div_euclid(24 * HOUR)) }.into()
+}
+
+/// Calendars are those of the time as of which a request is decided.
+pub fn set_calendar(command: &mut Command, at: Timestamp) {
+    if let Command::PayOrder { calendar, .. }
+    | Command::ConfirmOrder { calendar, .. }
+    | Command::SettleOrder { calendar, .. }
+    | Command::CheckIn { calendar, .. }
+    | Command::CompleteTask { calendar, .. } = command
+    {
+        *calendar = calendar_at(at);
+    }
+}
+
 /// What is known of one tenant.
 #[derive(Debug, Default, Clone)]
 struct Pools {
@@ -209,6 +227,7 @@ impl Generator {
         }
         if self.backdated && self.random.percent(3) {
             envelope.at.0 -= HOUR * self.random.between(1, 30);
+            set_calendar(&mut envelope.command, envelope.at);
         }
         if self.random.percent(30) {
             let fingerprint = self.random.wide().to_be_bytes();
@@ -335,15 +354,7 @@ impl Generator {
         let earlier = self.random.pick_recent(&self.pools[index].keyed)?.clone();
         let mut again = self.envelope(earlier.tenant, earlier.command);
         again.idempotency = earlier.idempotency;
-        // Calendars are those of the time at which a request is decided.
-        if let Command::PayOrder { calendar, .. }
-        | Command::ConfirmOrder { calendar, .. }
-        | Command::SettleOrder { calendar, .. }
-        | Command::CheckIn { calendar, .. }
-        | Command::CompleteTask { calendar, .. } = &mut again.command
-        {
-            *calendar = self.calendar();
-        }
+        set_calendar(&mut again.command, again.at);
         if self.random.percent(20) {
             again.command = self.command(index);
             again.idempotency.as_mut()?.fingerprint = self.random.wide().to_be_bytes();
@@ -408,8 +419,7 @@ impl Generator {
     }
 
     fn calendar(&self) -> std::sync::Arc<Calendar> {
-        let ends = |days: i64, count: i64| (1..=count).map(|n| Timestamp(self.now.0 + n * days * 24 * HOUR)).collect();
-        Calendar { month_ends: ends(30, 25), year_ends: ends(365, 6) }.into()
+        calendar_at(self.now)
     }
 
     fn reserve(&mut self, index: usize) -> Command {
@@ -485,6 +495,11 @@ impl Generator {
         let mut rules = Rules::default();
         rules.points.earn.ratio = self.random.between(1, 5);
         rules.points.earn.delay_days = self.random.percent(30).into();
+        let mut most = |of: i64, from: i64, to: i64| self.random.percent(of).then(|| self.random.between(from, to));
+        rules.points.earn.max_points_per_order = most(15, 0, 60);
+        rules.points.earn.max_points_per_day = most(30, 1, 80);
+        rules.points.earn.max_points_per_week = most(20, 20, 200);
+        rules.points.earn.max_points_per_month = most(20, 50, 400);
         rules.points.redeem.ratio = *self.random.pick(&[1, 3, 10]).expect("some ratios");
         rules.points.redeem.base = 100;
         rules.points.redeem.max_percent = self.random.percent(50).then_some(60);

@@ -601,6 +601,10 @@ impl Harness {
         assert_eq!(sum(|line| line.pay_amount) + freight, quote.pay_amount, "{order:?}");
         assert_eq!(sum(|line| line.points_spent), quote.points_effective, "{order:?}");
         assert_eq!(sum(|line| line.points_to_earn), quote.points_to_earn, "{order:?}");
+        if let Some(cut) = &order.earn_cut {
+            assert_eq!(cut.lines.iter().map(|line| line.points).sum::<i64>(), order.points_granted, "{order:?}");
+            assert!(cut.points > 0 && order.points_granted + cut.points <= quote.points_to_earn, "{order:?}");
+        }
         let refunds: Vec<&Refund> = self
             .rows
             .refunds
@@ -623,7 +627,7 @@ impl Harness {
         if order.status == OrderStatus::Refunded {
             assert_eq!(order.refunded_amount - order.refunded_freight, quote.pay_amount - freight, "{order:?}");
             assert_eq!(order.points_returned, quote.points_effective, "{order:?}");
-            assert_eq!(order.points_clawed_back, quote.points_to_earn, "{order:?}");
+            assert_eq!(order.points_clawed_back, quote.points_to_earn - order.points_cut(), "{order:?}");
         }
         let key = (tenant, order.member_id.clone());
         let hold = order.hold_id.map(|id| &self.rows.holds[&key][&id]);
@@ -657,7 +661,8 @@ impl Harness {
         }
         for (id, points) in [(order.spend_id, order.points_returned), (order.earn_id, order.points_clawed_back)] {
             let Some(id) = id else { continue };
-            let pending = if Some(id) == order.earn_id { quote.points_to_earn - order.points_granted } else { 0 };
+            let ungranted = quote.points_to_earn - order.points_granted - order.points_cut();
+            let pending = if Some(id) == order.earn_id { ungranted } else { 0 };
             let undone = self.rows.reversals.get(&(tenant, id)).map_or(0, |(_, undone)| *undone);
             assert_eq!(undone, points - pending, "{order:?}");
         }

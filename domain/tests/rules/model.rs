@@ -381,6 +381,8 @@ struct AccountRow {
     debt: i64,
     sequence: i64,
     merged: Option<MemberId>,
+    /// By orders: the latest day, and points in its day, week and month.
+    earned: (Day, [i64; 3]),
 }
 
 impl From<&Account> for AccountRow {
@@ -395,6 +397,7 @@ impl From<&Account> for AccountRow {
             debt: row.debt,
             sequence: row.sequence,
             merged: row.merged_into.clone(),
+            earned: (row.earned.day, row.earned.points),
         }
     }
 }
@@ -557,6 +560,16 @@ fn pairs(allocations: &[Allocation]) -> Vec<(LotId, i64)> {
 }
 
 /// An order without its ids.
+/// What a limit kept back of an order's points.
+#[derive(Debug, Clone)]
+#[expect(dead_code, reason = "some columns are read through Debug only")]
+struct CutRow {
+    kept: i64,
+    by: &'static str,
+    /// What each line got, and how many of its units were back by then.
+    lines: Vec<(i64, i64)>,
+}
+
 #[derive(Debug, Clone)]
 struct OrderRow {
     order: OrderId,
@@ -570,6 +583,7 @@ struct OrderRow {
     earn: Option<TransactionId>,
     due: Option<Timestamp>,
     granted: i64,
+    cut: Option<CutRow>,
     quantities: Vec<i64>,
     refunded: i64,
     freight: i64,
@@ -594,6 +608,11 @@ impl From<&Order> for OrderRow {
             earn: row.earn_id,
             due: row.earn_due_at,
             granted: row.points_granted,
+            cut: row.earn_cut.as_ref().map(|cut| CutRow {
+                kept: cut.points,
+                by: cut.by.as_str(),
+                lines: cut.lines.iter().map(|line| (line.points, line.refunded)).collect(),
+            }),
             quantities: row.refunded_quantities.clone(),
             refunded: row.refunded_amount,
             freight: row.refunded_freight,
@@ -1742,6 +1761,7 @@ impl Model {
             earn: None,
             due: None,
             granted: 0,
+            cut: None,
             quantities: vec![0; quote.lines.len()],
             refunded: 0,
             freight: 0,
@@ -1877,8 +1897,47 @@ impl Model {
     }
 
     fn grant_earned(&mut self, key: &(TenantId, OrderId), calendar: &Calendar, at: Timestamp, new: &New) {
-        let row = self.orders[key].0.clone();
-        let points = row.quote.points_to_earn - row.clawed_back;
+        let mut row = self.orders[key].0.clone();
+        let due = row.quote.points_to_earn - row.clawed_back;
+        let earn = self.rules_of(key.0, row.rules).points.earn;
+        let book = self.book(key.0, &row.member);
+        let (day, sums) = book.earned_on(calendar.day);
+        let limits = [
+            (earn.max_points_per_day, "DAY"),
+            (earn.max_points_per_week, "WEEK"),
+            (earn.max_points_per_month, "MONTH"),
+        ];
+        let mut points = due;
+        for ((most, name), sum) in limits.into_iter().zip(sums) {
+            let room = most.map_or(i64::MAX, |most| (most - sum).max(0));
+            if room < points {
+                points = room;
+                row.cut = Some(CutRow { kept: 0, by: name, lines: Vec::new() });
+            }
+        }
+        if let Some(cut) = &mut row.cut {
+            cut.kept = due - points;
+            let left = row.quote.lines.iter().zip(&row.quantities);
+            let left = left.map(|(line, done)| {
+                let left = line.points_to_earn - worth(line.points_to_earn, *done, line.quantity);
+                (line.item_id.clone(), left)
+            });
+            let mut left: Vec<(String, i64)> = left.collect();
+            left.sort();
+            let weights: Vec<i64> = left.iter().map(|(_, left)| *left).collect();
+            let items = left.into_iter().map(|(item, _)| item).zip(share_out(points, &weights));
+            let shares: BTreeMap<String, i64> = items.collect();
+            let got = row.quote.lines.iter().map(|line| shares[&line.item_id]);
+            cut.lines = got.zip(row.quantities.iter().copied()).collect();
+        }
+        row.due = None;
+        self.orders.get_mut(key).expect("a known order").0 = row.clone();
+        if points == 0 {
+            return;
+        }
+        let earned = &mut self.book(key.0, &row.member).earned;
+        earned.retain(|(other, _)| day.0 - other.0 < 40);
+        earned.push((day, points));
         let expires_at = self.rules_of(key.0, row.rules).points.validity.expires_at(at, calendar);
         let movement = Movement { points, kind: TransactionType::EarnOrder, reference: None, remark: None };
         let new = New { transaction: new.earn, lot: LotId(new.earn.0), ..new.clone() };
@@ -1887,7 +1946,7 @@ impl Model {
         book.take_in(&movement, spendable, at, &new).expect("an order's points have room");
         book.name_line(new.earn, &row.order.to_string());
         let row = &mut self.orders.get_mut(key).expect("a known order").0;
-        (row.earn, row.granted, row.due) = (Some(new.earn), points, None);
+        (row.earn, row.granted) = (Some(new.earn), points);
     }
 
     fn cancel(&mut self, key: &(TenantId, OrderId), at: Timestamp) -> Result<(), &'static str> {
@@ -1944,13 +2003,17 @@ impl Model {
             if done + units > line.quantity {
                 return Err("ORDER_REFUND_EXCEEDS");
             }
-            // What `n` of all units are worth, a half rounded up: the difference is what these units are worth.
-            let worth = |value: i64, n: i64| (value * n * 2 + line.quantity).div_euclid(line.quantity * 2);
-            let part = |value: i64| worth(value, done + units) - worth(value, done);
-            lines.push((
-                place,
-                (item.clone(), *units, part(line.pay_amount), part(line.points_spent), part(line.points_to_earn)),
-            ));
+            let part = |value: i64| worth(value, done + units, line.quantity) - worth(value, done, line.quantity);
+            let earned = match &row.cut {
+                // All that was granted goes back with the units that were left then.
+                Some(cut) if done >= cut.lines[place].1 => {
+                    let (points, before) = cut.lines[place];
+                    let left = line.quantity - before;
+                    worth(points, done + units - before, left) - worth(points, done - before, left)
+                }
+                _ => part(line.points_to_earn),
+            };
+            lines.push((place, (item.clone(), *units, part(line.pay_amount), part(line.points_spent), earned)));
         }
         if freight > freight_left {
             return Err("ORDER_REFUND_EXCEEDS_FREIGHT");
@@ -2187,6 +2250,8 @@ impl Model {
             giver.lots.iter().filter(|(_, lot)| lot.remaining > 0).map(|(id, lot)| (*id, lot.remaining)).collect();
         let debt = giver.debt;
         giver.merged = Some(into.clone());
+        let earned = std::mem::take(&mut giver.earned);
+        self.book(tenant, into).earned.extend(earned);
         let text = self.hand_over(tenant, from, into, parts, debt, at, new);
         let taker = self.book(tenant, into);
         for id in &new.lots {
@@ -2756,6 +2821,24 @@ impl CouponRow {
     }
 }
 
+/// What `n` of so many units are worth, a half rounded up: what some units are worth is the difference.
+fn worth(value: i64, n: i64, quantity: i64) -> i64 {
+    (value * n * 2 + quantity).div_euclid(quantity * 2)
+}
+
+/// Shares points by weights: each its quota without the fraction, what is left to the largest fractions, the earlier of equal
+/// ones first.
+fn share_out(points: i64, weights: &[i64]) -> Vec<i64> {
+    let sum: i64 = weights.iter().sum();
+    let mut shares: Vec<i64> = weights.iter().map(|weight| points * weight / sum.max(1)).collect();
+    while shares.iter().sum::<i64>() < points {
+        let fraction = |place: &usize| points * weights[*place] - shares[*place] * sum;
+        let place = (0..weights.len()).rev().max_by_key(fraction).expect("a line");
+        shares[place] += 1;
+    }
+    shares
+}
+
 /// A ledger line, and what is known about it beside.
 struct Line {
     /// Unknown for lines that no answer tells.
@@ -2776,9 +2859,21 @@ struct Book {
     lines: Vec<Line>,
     debt: i64,
     merged: Option<MemberId>,
+    /// What orders granted, with the day it counts in.
+    earned: Vec<(Day, i64)>,
 }
 
 impl Book {
+    /// The day in which a grant of this day counts, and what counts in its day, week and month already.
+    fn earned_on(&self, day: Day) -> (Day, [i64; 3]) {
+        let day = self.earned.iter().map(|(day, _)| *day).fold(day, Day::max);
+        let in_period = |period: fn(Day) -> i64| {
+            self.earned.iter().filter(|(other, _)| period(*other) == period(day)).map(|(_, points)| points).sum()
+        };
+        let month = |day: Day| day.civil().0 * 12 + day.civil().1;
+        (day, [in_period(|day| day.0), in_period(|day| (day.0 + 3).div_euclid(7)), in_period(month)])
+    }
+
     fn account(&self) -> AccountRow {
         let sum = |column: fn(&LotRow) -> i64| self.lots.iter().map(|(_, lot)| column(lot)).sum::<i64>();
         AccountRow {
@@ -2791,6 +2886,7 @@ impl Book {
             debt: self.debt,
             sequence: self.lines.len() as i64,
             merged: self.merged.clone(),
+            earned: self.earned_on(Day(0)),
         }
     }
 

@@ -188,6 +188,113 @@ scenarios! {
             show account m1                                    => total=1033 available=1000 used=0 revoked=33 debt=0
     "
 
+    /// The quote says what the order would earn; what the limit leaves of that is known when it is granted.
+    a_limit_of_a_day_cuts_the_grant: "
+        @0   rules 0 earn 1/1 per-day 100                       => version=1
+             a = reserve a m1 60x1                              => RESERVED earns=60
+             b = reserve b m1 60x1 40x1                         => RESERVED earns=100
+             c = reserve c m1 10x1                              => RESERVED earns=10
+             pay a                                              => PAID granted=60 cut=0 by=none
+             pay b                                              => PAID earns=100 granted=40 cut=60 by=DAY
+             pay c                                              => PAID earns=10 granted=0 cut=10 by=DAY
+             pay c                                              => PAID granted=0 cut=10
+             ledger m1                                          => EARN_ORDER+60@0 EARN_ORDER+40@0
+             show account m1                                    => available=100 in_day=100 in_week=100 in_month=100
+        # What was granted goes back, and no more; the day stays used up.
+             refund b r1 b:1                                    => PARTIALLY_REFUNDED amount=40 clawed=16
+             refund b r2 a:1                                    => REFUNDED amount=60 clawed=24
+             refund c r1 full                                   => REFUNDED amount=10 clawed=0
+             show account m1                                    => available=60 debt=0 in_day=100
+             d = reserve d m1 5x1                               => RESERVED
+             pay d                                              => PAID granted=0 cut=5
+             e = reserve e m2 5x1                               => RESERVED
+             pay e                                              => PAID granted=5 cut=0
+             grant m1 500                                       => ok
+        @1d  f = reserve f m1 70x1                              => RESERVED
+             pay f                                              => PAID granted=70
+             show account m1                                    => in_day=70 in_week=170
+    "
+
+    /// The first day is a Thursday; the fourth day after it a Monday; a month ends behind the thirtieth.
+    weeks_begin_on_monday_and_months_with_their_first: "
+        @0   rules 0 earn 1/1 per-week 100 per-month 150        => version=1
+             a = reserve a m1 80x1                              => RESERVED
+             pay a                                              => PAID granted=80
+        @3d  b = reserve b m1 50x1                              => RESERVED
+             pay b                                              => PAID granted=20 cut=30 by=WEEK
+        @4d  c = reserve c m1 60x1                              => RESERVED
+             pay c                                              => PAID granted=50 cut=10 by=MONTH
+        @11d d = reserve d m1 10x1                              => RESERVED
+             pay d                                              => PAID granted=0 cut=10 by=MONTH
+        @31d e = reserve e m1 120x1                             => RESERVED
+             pay e                                              => PAID granted=100 cut=20 by=WEEK
+        @32d f = reserve f m1 60x1                              => RESERVED
+             pay f                                              => PAID granted=50 cut=10 by=MONTH
+             show account m1                                    => in_day=50 in_week=50 in_month=150
+    "
+
+    points_that_come_later_count_on_the_day_they_come: "
+        @0   rules 0 earn 1/1 per-day 100 delay 1               => version=1
+             a = reserve a m1 80x1                              => RESERVED
+             b = reserve b m1 40x2                              => RESERVED
+             c = reserve c m1 30x1                              => RESERVED
+             pay a                                              => PAID granted=0 cut=0 due=24
+             pay b                                              => PAID
+             pay c                                              => PAID
+             confirm c                                          => PAID granted=30
+             refund b r1 a:1                                    => PARTIALLY_REFUNDED clawed=40
+        @1d  settle-order a                                     => granted=80
+             settle-order b                                     => granted=20
+             show order b                                       => earns=80 granted=20 cut=20 clawed=40 due=none
+             show account m1                                    => in_day=100 in_week=130 available=130
+             refund b r2 a:1                                    => REFUNDED clawed=20
+             show account m1                                    => available=110
+             refund a r1 full                                   => REFUNDED clawed=80
+        # With nothing left of the day, what waited is over.
+             d = reserve d m1 10x1 until 48                     => RESERVED
+        @24  pay d                                              => PAID due=48
+             e = reserve e m1 100x1 until 48                    => RESERVED
+             pay e                                              => PAID
+        @2d  settle-order e                                     => granted=100
+             settle-order d                                     => granted=0
+             show order d                                       => granted=0 cut=10 due=none
+             confirm d                                          => PAID granted=0 cut=10
+    "
+
+    /// A clock that is put back, or an import of older orders, does not begin a day anew.
+    a_day_that_comes_late_counts_in_the_one_that_has_begun: "
+        @0   rules 0 earn 1/1 per-day 100                       => version=1
+        @1d  a = reserve a m1 70x1                              => RESERVED
+             pay a                                              => PAID granted=70
+             b = reserve b m1 70x1 at 2                         => RESERVED
+             pay b at 2                                         => PAID granted=30 cut=40
+             c = reserve c m1 70x1                              => RESERVED
+             pay c                                              => PAID granted=0
+    "
+
+    two_accounts_of_a_member_have_one_limit: "
+        @0   rules 0 earn 1/1 per-day 100 per-week 1000         => version=1
+             a = reserve a old 70x1                             => RESERVED
+             pay a                                              => PAID granted=70
+             b = reserve b new 50x1                             => RESERVED
+             pay b                                              => PAID granted=50
+             x = reserve x old 10x1 until 9                     => RESERVED
+             merge old new                                      => sent=-70
+             show account new                                   => available=120 in_day=120 in_week=120
+             show account old                                   => available=0 in_day=0
+             c = reserve c new 5x1                              => RESERVED
+             pay c                                              => PAID granted=0 cut=5 by=DAY
+             pay x                                              => PAID granted=10
+             merge old new                                      => sent=-10
+             show account new                                   => available=130 in_day=130 in_week=130
+        @1d  d = reserve d new 40x1                             => RESERVED
+             pay d                                              => PAID granted=40
+             e = reserve e m3 20x1 at 0                         => RESERVED
+             pay e at 0                                         => PAID granted=20
+             merge m3 new                                       => sent=-20
+             show account new                                   => in_day=40 in_week=190
+    "
+
     /// odoo PR 257854: buying and refunding earns nothing.
     a_debt_that_time_has_settled_is_none_that_a_refund_repays: "
         @0   o = reserve o1 m1 10000x1 until 5              => RESERVED earns=100
@@ -407,7 +514,7 @@ impl Shop {
     }
 
     fn pay(&mut self, order: &Order) -> Order {
-        let calendar = std::sync::Arc::new(Calendar { month_ends: Vec::new(), year_ends: Vec::new() });
+        let calendar = std::sync::Arc::new(Calendar::default());
         let (member_id, order_id) = (self.member.clone(), order.order_id.clone());
         let Outcome::Order(order) = self.ask(Command::PayOrder { member_id, order_id, calendar }) else {
             panic!("no order")
@@ -447,7 +554,9 @@ fn play(row: &str) -> String {
     let [earn, redeem, cap, goods, coupon, freight, points, refunds] = columns[..] else { panic!("columns of {row}") };
     let mut rules = Rules::default();
     let ratio = |text: &str| text.split_once('/').map(|(ratio, base)| (number(ratio), number(base))).expect("a ratio");
+    let (earn, most) = earn.split_once('<').map_or((earn, None), |(earn, most)| (earn, Some(number(most))));
     (rules.points.earn.ratio, rules.points.earn.base) = ratio(earn);
+    rules.points.earn.max_points_per_day = most;
     (rules.points.redeem.ratio, rules.points.redeem.base) = ratio(redeem);
     rules.points.redeem.max_percent = None;
     for limit in cap.split(',').filter(|limit| *limit != "-") {
@@ -472,7 +581,7 @@ fn play(row: &str) -> String {
     });
     let order = shop.reserve(lines.collect(), number(freight), coupons, number(points));
     let order = shop.pay(&order);
-    assert_eq!(order.points_granted, order.quote.points_to_earn, "{row}");
+    assert_eq!(order.points_granted, order.quote.points_to_earn - order.points_cut(), "{row}");
     let mut told = Vec::new();
     for (index, asked) in refunds.split(';').map(str::trim).enumerate() {
         let (items, freight) = asked.split_once("+f").unwrap_or((asked, "0"));
@@ -485,7 +594,9 @@ fn play(row: &str) -> String {
     }
     shop.harness.check_all();
     let quote = &order.quote;
-    format!("{} | {} | {} | {}", quote.pay_amount, quote.points_effective, quote.points_to_earn, told.join("; "))
+    let granted = order.earn_cut.map_or(String::new(), |_| format!(":{}", order.points_granted));
+    let earns = format!("{}{granted}", quote.points_to_earn);
+    format!("{} | {} | {earns} | {}", quote.pay_amount, quote.points_effective, told.join("; "))
 }
 
 #[test]
@@ -535,10 +646,12 @@ proptest! {
         off in 0i64..3_000,
         points in 0i64..2_000,
         freight in 0i64..500,
+        most in proptest::option::weighted(0.5, 1i64..400),
         order in any::<u64>(),
     ) {
         let mut rules = Rules::default();
         (rules.points.earn.ratio, rules.points.earn.base) = (3, 70);
+        rules.points.earn.max_points_per_week = most;
         (rules.points.redeem.ratio, rules.points.redeem.base) = (3, 7);
         rules.points.redeem.max_percent = None;
         let mut shop = Shop::new(rules, 2_000);
@@ -570,14 +683,16 @@ proptest! {
         }
         let quote = &paid.quote;
         prop_assert_eq!(amount, quote.pay_amount - freight);
-        prop_assert_eq!((returned, taken), (quote.points_effective, quote.points_to_earn));
+        let earned = quote.points_to_earn.min(most.unwrap_or(i64::MAX));
+        prop_assert_eq!((paid.points_granted, paid.points_cut()), (earned, quote.points_to_earn - earned));
+        prop_assert_eq!((returned, taken), (quote.points_effective, earned));
         if freight > 0 {
             prop_assert_eq!(shop.refund(&paid, number, None, 0).amount, freight);
         }
         let key = (TENANT, shop.member.clone());
         let (was, is) = (&before[&key], &shop.harness.rows.accounts[&key]);
         prop_assert_eq!((is.available, is.frozen, is.used, is.debt), (was.available, 0, 0, 0));
-        prop_assert_eq!(is.total_points, was.total_points + quote.points_to_earn);
+        prop_assert_eq!(is.total_points, was.total_points + earned);
         shop.harness.check_all();
     }
 

@@ -253,7 +253,7 @@ fn a_refused_command_writes_only_what_settling_writes() {
                 | Command::RefundOrder { member_id, order_id, .. } => vec![Command::SettleOrder {
                     member_id: member_id.clone(),
                     order_id: order_id.clone(),
-                    calendar: std::sync::Arc::new(Calendar { month_ends: Vec::new(), year_ends: Vec::new() }),
+                    calendar: std::sync::Arc::new(Calendar::default()),
                 }],
                 _ => {
                     assert!(!refused || before.rows == harness.rows, "seed {seed}: {envelope:?}");

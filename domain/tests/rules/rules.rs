@@ -6,7 +6,7 @@ use scrip_domain::condition::Condition;
 use scrip_domain::points::{Campaign, PointsValidity};
 use scrip_domain::pricing::{Attributes, Basket, Line, Quote, Rules, price};
 use scrip_domain::time::{Calendar, LocalTime, Window};
-use scrip_domain::{State, Timestamp};
+use scrip_domain::{Day, State, Timestamp};
 use serde_json::{Value, json};
 
 use crate::coupons::scenarios;
@@ -225,8 +225,8 @@ fn an_order_earns_no_more_than_the_rule_allows() {
 
 #[test]
 fn points_live_as_long_as_the_rule_says() {
-    let calendar =
-        Calendar { month_ends: vec![Timestamp(31), Timestamp(59)], year_ends: vec![Timestamp(365), Timestamp(730)] };
+    let (month_ends, year_ends) = (vec![Timestamp(31), Timestamp(59)], vec![Timestamp(365), Timestamp(730)]);
+    let calendar = Calendar { month_ends, year_ends, day: Day(0) };
     let at = Timestamp(7);
     for (validity, expected) in [
         (PointsValidity::Never, None),

@@ -42,7 +42,7 @@ use scrip_domain::{
     TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 
-use crate::generate::HOUR;
+use crate::generate::{HOUR, set_calendar};
 use crate::harness::Harness;
 use crate::model::{Model, ModelAnswer};
 
@@ -137,6 +137,7 @@ impl Script {
         let mut envelope = self.envelope(tenant, command);
         if let Some(at) = option(&words, "at") {
             envelope.at = parse_time(at)?;
+            set_calendar(&mut envelope.command, envelope.at);
         }
         if let Some(name) = option(&words, "by") {
             envelope.actor = self.names.get(name).and_then(|known| known.key);
@@ -400,7 +401,7 @@ impl Script {
             }
             "merge" => Command::Merge { from: member(name), into: member(words[2]), remark: None },
             "check-in" => {
-                let (day, calendar) = (self.day(), calendar());
+                let (day, calendar) = (self.day(), self.calendar());
                 Command::CheckIn { member_id: member(name), day, calendar }
             }
             "task" => {
@@ -418,7 +419,7 @@ impl Script {
                 key: name.parse().map_err(|_| "no key")?,
                 completion_id: words[3].parse().map_err(|_| "no id")?,
                 day: self.day(),
-                calendar: calendar(),
+                calendar: self.calendar(),
             },
             "adjust" => Command::Adjust(Box::new(AdjustmentRequest {
                 member_id: member(name),
@@ -449,14 +450,18 @@ impl Script {
                 remark: None,
             },
             "reserve" => Command::ReserveOrder(Box::new(self.reservation(words)?)),
-            "pay" => Command::PayOrder { member_id: owner, order_id: named_order()?, calendar: calendar() },
+            "pay" => Command::PayOrder { member_id: owner, order_id: named_order()?, calendar: self.calendar() },
             "cancel" => Command::CancelOrder { member_id: owner, order_id: named_order()?, reason: None },
             "refund" => {
                 let refund = Box::new(refund_request(words)?);
                 Command::RefundOrder { member_id: owner, order_id: named_order()?, refund }
             }
-            "confirm" => Command::ConfirmOrder { member_id: owner, order_id: named_order()?, calendar: calendar() },
-            "settle-order" => Command::SettleOrder { member_id: owner, order_id: named_order()?, calendar: calendar() },
+            "confirm" => {
+                Command::ConfirmOrder { member_id: owner, order_id: named_order()?, calendar: self.calendar() }
+            }
+            "settle-order" => {
+                Command::SettleOrder { member_id: owner, order_id: named_order()?, calendar: self.calendar() }
+            }
             "close" => {
                 let status = option(words, "as").and_then(CompensationStatus::parse).ok_or("a status is missing")?;
                 let compensation_id = known.case.unwrap_or_else(|| id(CompensationId::PREFIX));
@@ -688,6 +693,12 @@ impl Script {
     }
 
     /// The day of the script's clock, which starts on 1970-01-01.
+    /// The day, and months of 30 days and years of 365 from the first hour.
+    fn calendar(&self) -> std::sync::Arc<Calendar> {
+        let ends = |days: i64, count: i64| (1..=count).map(|n| Timestamp(n * days * 24 * HOUR)).collect();
+        Calendar { month_ends: ends(30, 25), year_ends: ends(365, 6), day: self.day() }.into()
+    }
+
     fn day(&self) -> Day {
         Day(self.now.0.div_euclid(24 * HOUR))
     }
@@ -809,6 +820,9 @@ impl Script {
                 facts.insert("revoked", row.revoked.to_string());
                 facts.insert("debt", row.debt.to_string());
                 facts.insert("sequence", row.sequence.to_string());
+                for (name, points) in ["in_day", "in_week", "in_month"].into_iter().zip(row.earned.points) {
+                    facts.insert(name, points.to_string());
+                }
                 facts.insert("created_at", show_time(row.created_at));
                 facts.insert("updated_at", show_time(row.updated_at));
                 facts.insert("merged_into", row.merged_into.as_ref().map_or("none".into(), ToString::to_string));
@@ -920,6 +934,9 @@ fn order_facts(facts: &mut Facts, row: &Order) {
     facts.insert("spent", quote.points_effective.to_string());
     facts.insert("earns", quote.points_to_earn.to_string());
     facts.insert("granted", row.points_granted.to_string());
+    facts.insert("cut", row.points_cut().to_string());
+    let by = row.earn_cut.as_ref().map(|cut| cut.by.as_str());
+    facts.insert("by", by.unwrap_or("none").to_owned());
     facts.insert("refunded", row.refunded_amount.to_string());
     facts.insert("returned", row.points_returned.to_string());
     facts.insert("clawed", row.points_clawed_back.to_string());
@@ -942,12 +959,6 @@ fn refund_request(words: &[&str]) -> Line<RefundRequest> {
         return_coupons: !words.contains(&"keep"),
         remark: None,
     })
-}
-
-/// Months of 30 days and years of 365, from the first hour.
-fn calendar() -> std::sync::Arc<Calendar> {
-    let ends = |days: i64, count: i64| (1..=count).map(|n| Timestamp(n * days * 24 * HOUR)).collect();
-    Calendar { month_ends: ends(30, 25), year_ends: ends(365, 6) }.into()
 }
 
 fn batch_facts(facts: &mut Facts, row: &CodeBatch) {
@@ -1083,6 +1094,11 @@ fn rules(words: &[&str]) -> Line<Rules> {
     rules.points.redeem.max_percent = option(words, "percent").map(parse_number).transpose()?.map(|most| most as u8);
     rules.points.redeem.max_points_per_order = option(words, "most").map(parse_number).transpose()?;
     rules.points.earn.delay_days = option(words, "delay").map_or(Ok(0), parse_number)? as u32;
+    let most = |name| option(words, name).map(parse_number).transpose();
+    rules.points.earn.max_points_per_order = most("per-order")?;
+    rules.points.earn.max_points_per_day = most("per-day")?;
+    rules.points.earn.max_points_per_week = most("per-week")?;
+    rules.points.earn.max_points_per_month = most("per-month")?;
     rules.points.validity = match option(words, "live") {
         Some("month") => PointsValidity::EndOfMonth { after_months: 0 },
         Some("year") => PointsValidity::EndOfYear { after_years: 0 },

@@ -9,7 +9,7 @@ use scrip_domain::coupon::{Compensation, CompensationReason, CompensationStatus,
 use scrip_domain::order::{Order, OrderStatus, Quoted, Refund, RefundRequest as Refunding, Reservation};
 use scrip_domain::points::MAX_POINTS;
 use scrip_domain::pricing::{Attributes, Basket, Line, MAX_LINES, MAX_QUANTITY};
-use scrip_domain::time::{LocalTime, MICROS_PER_DAY};
+use scrip_domain::time::{CapPeriod, LocalTime, MICROS_PER_DAY};
 use scrip_domain::{
     Command, CompensationId, CouponId, HoldId, KeyId, MemberId, OrderId, OrderUid, RefundId, TemplateId, TenantId,
     Timestamp, TransactionId,
@@ -535,6 +535,11 @@ pub struct OrderView<'a> {
     #[schema(required, value_type = Option<schema::TransactionId>)]
     earn_transaction_id: Option<TransactionId>,
     points_granted: i64,
+    /// Earned, and kept back at the grant by the rule's limit for a member's day, week or month.
+    points_cut: i64,
+    /// Whose limit it was; null when nothing was kept back.
+    #[schema(required, value_type = Option<schema::CapPeriod>)]
+    points_cut_by: Option<CapPeriod>,
     /// Earned and still to be granted, at `earn_due_at`.
     points_pending: i64,
     #[schema(required)]
@@ -586,6 +591,8 @@ pub struct OrderLineView<'a> {
     points_spent: i64,
     pay_amount: i64,
     points_to_earn: i64,
+    /// Of them, what was kept back at the grant.
+    points_cut: i64,
     coupons: Vec<ShareView>,
 }
 
@@ -597,8 +604,8 @@ impl<'a> OrderView<'a> {
             template_id: coupon.template_id,
             discount: coupon.discount,
         });
-        let lines = order.quote.lines.iter().zip(&order.basket.lines).zip(&order.refunded_quantities);
-        let lines = lines.map(|((quote, line), refunded)| OrderLineView {
+        let lines = order.quote.lines.iter().zip(&order.basket.lines).zip(&order.refunded_quantities).enumerate();
+        let lines = lines.map(|(place, ((quote, line), refunded))| OrderLineView {
             item_id: &line.item_id,
             product_id: &line.product_id,
             sku_id: line.sku_id.as_deref(),
@@ -611,6 +618,7 @@ impl<'a> OrderView<'a> {
             points_spent: quote.points_spent,
             pay_amount: quote.pay_amount,
             points_to_earn: quote.points_to_earn,
+            points_cut: quote.points_to_earn - order.earned_by(place, quote.quantity),
             coupons: quote.coupons.iter().map(|(id, discount)| ShareView::new(*id, *discount)).collect(),
         });
         OrderView {
@@ -626,6 +634,8 @@ impl<'a> OrderView<'a> {
             spend_transaction_id: order.spend_id,
             earn_transaction_id: order.earn_id,
             points_granted: order.points_granted,
+            points_cut: order.points_cut(),
+            points_cut_by: order.earn_cut.as_ref().map(|cut| cut.by),
             points_pending: order.points_pending(),
             earn_due_at: order.earn_due_at.map(Time),
             refunded_amount: order.refunded_amount,

@@ -1,5 +1,6 @@
 //! A tenant's rules for points and orders: read, set in versions, looked back at.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -9,13 +10,13 @@ use axum::response::Response;
 use scrip_domain::condition::Condition;
 use scrip_domain::coupon::MAX_AMOUNT;
 use scrip_domain::points::{
-    Campaign, CheckIn, Earn, MAX_CAMPAIGN_CONDITIONS, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, MAX_POINTS,
+    Campaign, CheckIn, Earn, Earned, MAX_CAMPAIGN_CONDITIONS, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, MAX_POINTS,
     MAX_REMINDER_DAYS, MAX_REMINDERS, PointsRule, PointsValidity, Redeem, StreakBonus,
 };
 use scrip_domain::pricing::{MAX_COUPONS, OrderRule, PercentBase, Rounding, Rules};
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::time::{Calendar, MICROS_PER_DAY, Window};
-use scrip_domain::{Command, Rejection, Timestamp};
+use scrip_domain::{Command, MemberId, Rejection, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -30,7 +31,7 @@ use super::schema::{self, EditProblems, PageQuery, Problems};
 use super::templates::version_of;
 use super::time::Time;
 use super::views::{Page, RulesPage, WindowView};
-use crate::clock;
+use crate::{calendar, clock};
 
 /// The largest ratio of points to money, in points for each `base`.
 const MAX_RATIO: i64 = 1_000_000;
@@ -102,6 +103,16 @@ pub struct EarnRequest {
     /// The most that an order earns, whatever its goods and campaigns. Default: any number.
     #[schema(minimum = 0, maximum = 1_000_000_000_000_000i64)]
     max_points_per_order: Option<i64>,
+    /// The most that all orders of a member are granted in a day of the tenant's time zone. What goes beyond is cut when an
+    /// order is granted its points. Default: any number.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000i64)]
+    max_points_per_day: Option<i64>,
+    /// The same in a week, which begins on Monday. Default: any number.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000i64)]
+    max_points_per_week: Option<i64>,
+    /// The same in a month. Default: any number.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000i64)]
+    max_points_per_month: Option<i64>,
 }
 
 /// `ratio` points pay `base` minor units.
@@ -273,8 +284,26 @@ impl EarnRequest {
         if let Some(most) = self.max_points_per_order {
             errors.within("earn.max_points_per_order", most, 0..=MAX_POINTS);
         }
+        for (field, most) in [
+            ("earn.max_points_per_day", self.max_points_per_day),
+            ("earn.max_points_per_week", self.max_points_per_week),
+            ("earn.max_points_per_month", self.max_points_per_month),
+        ] {
+            if let Some(most) = most {
+                errors.within(field, most, 1..=MAX_POINTS);
+            }
+        }
         let delay_days = u32::try_from(delay_days?).ok()?;
-        Some(Earn { enabled, ratio: ratio?, base: base?, delay_days, max_points_per_order: self.max_points_per_order })
+        Some(Earn {
+            enabled,
+            ratio: ratio?,
+            base: base?,
+            delay_days,
+            max_points_per_order: self.max_points_per_order,
+            max_points_per_day: self.max_points_per_day,
+            max_points_per_week: self.max_points_per_week,
+            max_points_per_month: self.max_points_per_month,
+        })
     }
 }
 
@@ -488,6 +517,12 @@ pub struct EarnView {
     delay_days: u32,
     #[schema(required)]
     max_points_per_order: Option<i64>,
+    #[schema(required)]
+    max_points_per_day: Option<i64>,
+    #[schema(required)]
+    max_points_per_week: Option<i64>,
+    #[schema(required)]
+    max_points_per_month: Option<i64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -588,6 +623,9 @@ impl<'a> From<&'a RulesVersion> for RulesView<'a> {
                 base: points.earn.base,
                 delay_days: points.earn.delay_days,
                 max_points_per_order: points.earn.max_points_per_order,
+                max_points_per_day: points.earn.max_points_per_day,
+                max_points_per_week: points.earn.max_points_per_week,
+                max_points_per_month: points.earn.max_points_per_month,
             },
             redeem: RedeemView {
                 enabled: points.redeem.enabled,
@@ -747,6 +785,7 @@ pub struct SimulationView {
     orders_changed: i64,
     /// By the rules that made them, before refunds.
     points_earned: i64,
+    /// As if none of their members had earned anything in the day, week and month of the first.
     points_simulated: i64,
     /// False when there are more such orders than `limit`.
     complete: bool,
@@ -755,7 +794,7 @@ pub struct SimulationView {
 /// Try rules on recent orders
 ///
 /// Changes nothing. Prices stay as they were paid; only what they earn is reckoned anew, with the campaigns of the time of each
-/// order.
+/// order. Limits for a day, a week or a month see the orders that are looked at, and none before.
 #[utoipa::path(post, path = "/v1/points-rules/simulations", tag = "Rules", security(("key" = ["OPERATOR"])),
     request_body = SimulationRequest,
     responses((status = 200, description = "What they would have earned", body = SimulationView), Problems))]
@@ -769,6 +808,7 @@ pub async fn simulate_points_rules(
     let mut orders = app.store.recent_orders(caller.tenant(), since, until, limit + 1).await?;
     let complete = orders.len() as i64 <= limit;
     orders.truncate(limit as usize);
+    let zone = app.store.zone(caller.tenant()).await?;
     // Conditions of campaigns, over thousands of orders: no work for a thread that others wait for.
     let simulated = tokio::task::spawn_blocking(move || {
         let rules = Arc::new(rules);
@@ -781,8 +821,16 @@ pub async fn simulate_points_rules(
             points_simulated: 0,
             complete,
         };
-        for order in &orders {
-            let (earned, simulated) = (order.quote.points_to_earn, order.would_earn(&rules));
+        let mut earned_so_far: HashMap<&MemberId, Earned> = HashMap::new();
+        // They come newest first.
+        for order in orders.iter().rev() {
+            let granted_at = order.paid_at.unwrap_or(order.created_at).plus_days(rules.points.earn.delay_days);
+            let of_member = earned_so_far.entry(&order.member_id).or_default();
+            *of_member = of_member.on(calendar::day(&zone, granted_at));
+            let room = rules.points.earn.room(of_member).map_or(i64::MAX, |(room, _)| room);
+            let (earned, simulated) =
+                (order.quote.points_to_earn - order.points_cut(), order.would_earn(&rules).min(room));
+            *of_member = of_member.plus(simulated);
             view.orders_changed += i64::from(earned != simulated);
             view.points_earned = view.points_earned.saturating_add(earned);
             view.points_simulated = view.points_simulated.saturating_add(simulated);
@@ -820,7 +868,8 @@ mod tests {
     fn what_is_shown_can_be_sent() {
         let rules = read(json!({
             "enabled": false,
-            "earn": { "enabled": false, "ratio": 3, "base": 500, "delay_days": 14 },
+            "earn": { "enabled": false, "ratio": 3, "base": 500, "delay_days": 14, "max_points_per_order": 100,
+                "max_points_per_day": 200, "max_points_per_week": 300, "max_points_per_month": 400 },
             "redeem": { "ratio": 50, "base": 1, "max_points_per_order": 5000, "max_percent": 100 },
             "validity": { "type": "END_OF_YEAR", "after_years": 1 },
             "check_in": { "points": 5, "streak_bonuses": [{ "days": 3, "points": 5 }, { "days": 7, "points": 20 }] },
@@ -847,6 +896,9 @@ mod tests {
             (json!({ "earn": { "base": 0 } }), "earn.base"),
             (json!({ "earn": { "delay_days": -1 } }), "earn.delay_days"),
             (json!({ "earn": { "max_points_per_order": -1 } }), "earn.max_points_per_order"),
+            (json!({ "earn": { "max_points_per_day": 0 } }), "earn.max_points_per_day"),
+            (json!({ "earn": { "max_points_per_week": MAX_POINTS + 1 } }), "earn.max_points_per_week"),
+            (json!({ "earn": { "max_points_per_month": -1 } }), "earn.max_points_per_month"),
             (json!({ "redeem": { "ratio": 0 } }), "redeem.ratio"),
             (json!({ "redeem": { "base": MAX_AMOUNT + 1 } }), "redeem.base"),
             (json!({ "redeem": { "max_points_per_order": -1 } }), "redeem.max_points_per_order"),

@@ -103,6 +103,7 @@ schemas! {
     Rounding = names(pricing::Rounding::ALL.map(|rounding| rounding.as_str()));
     Stacking = names(coupon::Stacking::ALL.map(|stacking| stacking.as_str()));
     Weekday = names(scrip_domain::time::Weekday::ALL.map(|day| day.as_str()));
+    CapPeriod = names(scrip_domain::time::CapPeriod::ALL.map(|period| period.as_str()));
     RedeemLimit = names(points::RedeemLimit::ALL.map(|limit| limit.as_str()));
     Attributes = ObjectBuilder::new()
         .schema_type(Type::Object)

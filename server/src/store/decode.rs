@@ -10,7 +10,7 @@ use scrip_domain::event::{Event, EventKind};
 use scrip_domain::job::{Job, JobKind, JobState, Priority};
 use scrip_domain::order::{Order, OrderStatus, Refund};
 use scrip_domain::points::{
-    Account, Adjustment, AdjustmentStatus, Hold, HoldStatus, Lot, Transaction, TransactionType,
+    Account, Adjustment, AdjustmentStatus, Earned, Hold, HoldStatus, Lot, Transaction, TransactionType,
 };
 use scrip_domain::pricing::Rules;
 use scrip_domain::task::{Progress, Report, Task};
@@ -192,7 +192,8 @@ pub fn coupon(row: &Row) -> Decoded<Coupon> {
 }
 
 pub const ACCOUNT: &str = "tenant_id, member_id, total_points, available, frozen, used, expired, revoked, debt, sequence, \
-                           created_at, updated_at, merged_into";
+                           created_at, updated_at, merged_into, earned_day, earned_in_day, earned_in_week, earned_in_month";
+pub const ACCOUNT_COLUMNS: usize = 17;
 
 pub fn account(row: &Row) -> Decoded<Account> {
     Ok(Account {
@@ -208,6 +209,7 @@ pub fn account(row: &Row) -> Decoded<Account> {
         created_at: row.time(10)?,
         updated_at: row.time(11)?,
         merged_into: row.opt_caller_id(12)?,
+        earned: Earned { day: Day(row.int(13)?), points: [row.int(14)?, row.int(15)?, row.int(16)?] },
     })
 }
 
@@ -286,7 +288,7 @@ pub fn hold(row: &Row) -> Decoded<Hold> {
 pub const ORDER: &str = "tenant_id, order_id, id, member_id, basket, quote, rules_version, created_at, expires_at, status, \
                          hold_id, spend_id, earn_id, earn_due_at, points_granted, refunded_quantities, \
                          refunded_amount, refunded_freight, points_returned, points_clawed_back, coupons_returned, \
-                         paid_at, closed_at";
+                         paid_at, closed_at, earn_cut";
 
 pub fn order(row: &Row) -> Decoded<Order> {
     Ok(Order {
@@ -312,6 +314,7 @@ pub fn order(row: &Row) -> Decoded<Order> {
         coupons_returned: row.bool(20)?,
         paid_at: row.opt_time(21)?,
         closed_at: row.opt_time(22)?,
+        earn_cut: row.opt_json(23)?,
     })
 }
 

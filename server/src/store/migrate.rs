@@ -88,6 +88,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0014_narrow_buckets.sqlite.sql"),
         postgres: include_str!("migrations/0014_narrow_buckets.postgres.sql"),
     },
+    Migration {
+        number: 15,
+        name: "earning",
+        sqlite: include_str!("migrations/0015_earning.sqlite.sql"),
+        postgres: include_str!("migrations/0015_earning.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

@@ -509,8 +509,9 @@ impl Store {
         horizon: Timestamp,
     ) -> Found<Balance> {
         let decode = |row: &Row| {
-            let expiring = (row.int(13)?, row.int(14)?, row.opt_time(15)?);
-            Ok((decode::account(row)?, expiring, (row.int(16)?, row.int(17)?, row.opt_time(18)?)))
+            let after = decode::ACCOUNT_COLUMNS;
+            let expiring = (row.int(after)?, row.int(after + 1)?, row.opt_time(after + 2)?);
+            Ok((decode::account(row)?, expiring, (row.int(after + 3)?, row.int(after + 4)?, row.opt_time(after + 5)?)))
         };
         let parameters = [at.into(), horizon.into(), tenant.into(), member.into()];
         let found = self.first_gathered(balance_sql(), &parameters, decode).await?;
@@ -757,8 +758,11 @@ impl Store {
         limit: i64,
     ) -> Found<Vec<StoredBalance>> {
         let after = after.map_or("", MemberId::as_str);
-        let decode =
-            |row: &Row| Ok((StoredBalance { account: decode::account(row)?, overdue: row.int(13)? }, row.int(14)?));
+        let decode = |row: &Row| {
+            let after = decode::ACCOUNT_COLUMNS;
+            let stored = StoredBalance { account: decode::account(row)?, overdue: row.int(after)? };
+            Ok((stored, row.int(after + 1)?))
+        };
         let parameters = [tenant.into(), after.into(), at.into(), limit.into()];
         let page = self.query(&all_balances_sql(), &parameters, decode).await?;
         let due = page.iter().any(|(_, due_holds)| *due_holds > 0);
@@ -1284,7 +1288,8 @@ fn list_usages_sql(by_template: bool) -> String {
 
 fn balance_sql() -> &'static str {
     "SELECT a.tenant_id, a.member_id, a.total_points, a.available, a.frozen, a.used, a.expired, a.revoked, a.debt, \
-     a.sequence, a.created_at, a.updated_at, a.merged_into, \
+     a.sequence, a.created_at, a.updated_at, a.merged_into, a.earned_day, a.earned_in_day, a.earned_in_week, \
+     a.earned_in_month, \
      CAST(coalesce(l.overdue, 0) AS BIGINT), CAST(coalesce(l.expiring, 0) AS BIGINT), l.next_expires_at, \
      held.due, CAST(coalesce(held.pending, 0) AS BIGINT), held.next_available_at \
      FROM mkt_points_account a CROSS JOIN \

@@ -432,10 +432,15 @@ pub static ACCOUNT: Table = table(
         ("sequence", Int),
         ("updated_at", Int),
         ("merged_into", Text),
+        ("earned_day", Int),
+        ("earned_in_day", Int),
+        ("earned_in_week", Int),
+        ("earned_in_month", Int),
     ],
 );
 
 fn account(tenant: TenantId, row: &Account) -> Vec<Param<'_>> {
+    let [in_day, in_week, in_month] = row.earned.points;
     vec![
         tenant.into(),
         (&row.member_id).into(),
@@ -450,6 +455,10 @@ fn account(tenant: TenantId, row: &Account) -> Vec<Param<'_>> {
         row.sequence.into(),
         row.updated_at.into(),
         row.merged_into.as_ref().map(MemberId::as_str).into(),
+        row.earned.day.0.into(),
+        in_day.into(),
+        in_week.into(),
+        in_month.into(),
     ]
 }
 
@@ -634,6 +643,8 @@ static ORDER: Table = table(
         ("earn_id", Uuid),
         ("earn_due_at", Int),
         ("points_granted", Int),
+        ("points_cut", Int),
+        ("earn_cut", Text),
         ("refunded_quantities", Text),
         ("refunded_amount", Int),
         ("refunded_freight", Int),
@@ -672,6 +683,8 @@ fn order(tenant: TenantId, row: &Order) -> Vec<Param<'_>> {
         row.earn_id.map(|id| id.0).into(),
         row.earn_due_at.into(),
         row.points_granted.into(),
+        row.points_cut().into(),
+        row.earn_cut.as_ref().map_or(Param::OptText(None), json),
         json(&row.refunded_quantities),
         row.refunded_amount.into(),
         row.refunded_freight.into(),

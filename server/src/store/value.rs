@@ -294,6 +294,12 @@ impl Row<'_> {
         serde_json::from_str(&text).map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
     }
 
+    pub fn opt_json<T: serde::de::DeserializeOwned>(&self, column: usize) -> Read<Option<T>> {
+        let text = self.opt_text(column)?;
+        let value = text.as_deref().map(serde_json::from_str).transpose();
+        value.map_err(|error| StoreError::corrupt(format!("column {column}: {error}")))
+    }
+
     fn borrowed_text(&self, column: usize) -> Read<std::borrow::Cow<'_, str>> {
         match self {
             Row::Sqlite(row) => {

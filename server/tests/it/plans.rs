@@ -36,7 +36,7 @@ const FILL: &[&str] = &[
     "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",
     "INSERT INTO mkt_user_coupon SELECT {t}, {id}, {t}, 1, 'm-' || ({n} / 20), 'AVAILABLE', {n} + 1, 'CLAIM', 0, {n}, NULL, NULL, \
      NULL, 0, NULL, {n} < 0 {from}",
-    "INSERT INTO mkt_points_account SELECT {t}, 'm-' || {n}, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, NULL {from}",
+    "INSERT INTO mkt_points_account SELECT {t}, 'm-' || {n}, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, NULL, 0, 0, 0, 0 {from}",
     "INSERT INTO mkt_points_lot SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 1, 0, 0, 0, 0, 0, 0, {n}, {id}, 0, {n} >= 0 {from}",
     "INSERT INTO mkt_points_transaction SELECT {t}, {id}, 'm-' || ({n} / 20), {n} + 1, 'EARN_ORDER', 1, 0, 1, 0, 0, NULL, NULL, \
      NULL, NULL, NULL, '[]', {n}, 0, 0, {n} < 0, NULL {from}",
@@ -45,7 +45,7 @@ const FILL: &[&str] = &[
     "INSERT INTO mkt_points_rule SELECT {t}, {n} + 1, {n}, '{}', 0 {from}",
     "INSERT INTO mkt_order SELECT {t}, 'o-' || {n}, {id}, 'm-' || ({n} / 20), '{}', '{}', 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, {n}, {n}, \
      CASE WHEN {n} % 2 = 0 THEN 'RESERVED' ELSE 'PAID' END, NULL, NULL, NULL, CASE WHEN {n} % 4 = 1 THEN {n} END, 0, '[]', 0, 0, 0, \
-     0, {n} < 0, CASE WHEN {n} % 2 = 1 THEN {n} END, NULL {from}",
+     0, {n} < 0, CASE WHEN {n} % 2 = 1 THEN {n} END, NULL, 0, NULL {from}",
     "INSERT INTO mkt_order_refund SELECT {t}, 'o-' || {n}, 'r', {id}, 'm-' || ({n} / 20), {n} < 0, '[]', 0, 0, 0, 0, 0, NULL, NULL, \
      '[]', NULL, 'REFUNDED', {n} {from}",
     "INSERT INTO mkt_coupon_refund_compensation SELECT {t}, {id}, {id}, {id}, 'm-' || ({n} / 20), 'o-' || {n}, 'NO_EXTENSION', {n}, \

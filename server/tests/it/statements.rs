@@ -424,7 +424,7 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
         };
         compare(&mut batches, "reserve an order", members().map(reserve).collect()).await;
         // Points do not expire by the default rules.
-        let calendar = Arc::new(Calendar { month_ends: Vec::new(), year_ends: Vec::new() });
+        let calendar = Arc::new(Calendar::default());
         let pay = |n: usize| Command::PayOrder {
             member_id: member(n),
             order_id: order_id(n),

@@ -9,10 +9,10 @@ use scrip_domain::command::Movement;
 use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::job::{JobPool, JobTicket};
 use scrip_domain::order::{RefundRequest, Reservation};
-use scrip_domain::points::{MAX_POINTS, ReminderPage, Spendable, TransactionType};
-use scrip_domain::pricing::{Attributes, Basket, Line};
+use scrip_domain::points::{AdjustmentRequest, MAX_POINTS, ReminderPage, Spendable, TransactionType};
+use scrip_domain::pricing::{Attributes, Basket, Line, Rules};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
-use scrip_domain::time::{Calendar, LocalTime, MICROS_PER_DAY, Window};
+use scrip_domain::time::{LocalTime, MICROS_PER_DAY, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{Answer, BulkId, Command, Envelope, KeyId, LotId, MemberId, OrderId, Outcome, TenantId, Timestamp};
 use scrip_server::bulk::{FileReader, Format, Stager, work_of};
@@ -129,6 +129,19 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("C23", "UPDATE mkt_coupon_template SET code_batch_count = code_batch_count + 1"),
     ("C24", "UPDATE mkt_coupon_template SET archived_at = 1 WHERE archived_at IS NULL"),
     ("C25", "UPDATE mkt_user_coupon SET valid_from = valid_from + 1 WHERE source = 'TRANSFER'"),
+    ("P18", "UPDATE mkt_points_account SET earned_in_day = earned_in_week + 1"),
+    ("P18", "UPDATE mkt_points_account SET earned_in_month = earned_in_day - 1"),
+    ("P19", "UPDATE mkt_points_account SET earned_in_month = earned_in_month + 1"),
+    ("P19", "UPDATE mkt_points_account SET earned_in_week = earned_in_week + 1 WHERE earned_day > 0"),
+    ("P19", "UPDATE mkt_points_account SET earned_day = earned_day + 1 WHERE earned_day > 0"),
+    ("O2", "UPDATE mkt_order SET points_cut = 1 WHERE status = 'RESERVED'"),
+    ("O2", "UPDATE mkt_order SET earn_cut = NULL WHERE points_cut > 0"),
+    ("O7", "UPDATE mkt_order SET points_cut = points_to_earn WHERE earn_id IS NOT NULL"),
+    ("O9", "UPDATE mkt_order SET points_cut = points_cut - 1 WHERE points_cut > 0 AND earn_id IS NOT NULL"),
+    ("O10", "UPDATE mkt_order SET points_cut = points_to_earn WHERE points_clawed_back > 0"),
+    ("O19", "UPDATE mkt_order SET earn_cut = replace(earn_cut, '\"r\":0', '\"r\":1') WHERE points_cut > 0"),
+    ("O19", "UPDATE mkt_order SET earn_cut = replace(earn_cut, '\"p\":', '\"p\":1') WHERE points_cut > 0"),
+    ("O19", "UPDATE mkt_order SET earn_cut = '{' WHERE points_cut > 0"),
     ("M20", "UPDATE mkt_points_adjustment SET points = points + 1 WHERE status = 'APPROVED'"),
     ("M20", "UPDATE mkt_points_adjustment SET transaction_id = id WHERE status = 'APPROVED'"),
     ("M21", "UPDATE mkt_points_adjustment SET decided_by = requested_by WHERE status = 'APPROVED'"),
@@ -327,6 +340,7 @@ async fn history(kind: Kind) -> Fixture {
     let tenant = tenant.expect("some commands");
     finish(&mut writer, tenant).await;
     orders(&mut writer).await;
+    adjustments(&mut writer).await;
     jobs(&fixture, tenant).await;
     park(&mut writer, &fixture.store, tenant).await;
     bulks(&fixture, tenant).await;
@@ -445,26 +459,84 @@ async fn park(writer: &mut Writer, store: &Store, tenant: TenantId) {
     assert!(store.finish_round(tenant, webhook.id, from, to, &round).await.expect("the round is kept"));
 }
 
-/// An order that is reserved, one refunded in part, and one whose coupon had expired before its refund.
-async fn orders(writer: &mut Writer) {
+/// Large adjustments: one that another key approved, one that it rejected, one that waits.
+async fn adjustments(writer: &mut Writer) {
+    let tenant = made_tenant(writer, "Adjustments").await;
+    let mut keys = Vec::new();
+    for (name, digest) in [("desk", 1), ("till", 2)] {
+        let key = ApiKey {
+            id: KeyId(uuid::Uuid::now_v7()),
+            tenant_id: tenant,
+            name: name.into(),
+            scope: Scope::Operator,
+            member_id: None,
+            expires_at: None,
+            revoked_at: None,
+            adjustment_limit: None,
+            created_at: Timestamp(0),
+        };
+        keys.push(key.id);
+        run(writer, tenant, Command::CreateApiKey { key, secret_digest: [digest; 32] }).await;
+    }
+    let mut rules = Rules::default();
+    rules.points.approval_above = Some(50);
+    run(writer, tenant, Command::SetRules { expected_version: 0, rules: Box::new(rules), effective_from: None }).await;
+    for decision in ["approve", "reject", "wait"] {
+        let request = AdjustmentRequest {
+            member_id: member("m-1"),
+            points: 100,
+            reason: "as agreed".into(),
+            reference: None,
+            expires_at: None,
+        };
+        let Outcome::Adjustment(asked) = run_as(writer, tenant, keys[0], Command::Adjust(Box::new(request))).await
+        else {
+            unreachable!("it waits for an approval")
+        };
+        let (member_id, adjustment_id) = (asked.member_id.clone(), asked.id);
+        let decided = match decision {
+            "approve" => Command::ApproveAdjustment { member_id, adjustment_id },
+            "reject" => Command::RejectAdjustment { adjustment_id, reason: "not agreed".into() },
+            _ => continue,
+        };
+        run_as(writer, tenant, keys[1], decided).await;
+    }
+}
+
+async fn made_tenant(writer: &mut Writer, name: &str) -> TenantId {
     let tenant = TenantId(uuid::Uuid::now_v7());
     let made = Tenant {
         id: tenant,
-        name: "Orders".into(),
+        name: name.into(),
         currency: "EUR".into(),
         time_zone: "UTC".into(),
         refund_grace_days: 7,
         created_at: Timestamp(0),
     };
     run(writer, TenantId(uuid::Uuid::nil()), Command::CreateTenant(made)).await;
+    tenant
+}
+
+/// An order that is reserved, one refunded in part, one whose coupon had expired before its refund, and one that a limit of the
+/// week cut, refunded in part.
+async fn orders(writer: &mut Writer) {
+    let tenant = made_tenant(writer, "Orders").await;
     let now = scrip_server::clock::now();
     let days_ago = |days: i64| Timestamp(now.0 - days * MICROS_PER_DAY);
     let benefit = Benefit::AmountOff { amount: 500 };
     let definition = Definition::new("5 off", benefit, Validity::days(30));
     let create = Command::CreateTemplate { definition: Box::new(definition), total_stock: None };
     let Outcome::Template(template) = run_at(writer, tenant, create, days_ago(40)).await else { unreachable!() };
-    let calendar = Arc::new(Calendar { month_ends: Vec::new(), year_ends: Vec::new() });
-    for (name, at, is_paid) in [("a", days_ago(2), false), ("b", days_ago(39), true), ("c", days_ago(39), true)] {
+    let calendar_at = |at| Arc::new(scrip_server::calendar::calendar(&jiff::tz::TimeZone::UTC, at));
+    let orders = [("a", days_ago(2), false), ("b", days_ago(39), true), ("c", days_ago(39), true), ("d", now, true)];
+    for (name, at, is_paid) in orders {
+        if name == "d" {
+            let mut rules = Rules::default();
+            rules.points.earn.max_points_per_week = Some(60);
+            run(writer, tenant, Command::EnableTemplate { template_id: template.id, enabled: true }).await;
+            let rules = Command::SetRules { expected_version: 0, rules: Box::new(rules), effective_from: None };
+            run_at(writer, tenant, rules, at).await;
+        }
         let (member_id, order_id) = (member(name), OrderId::from_str(name).expect("an order id"));
         let movement = Movement { points: 300, kind: TransactionType::EarnTask, reference: None, remark: None };
         let grant = Command::Grant { member_id: member_id.clone(), movement, spendable: Spendable::default() };
@@ -498,11 +570,11 @@ async fn orders(writer: &mut Writer) {
         }));
         run_at(writer, tenant, reserve, at).await;
         if is_paid {
-            let (member_id, order_id, calendar) = (member_id.clone(), order_id.clone(), calendar.clone());
+            let (member_id, order_id, calendar) = (member_id.clone(), order_id.clone(), calendar_at(at));
             run_at(writer, tenant, Command::PayOrder { member_id, order_id, calendar }, at).await;
         }
         let lines = match name {
-            "b" => Some(vec![("i".to_owned(), 1)]),
+            "b" | "d" => Some(vec![("i".to_owned(), 1)]),
             "c" => None,
             _ => continue,
         };
@@ -574,7 +646,15 @@ async fn run(writer: &mut Writer, tenant: TenantId, command: Command) -> Outcome
 }
 
 async fn run_at(writer: &mut Writer, tenant: TenantId, command: Command, at: Timestamp) -> Outcome {
-    let answers = writer.run(&[Envelope { at, ..envelope(tenant, command) }]).await.expect("the command is decided");
+    run_envelope(writer, Envelope { at, ..envelope(tenant, command) }).await
+}
+
+async fn run_as(writer: &mut Writer, tenant: TenantId, actor: KeyId, command: Command) -> Outcome {
+    run_envelope(writer, Envelope { actor: Some(actor), ..envelope(tenant, command) }).await
+}
+
+async fn run_envelope(writer: &mut Writer, envelope: Envelope) -> Outcome {
+    let answers = writer.run(&[envelope]).await.expect("the command is decided");
     match answers.into_iter().next() {
         Some(Answer::Accepted { outcome, .. }) => outcome,
         other => panic!("refused: {other:?}"),

@@ -51,6 +51,9 @@ const EVENT: &str = "event";
 const WEBHOOK: &str = "webhook";
 const PARKED: &str = "webhook_parked";
 const ANY: &str = "1 = 1";
+/// No account was merged into it, which would count there as well.
+const NO_SURVIVOR: &str = "earned_in_day > 0 AND NOT EXISTS (SELECT 1 FROM mkt_points_account x \
+    WHERE x.tenant_id = r.tenant_id AND x.merged_into = r.member_id)";
 const MEMBER: (&str, &str) = ("", "member_id");
 const OWN_LOT: (&str, &str) = ("lot_", "id");
 const OWN_LINE: (&str, &str) = ("ptx_", "id");
@@ -98,6 +101,12 @@ const CORRUPTIONS: &[Corruption] = &[
     row("P15", ACCOUNT, ANY, "SET created_at = created_at - 1", MEMBER),
     row("P16", ACCOUNT, ANY, "SET updated_at = updated_at + 1", MEMBER),
     row("T3", ACCOUNT, ANY, "SET debt = debt + 1", MEMBER),
+    row("P18", ACCOUNT, "earned_day > 0", "SET earned_in_day = -1", MEMBER),
+    row("P19", ACCOUNT, "earned_in_day > 0", "SET earned_in_week = earned_in_week - 1", MEMBER),
+    row("P19", ACCOUNT, NO_SURVIVOR, "SET earned_in_month = earned_in_month + 1", MEMBER),
+    row("O2", ORDER, "points_cut > 0", "SET earn_cut = NULL", OWN_ORDER),
+    row("O19", ORDER, "points_cut > 0", "SET points_granted = points_granted + 1", OWN_ORDER),
+    row("O19", ORDER, "points_cut > 0", "SET earn_cut = '{\"by\":\"DAY\",\"points\":1,\"lines\":[]}'", OWN_ORDER),
     row("T11", ACCOUNT, ANY, "DELETE", MEMBER),
     row("L5", LOT, "used > 0", "SET used = used - 1, revoked = revoked + 1", OWN_LOT),
     row("L10", LOT, "revoked > 0", "SET revoked = revoked - 1, moved = moved + 1", OWN_LOT),

@@ -1,6 +1,12 @@
-//! P, T1-T3: an account against its lots, its ledger and its last line.
+//! P, T1-T3: an account against its lots, its ledger and its last line; and what orders earned it of late against their grants.
 
-use super::{EARN, Group, USE, check, differs, equal, says};
+use jiff::tz::TimeZone;
+use scrip_domain::points::Earned;
+use scrip_domain::{Day, Timestamp};
+
+use super::{EARN, Group, Reading, USE, check, differs, equal, says};
+use crate::calendar;
+use crate::store::{Row, StoreError};
 
 const OF_LOTS: &str = "(SELECT tenant_id, member_id, sum(remaining) AS available, sum(held) AS frozen, sum(used) AS used, \
     sum(expired) AS expired, sum(revoked) AS revoked, sum(points - moved) AS total_points \
@@ -64,6 +70,12 @@ pub fn group() -> Group {
             "a.merged_into IS NOT NULL AND (m.member_id IS NULL OR m.member_id = a.member_id)",
             "'merged into ' || a.merged_into",
         ),
+        check(
+            "P18",
+            "what orders earned in a day is not negative, and no more than in its week and its month",
+            "a.earned_in_day < 0 OR a.earned_in_week < a.earned_in_day OR a.earned_in_month < a.earned_in_day",
+            "a.earned_in_day || ', ' || a.earned_in_week || ' and ' || a.earned_in_month",
+        ),
         sum("P10", "total_points = what the ledger earned, and got from others", "total_points", "t"),
         sum("P11", "used = what the ledger used and did not refund", "used", "t"),
         sum("P12", "expired = what the ledger expired", "expired", "t"),
@@ -76,4 +88,56 @@ pub fn group() -> Group {
         equal("T3", "debt = the last transaction's", "debt", "a.debt", "z.debt_after"),
     ];
     Group { with: String::new(), rows, owner: Some("a"), key: "a.member_id".into(), checks }
+}
+
+/// More days than a month has, and than any time zone shifts.
+const RECENT_DAYS: i64 = 40;
+
+/// P19: what orders earned in the latest day, week and month, from the lines of their grants in the order they were written.
+/// Those written so long before the latest day cannot be of its month. A closed account begins anew with each pass of its
+/// merge; the one that took it over has more than its own lines say.
+pub fn reading() -> Reading {
+    let lines = format!(
+        "(SELECT t.tenant_id, t.member_id, \
+         string_agg('[' || t.occurred_at || ',' || t.points || ']', ',' ORDER BY t.sequence) AS grants \
+         FROM mkt_points_transaction t CROSS JOIN mkt_points_account b \
+         WHERE t.type = 'EARN_ORDER' AND t.by_order AND b.tenant_id = t.tenant_id AND b.member_id = t.member_id \
+         AND t.recorded_at >= (b.earned_day - {RECENT_DAYS}) * {} \
+         AND (b.merged_into IS NULL OR t.sequence > (SELECT max(x.sequence) FROM mkt_points_transaction x \
+          WHERE x.tenant_id = b.tenant_id AND x.member_id = b.member_id AND x.type = 'TRANSFER' AND x.points <= 0 \
+          AND x.reverses_id IS NULL)) GROUP BY t.tenant_id, t.member_id)",
+        scrip_domain::time::MICROS_PER_DAY
+    );
+    Reading {
+        id: "P19",
+        title: "what orders earned in the latest day, week and month is what they granted there",
+        sql: format!(
+            "SELECT a.tenant_id, a.member_id AS key, a.earned_day, a.earned_in_day, a.earned_in_week, a.earned_in_month, \
+             z.time_zone, '[' || coalesce(g.grants, '') || ']' AS grants, s.merged_into IS NOT NULL AS is_survivor \
+             FROM mkt_points_account a JOIN tenant z ON z.tenant_id = a.tenant_id \
+             LEFT JOIN {lines} g ON g.tenant_id = a.tenant_id AND g.member_id = a.member_id \
+             LEFT JOIN (SELECT DISTINCT tenant_id, merged_into FROM mkt_points_account WHERE merged_into IS NOT NULL) s \
+             ON s.tenant_id = a.tenant_id AND s.merged_into = a.member_id \
+             WHERE g.grants IS NOT NULL OR a.earned_day <> 0 OR a.earned_in_week <> 0 OR a.earned_in_month <> 0"
+        ),
+        judge,
+    }
+}
+
+fn judge(row: &Row) -> Result<Option<String>, StoreError> {
+    let kept = Earned { day: Day(row.int(2)?), points: [row.int(3)?, row.int(4)?, row.int(5)?] };
+    let zone = row.text(6)?;
+    let (Ok(zone), Ok(grants)) = (TimeZone::get(&zone), row.json::<Vec<(i64, i64)>>(7)) else {
+        return Ok(Some(format!("it cannot be read: in {zone}")));
+    };
+    let granted = grants
+        .iter()
+        .fold(Earned::default(), |earned, (at, points)| earned.on(calendar::day(&zone, Timestamp(*at))).plus(*points));
+    let is_right = if row.bool(8)? {
+        let own = granted.on(kept.day);
+        own.day == kept.day && own.points.iter().zip(kept.points).all(|(own, kept)| *own <= kept)
+    } else {
+        granted == kept
+    };
+    Ok((!is_right).then(|| format!("{kept:?} is kept, the grants make {granted:?}")))
 }

@@ -134,6 +134,7 @@ pub fn readings(dialect: Dialect) -> Vec<Reading> {
         jobs::reading(dialect),
         bulks::reading(dialect),
         members::reading(),
+        accounts::reading(),
     ]
 }
 

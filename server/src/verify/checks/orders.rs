@@ -1,6 +1,6 @@
 //! O: orders against their price, their coupons, their points, their refunds and the events that told of them.
 
-use scrip_domain::order::OrderStatus;
+use scrip_domain::order::{EarnCut, GrantedLine, OrderStatus, earned_by};
 use scrip_domain::pricing::share::part_of;
 use scrip_domain::pricing::{LineQuote, Quote};
 
@@ -68,7 +68,9 @@ fn orders(dialect: Dialect) -> Group {
                  OR (o.earn_due_at IS NOT NULL AND (o.earn_id IS NOT NULL OR NOT {is_paid})) \
                  OR (NOT {is_paid} AND (o.refunded_amount <> 0 OR o.points_granted <> 0 OR o.coupons_returned)) \
                  OR ({is_paid} AND o.earn_id IS NULL AND o.earn_due_at IS NULL \
-                  AND o.points_to_earn <> o.points_clawed_back)"
+                  AND o.points_to_earn <> o.points_clawed_back + o.points_cut) \
+                 OR (o.points_cut <> 0 AND (NOT {is_paid} OR o.earn_due_at IS NOT NULL)) \
+                 OR (o.points_cut > 0) <> (o.earn_cut IS NOT NULL) OR o.points_cut < 0"
             ),
             "'its columns do not fit ' || o.status",
         ),
@@ -121,7 +123,7 @@ fn orders(dialect: Dialect) -> Group {
             "what an order earned was granted by its transaction",
             "o.earn_id IS NOT NULL AND (e.id IS NULL OR e.member_id <> o.member_id OR e.points <> o.points_granted \
              OR e.type <> 'EARN_ORDER' OR NOT e.by_order OR e.reference IS DISTINCT FROM o.order_id \
-             OR o.points_granted > o.points_to_earn)",
+             OR o.points_granted + o.points_cut > o.points_to_earn)",
             differs("points granted", "o.points_granted", "coalesce(e.points, 0)"),
         ),
         equal(
@@ -133,13 +135,13 @@ fn orders(dialect: Dialect) -> Group {
         ),
         check(
             "O9",
-            "what an order's refunds took back is undone in the ledger, but for what was never granted",
+            "what an order's refunds took back is undone in the ledger, but for what they left ungranted",
             "o.earn_id IS NOT NULL \
-             AND coalesce(er.reversed, 0) <> o.points_clawed_back - (o.points_to_earn - o.points_granted)",
+             AND coalesce(er.reversed, 0) <> o.points_clawed_back - (o.points_to_earn - o.points_granted - o.points_cut)",
             differs(
                 "points taken back",
                 "o.points_clawed_back",
-                "(coalesce(er.reversed, 0) + o.points_to_earn - o.points_granted)",
+                "(coalesce(er.reversed, 0) + o.points_to_earn - o.points_granted - o.points_cut)",
             ),
         ),
         check(
@@ -148,7 +150,7 @@ fn orders(dialect: Dialect) -> Group {
             "o.refunded_amount <> coalesce(f.amount, 0) OR o.refunded_freight <> coalesce(f.freight, 0) \
              OR o.points_returned <> coalesce(f.returned, 0) OR o.points_clawed_back <> coalesce(f.clawed_back, 0) \
              OR o.refunded_amount > o.pay_amount OR o.refunded_freight > o.freight - o.freight_discount \
-             OR o.points_returned > o.points_spent OR o.points_clawed_back > o.points_to_earn",
+             OR o.points_returned > o.points_spent OR o.points_clawed_back > o.points_to_earn - o.points_cut",
             differs("refunded", "o.refunded_amount", "coalesce(f.amount, 0)"),
         ),
         check(
@@ -276,8 +278,8 @@ fn events(dialect: Dialect) -> Group {
     Group { with: String::new(), rows: rows.into(), owner: Some("e"), key: dialect.id("evt_", "e.id"), checks }
 }
 
-/// The price as it is kept must be the one the columns tell, its lines must add up to it, and what has been refunded must be
-/// what the refunded units are worth.
+/// The price as it is kept must be the one the columns tell, its lines must add up to it, a grant that was cut must be what its
+/// lines got, and what has been refunded must be what the refunded units are worth.
 pub fn reading() -> Reading {
     Reading {
         id: "O19",
@@ -285,16 +287,19 @@ pub fn reading() -> Reading {
         sql:
             "SELECT tenant_id, order_id AS key, quote, refunded_quantities, status, original_amount, coupon_discount, \
               freight_discount, points_discount, freight, pay_amount, points_spent, points_to_earn, coupon_count, \
-              refunded_amount - refunded_freight AS refunded_goods, points_returned, points_clawed_back FROM mkt_order"
+              refunded_amount - refunded_freight AS refunded_goods, points_returned, points_clawed_back, earn_cut, \
+              points_granted, points_cut FROM mkt_order"
                 .into(),
         judge,
     }
 }
 
 fn judge(row: &Row) -> Result<Option<String>, StoreError> {
-    let (quote, quantities) = match (row.json::<Quote>(2), row.json::<Vec<i64>>(3)) {
-        (Ok(quote), Ok(quantities)) => (quote, quantities),
-        (Err(error), _) | (_, Err(error)) => return Ok(Some(format!("it cannot be read: {error}"))),
+    let (quote, quantities, cut) = match (row.json::<Quote>(2), row.json::<Vec<i64>>(3), row.opt_json::<EarnCut>(17)) {
+        (Ok(quote), Ok(quantities), Ok(cut)) => (quote, quantities, cut),
+        (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+            return Ok(Some(format!("it cannot be read: {error}")));
+        }
     };
     let sum = |part: fn(&LineQuote) -> i64| quote.lines.iter().map(part).sum::<i64>();
     let coupons: i64 = quote.coupons.iter().map(|coupon| coupon.discount).sum();
@@ -319,6 +324,22 @@ fn judge(row: &Row) -> Result<Option<String>, StoreError> {
     if quantities.len() != quote.lines.len() || !quote.lines.iter().zip(&quantities).all(fits) {
         return Ok(Some(format!("{quantities:?} units were refunded of {} lines", quote.lines.len())));
     }
+    if let Some(cut) = &cut {
+        let lines = quote.lines.iter().zip(&quantities).zip(&cut.lines);
+        let fits = |((line, done), got): ((&LineQuote, &i64), &GrantedLine)| {
+            let left = line.points_to_earn - earned_by(line, None, got.refunded);
+            (0..=*done).contains(&got.refunded) && (0..=left).contains(&got.points)
+        };
+        if cut.lines.len() != quote.lines.len() || !lines.clone().all(fits) {
+            return Ok(Some(format!("{:?} does not fit the lines", cut.lines)));
+        }
+        let left: i64 = lines.map(|((line, _), got)| line.points_to_earn - earned_by(line, None, got.refunded)).sum();
+        let got: i64 = cut.lines.iter().map(|line| line.points).sum();
+        let told = (row.int(18)?, row.int(19)?);
+        if told != (got, left - got) || cut.points != told.1 {
+            return Ok(Some(format!("granted and cut {told:?}, the lines got {got} of {left}")));
+        }
+    }
     let all = quote.lines.iter().map(|line| line.quantity).eq(quantities.iter().copied());
     if all != (row.text(4)? == OrderStatus::Refunded.as_str()) {
         return Ok(Some(format!("{} after {quantities:?} units were refunded", row.text(4)?)));
@@ -327,10 +348,13 @@ fn judge(row: &Row) -> Result<Option<String>, StoreError> {
         let units = quote.lines.iter().zip(&quantities);
         units.map(|(line, quantity)| part_of(part(line), *quantity, line.quantity)).sum::<i64>()
     };
+    let granted = |place: usize| cut.as_ref().map(|cut| cut.lines[place]);
+    let lines = quote.lines.iter().zip(&quantities).enumerate();
+    let earned = lines.map(|(place, (line, units))| earned_by(line, granted(place), *units)).sum();
     for (name, column, worth) in [
         ("refunded for goods", 14, worth(|line| line.pay_amount)),
         ("points returned", 15, worth(|line| line.points_spent)),
-        ("points taken back", 16, worth(|line| line.points_to_earn)),
+        ("points taken back", 16, earned),
     ] {
         let told = row.int(column)?;
         if told != worth {

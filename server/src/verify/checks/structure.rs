@@ -212,7 +212,7 @@ const CONSTRAINTS: &[&str] = &[
      mkt_user_coupon_sequence_check mkt_user_coupon_status_check",
     "idx_points_account_member ck_account_total mkt_points_account_available_check mkt_points_account_frozen_check \
      mkt_points_account_used_check mkt_points_account_expired_check mkt_points_account_revoked_check \
-     mkt_points_account_debt_check mkt_points_account_sequence_check",
+     mkt_points_account_debt_check mkt_points_account_sequence_check ck_account_earned",
     "mkt_points_lot_pkey ck_lot_points ck_lot_open mkt_points_lot_points_check mkt_points_lot_remaining_check \
      mkt_points_lot_held_check mkt_points_lot_used_check mkt_points_lot_expired_check mkt_points_lot_revoked_check \
      mkt_points_lot_moved_check",
@@ -230,7 +230,7 @@ const CONSTRAINTS: &[&str] = &[
      bulk_chunk_accepted_check bulk_chunk_refused_check",
     "job_pkey ck_job_fence ck_job_lease ck_job_finished job_pool_check job_priority_check job_max_attempts_check \
      job_every_check job_state_check job_attempts_check lease_pkey lease_token_check",
-    "mkt_order_pkey ck_order_total ck_order_paid ck_order_closed ck_order_earned ck_order_refunded \
+    "mkt_order_pkey ck_order_total ck_order_paid ck_order_closed ck_order_earned ck_order_refunded ck_order_cut \
      mkt_order_original_amount_check mkt_order_coupon_discount_check mkt_order_freight_discount_check \
      mkt_order_points_discount_check mkt_order_freight_check mkt_order_pay_amount_check mkt_order_points_spent_check \
      mkt_order_points_to_earn_check mkt_order_coupon_count_check mkt_order_status_check mkt_order_points_granted_check",

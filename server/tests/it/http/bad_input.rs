@@ -407,6 +407,13 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
         "INVALID_REQUEST",
         "colour earn.base earn.ratio",
     ),
+    (
+        "PUT /v1/points-rules",
+        "{\"earn\":{\"max_points_per_day\":0,\"max_points_per_week\":HUGE,\"max_points_per_month\":\"x\"}}",
+        400,
+        "INVALID_REQUEST",
+        "earn.max_points_per_day earn.max_points_per_month earn.max_points_per_week",
+    ),
     ("PUT /v1/points-rules", "{\"validity\":{\"type\":\"WEEKS\"}}", 400, "INVALID_REQUEST", "validity.type"),
     ("PUT /v1/points-rules", "{\"redeem\":{\"ratio\":HUGE}}", 400, "INVALID_REQUEST", "redeem.ratio"),
     ("GET /v1/points-rules?at=yesterday", "", 400, "INVALID_REQUEST", "at"),

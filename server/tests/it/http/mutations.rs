@@ -111,7 +111,7 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
         (
             "PUT",
             "/v1/points-rules".into(),
-            json!({ "enabled": true, "earn": { "ratio": 1, "base": 100, "delay_days": 3 },
+            json!({ "enabled": true, "earn": { "ratio": 1, "base": 100, "delay_days": 3, "max_points_per_day": 9, "max_points_per_month": 90 },
                 "redeem": { "ratio": 1, "base": 1, "max_points_per_order": 100, "max_percent": 50 },
                 "validity": { "type": "END_OF_MONTH", "after_months": 1 },
                 "check_in": { "points": 1, "streak_bonuses": [{ "days": 2, "points": 1 }] },

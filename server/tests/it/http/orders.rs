@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::{Client, JSON, Server, Shop, start, template, text};
+use super::{Client, JSON, PLATFORM_KEY, Server, Shop, start, template, text};
 use crate::harness::{KINDS, Kind};
 
 async fn coupon(client: &mut Client, template: &str, member: &str) -> String {
@@ -52,6 +52,11 @@ async fn simulation(kind: Kind) {
     let large = json!({ "name": "n", "percent": 300, "condition": "order.amount > 1000" });
     assert_eq!(tried(json!({ "campaigns": [large] })).await, [2, 1, 101, 301]);
     assert_eq!(tried(json!({ "earn": { "max_points_per_order": 40 } })).await, [2, 1, 101, 41]);
+    assert_eq!(tried(json!({ "earn": { "max_points_per_day": 40 } })).await, [2, 2, 101, 40]);
+    assert_eq!(
+        tried(json!({ "earn": { "max_points_per_day": 200, "max_points_per_month": 100 } })).await,
+        [2, 1, 101, 100]
+    );
     let over = json!({ "name": "n", "percent": 300, "ends_at": "2020-01-01T00:00:00Z" });
     assert_eq!(tried(json!({ "campaigns": [over] })).await, [2, 0, 101, 101], "campaigns of the time of the order");
     let newest = client.post(path, json!({ "rules": {}, "limit": 1 })).await.json(200);
@@ -66,6 +71,97 @@ async fn simulation(kind: Kind) {
 async fn rules_are_tried_on_recent_orders() {
     for kind in KINDS {
         simulation(kind).await;
+    }
+}
+
+/// Days, weeks and months are those of the shop's own clock: in Shanghai, February 2026 begins at 16:00 of 31 January, a Saturday.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_a_day_a_week_and_a_month_cut_what_is_granted() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let mut platform = server.client(PLATFORM_KEY).await;
+        let asked = json!({ "name": "Shanghai", "time_zone": "Asia/Shanghai" });
+        let tenant = platform.post("/v1/tenants", asked).await.json(201);
+        let keys = format!("/v1/tenants/{}/api-keys", text(&tenant, "id"));
+        let key = platform.post(&keys, json!({ "name": "o", "scope": "OPERATOR" })).await.json(201);
+        let mut client = server.client(text(&key, "secret")).await;
+        let limits = json!({ "earn": { "max_points_per_day": 50, "max_points_per_week": 90, "max_points_per_month": 100 },
+            "effective_at": "2026-01-01T00:00:00Z" });
+        let set = client.send("PUT", "/v1/points-rules", &[JSON, ("if-match", "\"0\"")], limits.to_string()).await;
+        let shown = set.json(200)["earn"].clone();
+        assert_eq!(
+            ["max_points_per_day", "max_points_per_week", "max_points_per_month"].map(|field| shown[field].clone()),
+            [50, 90, 100].map(Value::from),
+            "{kind:?}"
+        );
+        let mut paid = async |id: &str, at: &str| {
+            let lines = json!([
+                { "item_id": "a", "product_id": "p", "unit_price": 1_500, "quantity": 2 },
+                { "item_id": "b", "product_id": "p", "unit_price": 3_000, "quantity": 1 },
+            ]);
+            let asked = json!({ "order_id": id, "member_id": "m-1", "lines": lines, "effective_at": at });
+            let reserved = client.post("/v1/orders", asked).await.json(201);
+            assert_eq!((&reserved["points_to_earn"], &reserved["points_cut"]), (&json!(60), &json!(0)), "{kind:?}");
+            let paid = client.post(&format!("/v1/orders/{id}/pay"), json!({ "effective_at": at })).await.json(200);
+            assert_eq!(paid, client.get(&format!("/v1/orders/{id}")).await.json(200), "{kind:?}");
+            assert_eq!(paid["points_to_earn"], 60, "{kind:?}");
+            let lines = paid["lines"].as_array().expect("lines").iter().map(|line| line["points_cut"].clone());
+            let shown = ["points_granted", "points_cut", "points_cut_by"].map(|field| paid[field].clone());
+            (json!(shown), lines.collect::<Vec<_>>())
+        };
+        assert_eq!(paid("o-1", "2026-01-30T08:00:00Z").await, (json!([50, 10, "DAY"]), vec![json!(5), json!(5)]));
+        assert_eq!(paid("o-2", "2026-01-31T15:59:00Z").await, (json!([40, 20, "WEEK"]), vec![json!(10), json!(10)]));
+        // A minute later it is Sunday in Shanghai, of another month and the same week.
+        assert_eq!(paid("o-3", "2026-01-31T16:00:00Z").await, (json!([0, 60, "WEEK"]), vec![json!(30), json!(30)]));
+        assert_eq!(paid("o-4", "2026-02-01T16:00:00Z").await, (json!([50, 10, "DAY"]), vec![json!(5), json!(5)]));
+        assert_eq!(paid("o-5", "2026-02-09T16:00:00Z").await, (json!([50, 10, "DAY"]), vec![json!(5), json!(5)]));
+        assert_eq!(paid("o-6", "2026-02-20T16:00:00Z").await, (json!([0, 60, "MONTH"]), vec![json!(30), json!(30)]));
+
+        // What was granted is taken back, to the point; the rest never was.
+        let refund = |id: &str, item: &str| json!({ "refund_id": id, "lines": [{ "item_id": item, "quantity": 1 }] });
+        let mut taken = 0;
+        for (id, item) in [("r-1", "a"), ("r-2", "b"), ("r-3", "a")] {
+            let refund = client.post("/v1/orders/o-2/refunds", refund(id, item)).await.json(201);
+            taken += refund["points_clawed_back"].as_i64().expect("points");
+        }
+        assert_eq!(taken, 40, "{kind:?}");
+        let nothing = client.post("/v1/orders/o-6/refunds", json!({ "refund_id": "r", "full": true })).await.json(201);
+        assert_eq!((&nothing["points_clawed_back"], &nothing["amount"]), (&json!(0), &json!(6_000)), "{kind:?}");
+        let balance = client.get("/v1/members/m-1/points").await.json(200);
+        assert_eq!((&balance["available"], &balance["debt"]), (&json!(150), &json!(0)), "{kind:?}");
+        server.assert_sound().await;
+    }
+}
+
+/// However many orders are paid at once, the day gives what it gives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_paid_at_once_share_what_the_day_has_left() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let rules = json!({ "earn": { "max_points_per_day": 1_000 } }).to_string();
+        client.send("PUT", "/v1/points-rules", &[JSON, ("if-match", "\"0\"")], rules).await.json(200);
+        let lines = json!([{ "item_id": "a", "product_id": "p", "unit_price": 7_000, "quantity": 1 }]);
+        for n in 0..32 {
+            let asked = json!({ "order_id": format!("o-{n}"), "member_id": "m-1", "lines": lines });
+            client.post("/v1/orders", asked).await.json(201);
+        }
+        // One instant for all, or they might be paid around midnight.
+        let at = text(&client.get("/v1/orders/o-31").await.json(200), "created_at").to_owned();
+        let (server, shop, at) = (&server, &shop, &at);
+        let paying = (0..32).map(|n| async move {
+            let mut client = server.client(&shop.operator).await;
+            let paid = client.post(&format!("/v1/orders/o-{n}/pay"), json!({ "effective_at": at })).await.json(200);
+            assert_eq!(paid["points_granted"].as_i64().unwrap() + paid["points_cut"].as_i64().unwrap(), 70);
+            paid["points_granted"].as_i64().expect("points")
+        });
+        let granted = futures_util::future::join_all(paying).await;
+        let mut distinct = granted.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!((granted.iter().sum::<i64>(), distinct), (1_000, vec![0, 20, 70]), "{kind:?}");
+        server.assert_sound().await;
     }
 }
 
