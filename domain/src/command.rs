@@ -270,9 +270,11 @@ pub enum Command {
         into: MemberId,
         remark: Option<String>,
     },
-    /// `day` and `calendar` are those of the time it takes effect, where the tenant is.
+    /// `day` and `calendar` are those of the time it takes effect, where the tenant is. With a `missed` day, that one is made
+    /// up instead.
     CheckIn {
         member_id: MemberId,
+        missed: Option<Day>,
         day: Day,
         calendar: Arc<Calendar>,
     },

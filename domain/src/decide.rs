@@ -343,8 +343,11 @@ fn apply_command(
             points::reverse_transfer(state, envelope, ids, from, to, id, counterpart, *points, remark.as_deref())
         }
         Command::Merge { from, into, remark } => points::merge(state, envelope, ids, from, into, remark.as_deref()),
-        Command::CheckIn { member_id, day, calendar } => {
+        Command::CheckIn { member_id, missed: None, day, calendar } => {
             check_in::check_in(state, envelope, ids, member_id, *day, calendar)
+        }
+        Command::CheckIn { member_id, missed: Some(missed), day, calendar } => {
+            check_in::make_up(state, envelope, ids, member_id, *missed, *day, calendar)
         }
         Command::CreateTask { key, definition } => Ok(task::create(state, envelope, ids, key, definition)?),
         Command::UpdateTask { key, patch } => Ok(task::update(state, envelope, ids, key, patch)?),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bulk::ChunkWork;
+use crate::check_in::CHECK_INS_AT_HAND;
 use crate::command::{Command, Envelope};
 use crate::coupon::CodeDigest;
 use crate::id::{
@@ -52,8 +53,8 @@ pub struct Keys {
     pub compensations: BTreeSet<(TenantId, CompensationId)>,
     /// To lock.
     pub adjustments: BTreeSet<(TenantId, AdjustmentId)>,
-    /// Members of whom the latest check-in is wanted; guarded by the account's lock.
-    pub check_ins: BTreeSet<(TenantId, MemberId)>,
+    /// Members of whom so many of the latest check-ins are wanted; guarded by the account's lock.
+    pub check_ins: BTreeMap<(TenantId, MemberId), i64>,
     /// To lock: their definition changes.
     pub tasks: BTreeSet<(TenantId, TaskKey)>,
     /// To read only.
@@ -340,9 +341,11 @@ impl Keys {
                 self.accounts.insert((tenant, into.clone()));
                 self.pending_holds.insert((tenant, from.clone()));
             }
-            Command::CheckIn { member_id, .. } => {
+            Command::CheckIn { member_id, missed, .. } => {
                 self.accounts.insert((tenant, member_id.clone()));
-                self.check_ins.insert((tenant, member_id.clone()));
+                let wanted = if missed.is_some() { CHECK_INS_AT_HAND } else { 1 };
+                let most = self.check_ins.entry((tenant, member_id.clone())).or_default();
+                *most = wanted.max(*most);
                 self.want_rules(tenant, at);
             }
             Command::CreateTask { key, .. } | Command::UpdateTask { key, .. } | Command::DeleteTask(key) => {

@@ -3,7 +3,7 @@
 //! Each row is kept once per key and changed in place, so several commands on one row fold into one write: an array
 //! statement that names a row twice would lose one of the changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -27,7 +27,7 @@ use crate::rejection::Rejection;
 use crate::rules::RulesVersion;
 use crate::task::{Progress, Report, Task};
 use crate::tenant::{ApiKey, Tenant};
-use crate::time::{CapPeriod, LocalPeriod, LocalPeriods, Timestamp};
+use crate::time::{CapPeriod, Day, LocalPeriod, LocalPeriods, Timestamp};
 use crate::webhook::Webhook;
 
 /// How many open lots of an account a batch loads at first, soonest-expiring first.
@@ -199,9 +199,8 @@ pub struct State {
     windows: HashMap<TenantId, Row<Timestamp>>,
     reminders: Keyed<i64, ExpiryPlace>,
     chunks: Vec<(TenantId, ChunkResult)>,
-    /// The latest of each member.
-    check_ins: HashMap<(TenantId, MemberId), CheckIn>,
-    new_check_ins: Vec<(TenantId, CheckIn)>,
+    /// The latest of each member, by day.
+    check_ins: HashMap<(TenantId, MemberId), BTreeMap<Day, Row<CheckIn>>>,
     tasks: Keyed<TaskKey, Task>,
     progress: Keyed<(MemberId, TaskKey), Progress>,
     reports: HashMap<(TenantId, MemberId, TaskKey, CompletionId), Report>,
@@ -364,7 +363,8 @@ impl State {
     }
 
     pub fn load_check_in(&mut self, tenant: TenantId, check_in: CheckIn) {
-        self.check_ins.insert((tenant, check_in.member_id.clone()), check_in);
+        let days = self.check_ins.entry((tenant, check_in.member_id.clone())).or_default();
+        days.insert(check_in.day, Row::loaded(check_in));
     }
 
     pub fn load_task(&mut self, tenant: TenantId, task: Task) {
@@ -752,12 +752,34 @@ impl State {
     }
 
     pub(crate) fn latest_check_in(&self, tenant: TenantId, member: &MemberId) -> Option<&CheckIn> {
-        self.check_ins.get(&(tenant, member.clone()))
+        self.check_ins.get(&(tenant, member.clone()))?.last_key_value().map(|(_, row)| &row.value)
+    }
+
+    pub(crate) fn check_in(&self, tenant: TenantId, member: &MemberId, day: Day) -> Option<&CheckIn> {
+        self.check_ins.get(&(tenant, member.clone()))?.get(&day).map(|row| &row.value)
+    }
+
+    /// Those of some days, in the order of the days.
+    pub(crate) fn check_ins(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        days: std::ops::Range<Day>,
+    ) -> impl Iterator<Item = &CheckIn> {
+        let own = self.check_ins.get(&(tenant, member.clone()));
+        own.into_iter().flat_map(move |own| own.range(days.clone())).map(|(_, row)| &row.value)
     }
 
     pub(crate) fn insert_check_in(&mut self, tenant: TenantId, check_in: CheckIn) {
-        self.check_ins.insert((tenant, check_in.member_id.clone()), check_in.clone());
-        self.new_check_ins.push((tenant, check_in));
+        let days = self.check_ins.entry((tenant, check_in.member_id.clone())).or_default();
+        days.insert(check_in.day, Row::inserted(check_in));
+    }
+
+    pub(crate) fn save_check_in(&mut self, tenant: TenantId, check_in: CheckIn) {
+        let days = self.check_ins.get_mut(&(tenant, check_in.member_id.clone()));
+        if let Some(row) = days.and_then(|days| days.get_mut(&check_in.day)) {
+            *row.changed() = check_in;
+        }
     }
 
     /// A task, deleted ones included.
@@ -902,6 +924,7 @@ pub struct Writes<'a> {
     pub job_inserts: Vec<(TenantId, &'a Job)>,
     pub job_updates: Vec<(TenantId, &'a Job)>,
     pub check_in_inserts: Vec<(TenantId, &'a CheckIn)>,
+    pub check_in_updates: Vec<(TenantId, &'a CheckIn)>,
     pub task_inserts: Vec<(TenantId, &'a Task)>,
     pub task_updates: Vec<(TenantId, &'a Task)>,
     pub progress_inserts: Vec<(TenantId, &'a Progress)>,
@@ -1044,7 +1067,14 @@ impl State {
                 Change::None | Change::Delete => {}
             }
         }
-        writes.check_in_inserts = self.new_check_ins.iter().map(|(tenant, row)| (*tenant, row)).collect();
+        for ((tenant, _), row) in self.check_ins.iter().flat_map(|(key, days)| days.values().map(move |row| (key, row)))
+        {
+            match row.change {
+                Change::Insert => writes.check_in_inserts.push((*tenant, &row.value)),
+                Change::Update => writes.check_in_updates.push((*tenant, &row.value)),
+                Change::None | Change::Delete => {}
+            }
+        }
         for ((tenant, _), row) in &self.tasks {
             match row.change {
                 Change::Insert => writes.task_inserts.push((*tenant, &row.value)),
@@ -1123,6 +1153,8 @@ impl<'a> Writes<'a> {
         self.bulk_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.job_inserts.sort_by_key(|(tenant, row)| (*tenant, row.id));
         self.job_updates.sort_by_key(|(tenant, row)| (*tenant, row.id));
+        self.check_in_inserts.sort_by_key(|(tenant, row)| (*tenant, &row.member_id, row.day));
+        self.check_in_updates.sort_by_key(|(tenant, row)| (*tenant, &row.member_id, row.day));
         self.task_inserts.sort_by_key(|(tenant, row)| (*tenant, &row.key));
         self.task_updates.sort_by_key(|(tenant, row)| (*tenant, &row.key));
         self.progress_inserts.sort_by_key(|(tenant, row)| (*tenant, &row.member_id, &row.task_key));

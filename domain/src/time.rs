@@ -56,6 +56,12 @@ impl Day {
         Day(self.0 - day + 1)
     }
 
+    /// The first of the month after.
+    pub fn next_month_start(self) -> Day {
+        // Any day of the next month will do to find its first.
+        Day(self.month_start().0 + 31).month_start()
+    }
+
     /// Year, month and day (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
     pub fn civil(self) -> (i64, i64, i64) {
         let shifted = self.0 + 719_468;

@@ -156,6 +156,25 @@ pub struct CheckIn {
     pub points: i64,
     /// Extra points on the day a streak reaches so many days, by days.
     pub streak_bonuses: Vec<StreakBonus>,
+    /// How many days back a missed day can be made up; 0: not at all.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub make_up_days: u32,
+    /// What making a day up costs, in points.
+    #[serde(skip_serializing_if = "is_free", default)]
+    pub make_up_price: i64,
+    /// How many days of a month can be made up; `None`: all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub make_ups_per_month: Option<u32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(days: &u32) -> bool {
+    *days == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_free(price: &i64) -> bool {
+    *price == 0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,7 +199,14 @@ impl Default for PointsRule {
             },
             redeem: Redeem { enabled: true, ratio: 100, base: 100, max_points_per_order: None, max_percent: Some(50) },
             validity: PointsValidity::Never,
-            check_in: CheckIn { enabled: true, points: 10, streak_bonuses: Vec::new() },
+            check_in: CheckIn {
+                enabled: true,
+                points: 10,
+                streak_bonuses: Vec::new(),
+                make_up_days: 0,
+                make_up_price: 0,
+                make_ups_per_month: None,
+            },
             campaigns: Vec::new(),
             expiry_reminder_days: Vec::new(),
             approval_above: None,

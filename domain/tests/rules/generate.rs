@@ -507,6 +507,9 @@ impl Generator {
         rules.points.approval_above = self.random.percent(50).then(|| self.random.between(20, 60));
         rules.points.check_in.streak_bonuses =
             vec![StreakBonus { days: 2, points: 3 }, StreakBonus { days: 4, points: self.random.between(1, 9) }];
+        rules.points.check_in.make_up_days = *self.random.pick(&[0, 3, 3, 10, 31]).expect("some days");
+        rules.points.check_in.make_up_price = if self.random.percent(50) { self.random.between(1, 20) } else { 0 };
+        rules.points.check_in.make_ups_per_month = self.random.percent(30).then(|| self.random.between(1, 5) as u32);
         rules.points.validity = match self.random.between(0, 3) {
             0 => PointsValidity::Days { days: 2 },
             1 => PointsValidity::EndOfMonth { after_months: 1 },
@@ -964,7 +967,8 @@ impl Generator {
             }
             54..70 => {
                 let day = if self.random.percent(5) { Day(day.0 - 1) } else { day };
-                Command::CheckIn { member_id, day, calendar: self.calendar() }
+                let missed = self.random.percent(30).then(|| Day(day.0 - self.random.between(0, 5)));
+                Command::CheckIn { member_id, missed, day, calendar: self.calendar() }
             }
             _ => {
                 let key = format!("t-{}", self.random.between(1, 4)).parse().expect("a task");

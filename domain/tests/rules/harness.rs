@@ -240,10 +240,10 @@ impl Harness {
                 state.load_hold(key.0, hold.clone());
             }
         }
-        for (tenant, member) in &keys.check_ins {
+        for ((tenant, member), wanted) in &keys.check_ins {
             let days = (*tenant, member.clone(), Day(i64::MIN))..=(*tenant, member.clone(), Day(i64::MAX));
-            if let Some((_, latest)) = rows.check_ins.range(days).next_back() {
-                state.load_check_in(*tenant, latest.clone());
+            for (_, row) in rows.check_ins.range(days).rev().take(*wanted as usize) {
+                state.load_check_in(*tenant, row.clone());
             }
         }
         for key in keys.tasks.iter().chain(&keys.task_reads) {
@@ -523,6 +523,9 @@ impl Harness {
         for (tenant, row) in &writes.check_in_inserts {
             assert!(rows.transactions.contains_key(&(*tenant, row.transaction_id)));
             insert(&mut rows.check_ins, (*tenant, row.member_id.clone(), row.day), (*row).clone());
+        }
+        for (tenant, row) in &writes.check_in_updates {
+            update(&mut rows.check_ins, (*tenant, row.member_id.clone(), row.day), (*row).clone());
         }
         for (tenant, row) in &writes.task_inserts {
             insert(&mut rows.tasks, (*tenant, row.key.clone()), (*row).clone());
@@ -877,6 +880,7 @@ fn is_empty(writes: &Writes<'_>) -> bool {
         && writes.job_inserts.is_empty()
         && writes.job_updates.is_empty()
         && writes.check_in_inserts.is_empty()
+        && writes.check_in_updates.is_empty()
         && writes.task_inserts.is_empty()
         && writes.task_updates.is_empty()
         && writes.progress_inserts.is_empty()

@@ -202,6 +202,77 @@ scenarios! {
                check-in m2                      => POINTS_CHECK_IN_DISABLED
     "
 
+    // Complaint (nexusphp#228): a made-up day was added at the wrong place, so the streak did not come back.
+    a_day_that_is_made_up_joins_the_days_before_it_with_those_behind: "
+        @0     rules 0 bonus 3:5,5:20 make-up 3 price 4    => version=1
+        @1     check-in m1            => streak=1
+        @24    check-in m1            => streak=2
+        @72    check-in m1            => streak=1
+        @96    check-in m1            => streak=2 made-up=false
+               c = check-in m1 day 2  => day=1970-01-03 streak=3 points=35 bonus=25 made-up=true again=false
+               check-in m1 day 2      => streak=3 points=35 again=true
+               check-in m1 day 3      => streak=4 again=true made-up=false
+               check-in m1            => streak=5 points=10 again=true
+               ledger m1              => EARN_CHECKIN+10@1 EARN_CHECKIN+10@24 EARN_CHECKIN+10@72 EARN_CHECKIN+10@96 USE_PRODUCT-4@96 EARN_CHECKIN+35@96
+               events c               => points.granted@96 points.checked_in@96
+        @120   check-in m1            => streak=6 points=10
+               reverse c              => CLAWBACK points=-35
+               check-in m1 day 2      => again=true
+    "
+
+    // No step of the ladder is climbed twice by one run of days, and none is taken back.
+    a_day_that_is_made_up_gives_the_bonuses_that_only_the_longer_streak_reaches: "
+        @0     rules 0 bonus 2:3,3:5,4:7,9:9 make-up 31    => version=1
+               check-in m1            => streak=1
+        @24    check-in m1            => streak=2 bonus=3
+        @72    check-in m1            => streak=1
+        @96    check-in m1            => streak=2 bonus=3
+        @120   check-in m1            => streak=3 bonus=5
+               check-in m1 day 2      => streak=3 points=17 bonus=7
+        @168   check-in m1 day 6      => streak=7 points=10 bonus=0
+               check-in m1            => streak=8 bonus=0
+        @192   check-in m1            => streak=9 bonus=9
+        # On its own, on the first day of all, and before it.
+        @240   check-in m2 day 8      => streak=1 points=10
+               check-in m2 day 7      => streak=1 points=13 bonus=3
+               check-in m2            => streak=1
+               check-in m2 day 9      => streak=3 points=22 bonus=12
+        @264   check-in m2            => streak=5
+    "
+
+    a_day_is_made_up_only_when_the_rules_say_so_and_it_is_paid_for: "
+        @240   check-in m1 day 9      => POINTS_MAKE_UP_DISABLED
+               check-in m1 day 10     => POINTS_CHECK_IN_DAY_NOT_PAST
+               check-in m1 day 11     => POINTS_CHECK_IN_DAY_NOT_PAST
+               rules 0 make-up 3 price 15 => version=1
+               check-in m1 day 6      => POINTS_MAKE_UP_TOO_LATE
+               check-in m1 day 9      => POINTS_INSUFFICIENT available=0 requested=15
+               check-in m1            => streak=1 points=10
+               check-in m1 day 9      => POINTS_INSUFFICIENT available=10
+               grant m1 5             => ok
+               check-in m1 day 9      => streak=1 points=10
+        @216   check-in m1 day 8      => POINTS_CHECK_IN_OUT_OF_ORDER
+        @240   debit m1 5             => ok
+               rules 1 no-check-ins make-up 3 => version=2
+               check-in m1 day 8      => POINTS_CHECK_IN_DISABLED
+               check-in m1 day 9      => again=true
+               merge m1 m3            => received=10
+               rules 2 make-up 3      => version=3
+               check-in m1 day 8      => POINTS_ACCOUNT_MERGED
+    "
+
+    // January 31 is day 30.
+    so_many_days_of_a_month_are_made_up: "
+        @816   rules 0 make-up 31 per-month 2 => version=1
+               check-in m1 day 30     => streak=1
+               check-in m1 day 28     => streak=1
+               check-in m1 day 29     => POINTS_MAKE_UP_LIMIT_REACHED limit=2
+               check-in m1 day 31     => streak=2
+               check-in m1 day 32     => streak=3
+               check-in m1 day 33     => POINTS_MAKE_UP_LIMIT_REACHED
+               check-in m1            => streak=1
+    "
+
     // Complaint: a task done twice at once, or a hundred times a day.
     a_task_is_rewarded_once_for_each_report_and_so_often_in_a_period: "
         @0    task share per DAY limit 2 points 7    => version=1 enabled=true

@@ -512,13 +512,16 @@ struct CheckInRow {
     day: Day,
     streak: i64,
     points: i64,
+    bonus: i64,
     at: Timestamp,
+    made_up: bool,
+    price_line: Option<TransactionId>,
 }
 
 impl From<&CheckIn> for CheckInRow {
     fn from(row: &CheckIn) -> Self {
-        let CheckIn { transaction_id: line, day, streak, points, checked_in_at: at, .. } = *row;
-        CheckInRow { line, day, streak, points, at }
+        let CheckIn { transaction_id: line, day, streak, points, bonus, checked_in_at: at, made_up, .. } = *row;
+        CheckInRow { line, day, streak, points, bonus, at, made_up, price_line: row.price_transaction_id }
     }
 }
 
@@ -765,7 +768,10 @@ impl New {
                     new.lots = both.received.allocations.iter().map(|part| part.lot_id).collect();
                 }
                 Outcome::CheckIn { again: true, .. } | Outcome::Report { again: true, .. } => {}
-                Outcome::CheckIn { check_in, .. } => new.line(check_in.transaction_id),
+                Outcome::CheckIn { check_in, .. } => {
+                    new.line(check_in.transaction_id);
+                    new.spend = check_in.price_transaction_id.unwrap_or(new.spend);
+                }
                 Outcome::Report { report, .. } => report.transaction_id.into_iter().for_each(|id| new.line(id)),
                 Outcome::Task(task) => new.task = task.id,
                 Outcome::Imported(made) => (new.lines, new.holds) = (made.lines.clone(), made.holds.clone()),
@@ -1436,9 +1442,12 @@ impl Model {
                 self.reverse_transfer(tenant, from, to, *transaction_id, *counterpart_id, *points, at, new)
             }
             Command::Merge { from, into, .. } => self.merge(tenant, from, into, at, new),
-            Command::CheckIn { member_id, day, calendar } => {
+            Command::CheckIn { member_id, missed, day, calendar } => {
                 let rules = self.rules_at(tenant, at);
-                self.check_in(tenant, member_id, *day, &rules, calendar, at, new)
+                match missed {
+                    None => self.check_in(tenant, member_id, *day, &rules, calendar, at, new),
+                    Some(missed) => self.make_up(tenant, member_id, *missed, *day, &rules, calendar, at, new),
+                }
             }
             Command::CreateTask { key, definition } => {
                 if self.tasks.contains_key(&(tenant, key.clone())) {
@@ -2386,9 +2395,89 @@ impl Model {
         let points = rule.points + bonus;
         let movement = Movement { points, kind: TransactionType::EarnCheckin, reference: None, remark: None };
         self.book(tenant, member).grant(&movement, life(rules, calendar, at), at, new)?;
-        let row = CheckInRow { line: new.transaction, day, streak, points, at };
+        let (made_up, price_line) = (false, None);
+        let row = CheckInRow { line: new.transaction, day, streak, points, bonus, at, made_up, price_line };
         let text = format!("{row:?} again false");
         self.check_ins.entry((tenant, member.clone())).or_default().insert(day, row);
+        Ok(text)
+    }
+
+    #[expect(clippy::too_many_arguments)]
+    fn make_up(
+        &mut self,
+        tenant: TenantId,
+        member: &MemberId,
+        missed: Day,
+        today: Day,
+        rules: &Rules,
+        calendar: &Calendar,
+        at: Timestamp,
+        new: &New,
+    ) -> Decided {
+        let rule = &rules.points.check_in;
+        let mut days = self.check_ins.get(&(tenant, member.clone())).cloned().unwrap_or_default();
+        if missed >= today {
+            return Err("POINTS_CHECK_IN_DAY_NOT_PAST");
+        }
+        if days.keys().any(|day| *day > today) {
+            return Err("POINTS_CHECK_IN_OUT_OF_ORDER");
+        }
+        if let Some(row) = days.get(&missed).filter(|_| today.0 - missed.0 <= 31) {
+            return Ok(format!("{row:?} again true"));
+        }
+        if !rules.points.enabled || !rule.enabled {
+            return Err("POINTS_CHECK_IN_DISABLED");
+        }
+        if rule.make_up_days == 0 {
+            return Err("POINTS_MAKE_UP_DISABLED");
+        }
+        if today.0 - missed.0 > i64::from(rule.make_up_days) {
+            return Err("POINTS_MAKE_UP_TOO_LATE");
+        }
+        let month = |day: Day| (day.civil().0, day.civil().1);
+        let of_month = days.values().filter(|row| row.made_up && month(row.day) == month(missed)).count();
+        if rule.make_ups_per_month.is_some_and(|limit| of_month >= limit as usize) {
+            return Err("POINTS_MAKE_UP_LIMIT_REACHED");
+        }
+        // The run that it joins, and what its longer part was long enough for.
+        let in_a_row = |step: i64| (1..).take_while(|n| days.contains_key(&Day(missed.0 + step * n))).count() as i64;
+        let (before, behind) = (in_a_row(-1), in_a_row(1));
+        let newly = |length: i64| length > before.max(behind) && length <= before + 1 + behind;
+        let reached = rule.streak_bonuses.iter().filter(|one| newly(one.days.into()));
+        let bonus: i64 = reached.map(|one| one.points).sum();
+        let points = rule.points + bonus;
+        let book = self.book(tenant, member);
+        let mut price_line = None;
+        if rule.make_up_price > 0 {
+            let kind = TransactionType::UseProduct;
+            let movement = Movement { points: rule.make_up_price, kind, reference: None, remark: None };
+            book.debit(&movement, at, &New { transaction: new.spend, ..new.clone() })?;
+            price_line = Some(new.spend);
+        }
+        let movement = Movement { points, kind: TransactionType::EarnCheckin, reference: None, remark: None };
+        book.grant(&movement, life(rules, calendar, at), at, new)?;
+        let row = CheckInRow {
+            line: new.transaction,
+            day: missed,
+            streak: before + 1,
+            points,
+            bonus,
+            at,
+            made_up: true,
+            price_line,
+        };
+        let text = format!("{row:?} again false");
+        days.insert(missed, row);
+        // Every streak anew, from the first day on.
+        let mut last: Option<(Day, i64)> = None;
+        for (day, row) in &mut days {
+            row.streak = match last {
+                Some((before, streak)) if before.0 + 1 == day.0 => streak + 1,
+                _ => 1,
+            };
+            last = Some((*day, row.streak));
+        }
+        self.check_ins.insert((tenant, member.clone()), days);
         Ok(text)
     }
 

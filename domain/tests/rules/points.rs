@@ -679,6 +679,10 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::ApprovalNeeded { above: 1 },
         Rejection::CheckInDisabled,
         Rejection::CheckInOutOfOrder { latest: Day(0) },
+        Rejection::CheckInDayNotPast { today: Day(0) },
+        Rejection::MakeUpDisabled,
+        Rejection::MakeUpTooLate { earliest: Day(0) },
+        Rejection::MakeUpLimitReached { limit: 1 },
         Rejection::TaskExists,
         Rejection::TaskVersionStale { current: 1 },
         Rejection::TaskDisabled,
@@ -737,6 +741,10 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::SameMember | Rejection::InDebt { .. } | Rejection::HoldsOpen { .. } => {}
             Rejection::AccountExists | Rejection::ImportUnreconciled | Rejection::RemindersTold => {}
             Rejection::CheckInDisabled | Rejection::CheckInOutOfOrder { .. } | Rejection::TaskNotFound => {}
+            Rejection::CheckInDayNotPast { .. }
+            | Rejection::MakeUpDisabled
+            | Rejection::MakeUpTooLate { .. }
+            | Rejection::MakeUpLimitReached { .. } => {}
             Rejection::TaskExists | Rejection::TaskVersionStale { .. } | Rejection::TaskDisabled => {}
             Rejection::TaskNotStarted { .. } | Rejection::TaskEnded { .. } => {}
             Rejection::TaskPeriodLimitReached { .. } | Rejection::TaskLimitReached { .. } => {}

@@ -402,7 +402,9 @@ impl Script {
             "merge" => Command::Merge { from: member(name), into: member(words[2]), remark: None },
             "check-in" => {
                 let (day, calendar) = (self.day(), self.calendar());
-                Command::CheckIn { member_id: member(name), day, calendar }
+                // Days count from 0.
+                let missed = option(words, "day").map(|day| parse_number(day).map(Day)).transpose()?;
+                Command::CheckIn { member_id: member(name), missed, day, calendar }
             }
             "task" => {
                 Command::CreateTask { key: name.parse().map_err(|_| "no key")?, definition: Box::new(task(words)?) }
@@ -616,6 +618,8 @@ impl Script {
                 facts.insert("day", check_in.day.to_string());
                 facts.insert("streak", check_in.streak.to_string());
                 facts.insert("points", check_in.points.to_string());
+                facts.insert("bonus", check_in.bonus.to_string());
+                facts.insert("made-up", check_in.made_up.to_string());
                 facts.insert("again", again.to_string());
             }
             Outcome::Task(task) => {
@@ -1108,6 +1112,11 @@ fn rules(words: &[&str]) -> Line<Rules> {
     rules.points.approval_above = option(words, "approve-above").map(parse_number).transpose()?;
     rules.orders.points_with_coupons = !words.contains(&"apart");
     rules.points.check_in.enabled = !words.contains(&"no-check-ins");
+    let make_up = |name| option(words, name).map_or(Ok(0), parse_number);
+    rules.points.check_in.make_up_days = make_up("make-up")? as u32;
+    rules.points.check_in.make_up_price = make_up("price")?;
+    rules.points.check_in.make_ups_per_month =
+        option(words, "per-month").map(parse_number).transpose()?.map(|n| n as u32);
     if let Some(bonuses) = option(words, "bonus") {
         let one = |text: &str| {
             let (days, points) = text.split_once(':').ok_or("a bonus is days:points")?;

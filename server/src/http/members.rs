@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::{AnyKey, Operator, Service};
-use super::extract::{Checked, InPath, Input, NoOptions, Parameters};
+use super::extract::{Checked, InPath, Input, Parameters};
 use super::fields::FieldErrors;
 use super::points::check_remark;
 use super::problem::Problem;
 use super::schema::{self, IdempotencyKey, Problems};
-use super::time::Time;
+use super::time::{LocalDate, Time};
 use super::views::TransactionView;
 use super::{AppState, answer};
 use crate::{calendar, clock};
@@ -41,6 +41,11 @@ pub struct CheckInView<'a> {
     #[schema(value_type = schema::TransactionId)]
     transaction_id: TransactionId,
     checked_in_at: Time,
+    /// Whether the day was missed and made up later.
+    made_up: bool,
+    /// The debit of what making it up cost; null without one.
+    #[schema(value_type = Option<schema::TransactionId>, required)]
+    price_transaction_id: Option<TransactionId>,
 }
 
 impl<'a> From<&'a CheckIn> for CheckInView<'a> {
@@ -53,6 +58,8 @@ impl<'a> From<&'a CheckIn> for CheckInView<'a> {
             bonus: row.bonus,
             transaction_id: row.transaction_id,
             checked_in_at: Time(row.checked_in_at),
+            made_up: row.made_up,
+            price_transaction_id: row.price_transaction_id,
         }
     }
 }
@@ -77,25 +84,46 @@ pub struct CheckInMonth<'a> {
     days: Vec<CheckInView<'a>>,
 }
 
-/// Check a member in
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckInRequest {
+    /// A missed day, to make up. Default: today is checked in.
+    #[schema(value_type = Option<schema::LocalDate>)]
+    day: Option<LocalDate>,
+    /// Operators only; never in the future.
+    effective_at: Option<Time>,
+}
+
+impl Checked for CheckInRequest {
+    type Value = (Option<Day>, Option<Timestamp>);
+
+    fn check(self, errors: &mut FieldErrors, now: Timestamp) -> Option<Self::Value> {
+        Some((self.day.map(|day| Day(day.0.into())), errors.effective_at(self.effective_at, now)))
+    }
+}
+
+/// Check a member in, or make a missed day up
 ///
 /// Once a day, in the tenant's time zone: again on the same day gives the first answer, with 200. A member may check itself in.
+/// With a `day`, that missed day is made up, as far as the rules allow: its price is debited, it earns what a check-in earns, and
+/// the streaks behind it are counted anew.
 #[utoipa::path(post, path = "/v1/members/{member_id}/check-ins", tag = "Check-ins", security(("key" = ["MEMBER"])),
-    params(("member_id" = schema::MemberId, Path), IdempotencyKey), request_body = Option<NoOptions>,
+    params(("member_id" = schema::MemberId, Path), IdempotencyKey), request_body = Option<CheckInRequest>,
     responses((status = 201, description = "Checked in", body = CheckInView<'static>),
         (status = 200, description = "Checked in before", body = CheckInView<'static>), Problems))]
 pub async fn create_check_in(
     State(app): State<AppState>,
     key: AnyKey,
     InPath(member_id): InPath<MemberId>,
-    input: Input<NoOptions>,
+    input: Input<CheckInRequest>,
 ) -> Result<Response, Problem> {
     let caller = key.on_behalf_of(&member_id)?;
-    let at = caller.at(input.value, input.now)?;
+    let (missed, effective_at) = input.value;
+    let at = caller.at(effective_at, input.now)?;
     let zone = app.store.zone(caller.tenant()).await?;
     let (day, calendar) = (calendar::day(&zone, at), Arc::new(calendar::calendar(&zone, at)));
-    let command = Command::CheckIn { member_id, day, calendar };
-    let envelope = caller.envelope(command, input.value, input.idempotency, input.now)?;
+    let command = Command::CheckIn { member_id, missed, day, calendar };
+    let envelope = caller.envelope(command, effective_at, input.idempotency, input.now)?;
     answer::run_once(&app, envelope).await
 }
 
@@ -118,9 +146,7 @@ pub async fn list_check_ins(
     parameters.finish()?;
     let today = calendar::day(&app.store.zone(tenant).await?, clock::now());
     let first = month.map_or(today.month_start(), calendar::day_of);
-    // Any day of the next month will do to find its first.
-    let next = Day(first.0 + 31).month_start();
-    let (latest, rows) = app.store.check_ins(tenant, &member_id, first, next).await?;
+    let (latest, rows) = app.store.check_ins(tenant, &member_id, first, first.next_month_start()).await?;
     let streak = latest.as_ref().filter(|row| row.day.0 >= today.0 - 1).map_or(0, |row| row.streak);
     let (year, month, _) = first.civil();
     answer::ok(&CheckInMonth {

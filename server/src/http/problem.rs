@@ -558,6 +558,22 @@ codes! {
     "Check-in out of order", "The member has checked in on {latest} already; days come in their order.";
     "签到日期倒序", "该会员已在 {latest} 签到，签到日期不能早于该日。";
 
+    CheckInDayNotPast = "POINTS_CHECK_IN_DAY_NOT_PAST", UNPROCESSABLE_ENTITY;
+    "Day not past", "Only a day before today, {today} where the shop is, can be made up. Leave `day` out to check in today.";
+    "日期未过去", "只能补签今天（店铺所在地 {today}）之前的日期。如需今日签到，请不要发送 `day`。";
+
+    MakeUpDisabled = "POINTS_MAKE_UP_DISABLED", UNPROCESSABLE_ENTITY;
+    "Days cannot be made up", "The tenant's points rule lets no missed day be made up. An operator can set `check_in.make_up_days`.";
+    "补签未启用", "租户的积分规则未启用补签，可由运营人员设置 `check_in.make_up_days`。";
+
+    MakeUpTooLate = "POINTS_MAKE_UP_TOO_LATE", UNPROCESSABLE_ENTITY;
+    "Day too long ago", "The earliest day that can still be made up is {earliest}.";
+    "日期过早", "目前最早可补签 {earliest}。";
+
+    MakeUpLimitReached = "POINTS_MAKE_UP_LIMIT_REACHED", UNPROCESSABLE_ENTITY;
+    "Made up often enough", "The member has made up {limit} days of that month, which is the limit.";
+    "补签次数已用完", "该会员在该月已补签 {limit} 天，达到上限。";
+
     TaskNotFound = "POINTS_TASK_NOT_FOUND", NOT_FOUND;
     "Task not found", "There is no such points task.";
     "任务不存在", "该积分任务不存在。";
@@ -932,6 +948,10 @@ impl From<Rejection> for Problem {
             Rejection::RemindersTold => of(Code::RemindersTold),
             Rejection::CheckInDisabled => of(Code::CheckInDisabled),
             Rejection::CheckInOutOfOrder { latest } => of(Code::CheckInOutOfOrder).with("latest", latest),
+            Rejection::CheckInDayNotPast { today } => of(Code::CheckInDayNotPast).with("today", today),
+            Rejection::MakeUpDisabled => of(Code::MakeUpDisabled),
+            Rejection::MakeUpTooLate { earliest } => of(Code::MakeUpTooLate).with("earliest", earliest),
+            Rejection::MakeUpLimitReached { limit } => of(Code::MakeUpLimitReached).with("limit", limit),
             Rejection::TaskNotFound => of(Code::TaskNotFound),
             Rejection::TaskExists => of(Code::TaskExists),
             Rejection::TaskVersionStale { current } => of(Code::TaskVersionStale).with("current", current),
@@ -1096,6 +1116,10 @@ mod tests {
             RemindersTold,
             CheckInDisabled,
             CheckInOutOfOrder { latest: scrip_domain::Day(0) },
+            CheckInDayNotPast { today: scrip_domain::Day(0) },
+            MakeUpDisabled,
+            MakeUpTooLate { earliest: scrip_domain::Day(0) },
+            MakeUpLimitReached { limit: 1 },
             TaskNotFound,
             TaskExists,
             TaskVersionStale { current: 2 },
@@ -1125,6 +1149,7 @@ mod tests {
                 CouponOutsideHours | CouponConditionUnmet | CouponConditionFailed { .. } => {}
                 HoldPending { .. } | ExpiresBeforeAvailable | AccountMerged { .. } | SameMember => {}
                 InDebt { .. } | HoldsOpen { .. } | CheckInDisabled | CheckInOutOfOrder { .. } => {}
+                CheckInDayNotPast { .. } | MakeUpDisabled | MakeUpTooLate { .. } | MakeUpLimitReached { .. } => {}
                 AccountExists | ImportUnreconciled | RemindersTold => {}
                 TaskNotFound | TaskExists | TaskVersionStale { .. } | TaskDisabled => {}
                 TaskNotStarted { .. } | TaskEnded { .. } => {}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
+use scrip_domain::check_in::MAX_MAKE_UP_DAYS;
 use scrip_domain::condition::Condition;
 use scrip_domain::coupon::MAX_AMOUNT;
 use scrip_domain::points::{
@@ -166,6 +167,15 @@ pub struct CheckInRequest {
     /// Extra points on the day a streak reaches so many days. Default: none.
     #[schema(value_type = Option<Vec<StreakBonusView>>, max_items = 50)]
     streak_bonuses: Option<Vec<Object<StreakBonusRequest>>>,
+    /// How many days back a missed day can be made up. Default: 0, not at all.
+    #[schema(minimum = 0, maximum = 31)]
+    make_up_days: Option<i64>,
+    /// What making a day up costs, in points. Default: 0.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_000i64)]
+    make_up_price: Option<i64>,
+    /// How many days of a month can be made up. Null: all.
+    #[schema(minimum = 1, maximum = 31)]
+    make_ups_per_month: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -379,7 +389,19 @@ impl CheckInRequest {
             }
             streak_bonuses.push(StreakBonus { days, points });
         }
-        Some(CheckIn { enabled: self.enabled.unwrap_or(defaults.enabled), points: points?, streak_bonuses })
+        let days = errors.within("check_in.make_up_days", self.make_up_days.unwrap_or(0), 0..=MAX_MAKE_UP_DAYS.into());
+        let price = errors.within("check_in.make_up_price", self.make_up_price.unwrap_or(0), 0..=MAX_POINTS);
+        let per_month = self
+            .make_ups_per_month
+            .and_then(|limit| errors.within("check_in.make_ups_per_month", limit, 1..=MAX_MAKE_UP_DAYS.into()));
+        Some(CheckIn {
+            enabled: self.enabled.unwrap_or(defaults.enabled),
+            points: points?,
+            streak_bonuses,
+            make_up_days: u32::try_from(days?).ok()?,
+            make_up_price: price?,
+            make_ups_per_month: per_month.and_then(|limit| u32::try_from(limit).ok()),
+        })
     }
 }
 
@@ -565,6 +587,10 @@ pub struct CheckInView {
     enabled: bool,
     points: i64,
     streak_bonuses: Vec<StreakBonusView>,
+    make_up_days: u32,
+    make_up_price: i64,
+    #[schema(required)]
+    make_ups_per_month: Option<u32>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -644,6 +670,9 @@ impl<'a> From<&'a RulesVersion> for RulesView<'a> {
                 enabled: points.check_in.enabled,
                 points: points.check_in.points,
                 streak_bonuses: bonuses.map(|one| StreakBonusView { days: one.days, points: one.points }).collect(),
+                make_up_days: points.check_in.make_up_days,
+                make_up_price: points.check_in.make_up_price,
+                make_ups_per_month: points.check_in.make_ups_per_month,
             },
             campaigns: points.campaigns.iter().map(CampaignView::from).collect(),
             expiry_reminder_days: &points.expiry_reminder_days,
@@ -872,7 +901,8 @@ mod tests {
                 "max_points_per_day": 200, "max_points_per_week": 300, "max_points_per_month": 400 },
             "redeem": { "ratio": 50, "base": 1, "max_points_per_order": 5000, "max_percent": 100 },
             "validity": { "type": "END_OF_YEAR", "after_years": 1 },
-            "check_in": { "points": 5, "streak_bonuses": [{ "days": 3, "points": 5 }, { "days": 7, "points": 20 }] },
+            "check_in": { "points": 5, "streak_bonuses": [{ "days": 3, "points": 5 }, { "days": 7, "points": 20 }],
+                "make_up_days": 7, "make_up_price": 30, "make_ups_per_month": 2 },
             "campaigns": [{ "name": "double", "starts_at": "2026-11-11T00:00:00Z", "ends_at": null,
                 "categories": ["c"], "member_levels": ["GOLD"], "percent": 200 }],
             "expiry_reminder_days": [1, 7, 30],
@@ -909,6 +939,9 @@ mod tests {
             (json!({ "validity": { "type": "END_OF_MONTH", "after_months": 25 } }), "validity.after_months"),
             (json!({ "validity": { "type": "END_OF_YEAR", "after_years": 6 } }), "validity.after_years"),
             (json!({ "check_in": { "points": 0 } }), "check_in.points"),
+            (json!({ "check_in": { "make_up_days": 32 } }), "check_in.make_up_days"),
+            (json!({ "check_in": { "make_up_price": -1 } }), "check_in.make_up_price"),
+            (json!({ "check_in": { "make_ups_per_month": 0 } }), "check_in.make_ups_per_month"),
             (
                 json!({ "check_in": { "streak_bonuses": [{ "days": 1, "points": 1 }] } }),
                 "check_in.streak_bonuses[0].days",

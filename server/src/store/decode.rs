@@ -384,7 +384,8 @@ pub fn adjustment(row: &Row) -> Decoded<Adjustment> {
     })
 }
 
-pub const CHECK_IN: &str = "tenant_id, member_id, day, streak, points, bonus, transaction_id, checked_in_at";
+pub const CHECK_IN: &str = "tenant_id, member_id, day, streak, points, bonus, transaction_id, checked_in_at, made_up, \
+                            price_transaction_id";
 
 pub fn check_in(row: &Row) -> Decoded<CheckIn> {
     Ok(CheckIn {
@@ -395,6 +396,8 @@ pub fn check_in(row: &Row) -> Decoded<CheckIn> {
         bonus: row.int(5)?,
         transaction_id: TransactionId(row.uuid(6)?),
         checked_in_at: row.time(7)?,
+        made_up: row.bool(8)?,
+        price_transaction_id: row.opt_uuid(9)?.map(TransactionId),
     })
 }
 

@@ -94,6 +94,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0015_earning.sqlite.sql"),
         postgres: include_str!("migrations/0015_earning.postgres.sql"),
     },
+    Migration {
+        number: 16,
+        name: "habits",
+        sqlite: include_str!("migrations/0016_habits.sqlite.sql"),
+        postgres: include_str!("migrations/0016_habits.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

@@ -1077,8 +1077,9 @@ impl Lookup {
                 found(decode::HOLD, members, "mkt_points_hold", &condition)
             }
             Lookup::CheckIns => {
-                let condition = format!("{by_member} ORDER BY r.day DESC LIMIT 1");
-                found(decode::CHECK_IN, members, "mkt_points_check_in", &condition)
+                let keys = &[("tenant_id", "uuid"), ("member_id", "text"), ("wanted", "bigint")];
+                let condition = format!("{by_member} ORDER BY r.day DESC LIMIT k.wanted");
+                found(decode::CHECK_IN, &unnested("k", keys, 1), "mkt_points_check_in", &condition)
             }
             Lookup::LockedTasks => found(decode::TASK, tasks, "mkt_points_task", &format!("{by_task} FOR UPDATE")),
             Lookup::Tasks => found(decode::TASK, tasks, "mkt_points_task", by_task),
@@ -1514,7 +1515,7 @@ impl Lane {
             (Lookup::DueHolds, KeyColumns::accounts(&keys.accounts).and_all(latest)),
             (Lookup::Holds, KeyColumns::ids(keys.holds.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::PendingHolds, KeyColumns::accounts(&keys.pending_holds)),
-            (Lookup::CheckIns, KeyColumns::accounts(&keys.check_ins)),
+            (Lookup::CheckIns, KeyColumns::check_ins(&keys.check_ins)),
             (Lookup::LockedTasks, KeyColumns::tasks(&keys.tasks)),
             (Lookup::Tasks, KeyColumns::tasks(&keys.task_reads)),
             (Lookup::TaskProgress, KeyColumns::reports(&keys.task_reports)),
@@ -1807,6 +1808,12 @@ impl<'a> KeyColumns<'a> {
 
     fn accounts(keys: &'a BTreeSet<(TenantId, MemberId)>) -> Self {
         KeyColumns::members(keys.iter().map(|(tenant, member)| (*tenant, member)))
+    }
+
+    fn check_ins(keys: &'a BTreeMap<(TenantId, MemberId), i64>) -> Self {
+        let mut columns = KeyColumns::members(keys.keys().map(|(tenant, member)| (*tenant, member)));
+        columns.0.push(Column::Int(keys.values().map(|wanted| Some(*wanted)).collect()));
+        columns
     }
 
     fn claimants(keys: &'a BTreeSet<(TenantId, TemplateId, MemberId)>) -> Self {

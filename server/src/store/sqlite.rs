@@ -453,7 +453,7 @@ struct LookUps {
     due_holds: String,
     hold: String,
     pending_holds: String,
-    check_in: String,
+    check_ins: String,
     task: String,
     progress: String,
     report: String,
@@ -501,7 +501,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         due_holds: by_member(decode::HOLD, "mkt_points_hold") + " AND status = 'OPEN' AND expires_at <= ?3",
         hold: by_id(decode::HOLD, "mkt_points_hold"),
         pending_holds: by_member(decode::HOLD, "mkt_points_hold") + " AND status = 'OPEN' AND pending",
-        check_in: by_member(decode::CHECK_IN, "mkt_points_check_in") + " ORDER BY day DESC LIMIT 1",
+        check_ins: by_member(decode::CHECK_IN, "mkt_points_check_in") + " ORDER BY day DESC LIMIT ?3",
         task: format!("SELECT {} FROM mkt_points_task WHERE tenant_id = ?1 AND task_key = ?2", decode::TASK),
         progress: by_member(decode::PROGRESS, "mkt_user_task_progress") + " AND task_key = ?3",
         report: by_member(decode::REPORT, "mkt_user_task_completion") + " AND task_key = ?3 AND completion_id = ?4",
@@ -550,7 +550,7 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 33] {
         ("due_holds", &texts.due_holds),
         ("hold", &texts.hold),
         ("pending_holds", &texts.pending_holds),
-        ("check_in", &texts.check_in),
+        ("check_ins", &texts.check_ins),
         ("task", &texts.task),
         ("progress", &texts.progress),
         ("report", &texts.report),
@@ -651,8 +651,9 @@ fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Resul
             state.load_hold(*tenant, hold);
         }
     }
-    for (tenant, member) in &keys.check_ins {
-        for row in session.query(&texts.check_in, &[(*tenant).into(), member.into()], decode::check_in)? {
+    for ((tenant, member), wanted) in &keys.check_ins {
+        let parameters = [(*tenant).into(), member.into(), (*wanted).into()];
+        for row in session.query(&texts.check_ins, &parameters, decode::check_in)? {
             state.load_check_in(*tenant, row);
         }
     }

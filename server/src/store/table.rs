@@ -831,18 +831,21 @@ static RULES: Table = log(
 fn rules(tenant: TenantId, row: &RulesVersion) -> Vec<Param<'_>> {
     vec![tenant.into(), row.rules.version.into(), row.effective_from.into(), json(&*row.rules), row.created_at.into()]
 }
-static CHECK_IN: Table = log(
+static CHECK_IN: Table = table(
     "mkt_points_check_in",
     3,
+    9,
     &[
         ("tenant_id", Uuid),
         ("member_id", Text),
         ("day", Int),
-        ("streak", Int),
         ("points", Int),
         ("bonus", Int),
         ("transaction_id", Uuid),
         ("checked_in_at", Int),
+        ("made_up", Bool),
+        ("price_transaction_id", Uuid),
+        ("streak", Int),
     ],
 );
 
@@ -851,11 +854,13 @@ fn check_in(tenant: TenantId, row: &CheckIn) -> Vec<Param<'_>> {
         tenant.into(),
         (&row.member_id).into(),
         row.day.0.into(),
-        row.streak.into(),
         row.points.into(),
         row.bonus.into(),
         row.transaction_id.0.into(),
         row.checked_in_at.into(),
+        Param::Bool(row.made_up),
+        row.price_transaction_id.map(|id| id.0).into(),
+        row.streak.into(),
     ]
 }
 
@@ -1239,6 +1244,7 @@ pub fn changes<'a>(writes: &'a Writes<'a>, placement: Placement) -> Vec<Change<'
     add(&JOB, Verb::Insert, w.job_inserts.iter().map(|(id, row)| job(*id, row)).collect());
     add(&JOB, Verb::Update, w.job_updates.iter().map(|(id, row)| job(*id, row)).collect());
     add(&CHECK_IN, Verb::Insert, w.check_in_inserts.iter().map(|(id, row)| check_in(*id, row)).collect());
+    add(&CHECK_IN, Verb::Update, w.check_in_updates.iter().map(|(id, row)| check_in(*id, row)).collect());
     add(&TASK, Verb::Insert, w.task_inserts.iter().map(|(id, row)| task(*id, row)).collect());
     add(&TASK, Verb::Update, w.task_updates.iter().map(|(id, row)| task(*id, row)).collect());
     add(&PROGRESS, Verb::Insert, w.progress_inserts.iter().map(|(id, row)| progress(*id, row)).collect());

@@ -50,7 +50,7 @@ const FILL: &[&str] = &[
      '[]', NULL, 'REFUNDED', {n} {from}",
     "INSERT INTO mkt_coupon_refund_compensation SELECT {t}, {id}, {id}, {id}, 'm-' || ({n} / 20), 'o-' || {n}, 'NO_EXTENSION', {n}, \
      'PENDING', NULL, NULL, NULL {from}",
-    "INSERT INTO mkt_points_check_in SELECT {t}, 'm-' || ({n} / 20), {n}, 1, 1, 0, {id}, 0 {from}",
+    "INSERT INTO mkt_points_check_in SELECT {t}, 'm-' || ({n} / 20), {n}, 1, 1, 0, {id}, 0, {n} < 0, NULL {from}",
     "INSERT INTO mkt_points_task SELECT {t}, 't-' || {n}, {id}, 1, {n} >= 0, NULL, '{}', 0, 0, NULL {from}",
     "INSERT INTO mkt_user_task_progress SELECT {t}, 'm-' || ({n} / 20), 't-' || {n}, 0, 0, 0, 0, 0 {from}",
     "INSERT INTO mkt_user_task_completion SELECT {t}, 'm-' || ({n} / 20), 't', 'c-' || {n}, 0, 1, 1, 1, {id}, 0 {from}",

@@ -11,10 +11,10 @@ use axum::http::Request;
 use scrip_domain::command::Movement;
 use scrip_domain::order::{RefundRequest, Reservation};
 use scrip_domain::points::TransactionType;
-use scrip_domain::pricing::{Attributes, Basket, Line};
+use scrip_domain::pricing::{Attributes, Basket, Line, Rules};
 use scrip_domain::time::{Calendar, LocalTime};
 use scrip_domain::{
-    Answer, Command, CouponId, Envelope, HoldId, Idempotency, OrderId, Outcome, TenantId, TransactionId,
+    Answer, Command, CouponId, Day, Envelope, HoldId, Idempotency, OrderId, Outcome, TenantId, TransactionId,
 };
 use scrip_server::app::App;
 use scrip_server::config::Settings;
@@ -394,6 +394,24 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
         };
         compare(&mut batches, "reverse", members().map(reverse).collect()).await;
 
+        let mut rules = Rules::default();
+        rules.points.check_in.make_up_days = 3;
+        rules.points.check_in.make_up_price = 1;
+        let effective_from = None;
+        batches.run(vec![Command::SetRules { expected_version: 0, rules: Box::new(rules), effective_from }]).await;
+        // Points do not expire by these rules.
+        let calendar = Arc::new(Calendar::default());
+        let check_in = |missed: Option<i64>, day: i64| {
+            let calendar = &calendar;
+            move |n: usize| {
+                let (missed, day, calendar) = (missed.map(Day), Day(day), Arc::clone(calendar));
+                Command::CheckIn { member_id: member(n), missed, day, calendar }
+            }
+        };
+        compare(&mut batches, "check in", members().map(check_in(None, 100)).collect()).await;
+        compare(&mut batches, "check in after a gap", members().map(check_in(None, 102)).collect()).await;
+        compare(&mut batches, "make a missed day up", members().map(check_in(Some(101), 102)).collect()).await;
+
         // Orders, with a coupon and points each, are locked before what they name.
         let order_id = |n: usize| format!("order-{n}").parse::<OrderId>().expect("an order id");
         let reserve = |n: usize| {
@@ -423,8 +441,6 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
             }))
         };
         compare(&mut batches, "reserve an order", members().map(reserve).collect()).await;
-        // Points do not expire by the default rules.
-        let calendar = Arc::new(Calendar::default());
         let pay = |n: usize| Command::PayOrder {
             member_id: member(n),
             order_id: order_id(n),

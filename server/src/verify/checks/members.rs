@@ -10,14 +10,17 @@ pub fn groups(dialect: Dialect) -> Vec<Group> {
 
 /// Every check-in beside the one before.
 fn check_ins(dialect: Dialect) -> Group {
-    let rows = "(SELECT tenant_id, member_id, day, streak, points, bonus, transaction_id, checked_in_at, \
-        lag(day) OVER w AS prior_day, lag(streak) OVER w AS prior_streak FROM mkt_points_check_in \
-        WINDOW w AS (PARTITION BY tenant_id, member_id ORDER BY day)) c \
+    let rows = "(SELECT tenant_id, member_id, day, streak, points, bonus, transaction_id, checked_in_at, made_up, \
+        price_transaction_id, lag(day) OVER w AS prior_day, lag(streak) OVER w AS prior_streak, \
+        sum(CASE WHEN made_up THEN 1 ELSE 0 END) OVER w - CASE WHEN made_up THEN 1 ELSE 0 END AS made_up_before \
+        FROM mkt_points_check_in WINDOW w AS (PARTITION BY tenant_id, member_id ORDER BY day)) c \
         LEFT JOIN mkt_points_transaction t ON t.tenant_id = c.tenant_id AND t.id = c.transaction_id \
+        LEFT JOIN mkt_points_transaction d ON d.tenant_id = c.tenant_id AND d.id = c.price_transaction_id \
         LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n, max(data) AS data FROM event \
          WHERE type = 'points.checked_in' GROUP BY tenant_id, subject_id) e \
         ON e.tenant_id = c.tenant_id AND e.subject_id = c.transaction_id";
     let number = |name| dialect.number("e.data", name);
+    let told = number("streak");
     let checks = vec![
         check(
             "M1",
@@ -35,14 +38,27 @@ fn check_ins(dialect: Dialect) -> Group {
         check(
             "M3",
             "a check-in is told by one event",
+            // A streak was shorter when it was told, if a day before it was made up since.
             format!(
-                "coalesce(e.n, 0) <> 1 OR {} IS DISTINCT FROM c.streak OR {} IS DISTINCT FROM c.points \
-                 OR {} IS DISTINCT FROM c.bonus",
-                number("streak"),
+                "coalesce(e.n, 0) <> 1 OR {told} IS NULL OR {told} > c.streak OR (c.made_up_before = 0 AND {told} <> c.streak) \
+                 OR {} IS DISTINCT FROM c.points OR {} IS DISTINCT FROM c.bonus",
                 number("points"),
                 number("bonus")
             ),
             "coalesce(e.n, 0) || ' events, the data is ' || coalesce(e.data, 'none')",
+        ),
+        check(
+            "M23",
+            "a day that was made up is told as such, with the debit of its price, and no other has one",
+            format!(
+                "(e.data LIKE '%\"made_up\":true%') IS DISTINCT FROM c.made_up \
+                 OR (NOT c.made_up AND c.price_transaction_id IS NOT NULL) \
+                 OR (c.made_up AND coalesce({price}, 0) > 0) <> (c.price_transaction_id IS NOT NULL) \
+                 OR (c.price_transaction_id IS NOT NULL AND (d.id IS NULL OR d.member_id <> c.member_id \
+                  OR d.type <> 'USE_PRODUCT' OR d.points <> -{price} OR d.occurred_at <> c.checked_in_at))",
+                price = number("price")
+            ),
+            "'its price is ' || coalesce(-d.points, 0) || ', the data is ' || coalesce(e.data, 'none')",
         ),
     ];
     Group { with: String::new(), rows: rows.into(), owner: Some("c"), key: "c.member_id".into(), checks }

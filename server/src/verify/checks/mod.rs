@@ -251,14 +251,14 @@ impl Dialect {
         format!("(CASE {column} WHEN '[]' THEN 0 ELSE (SELECT coalesce({sum}) END)")
     }
 
-    /// True for a JSON object as events carry it: names with texts and whole numbers.
+    /// True for a JSON object as events carry it: names with texts, whole numbers, and true or false.
     fn is_event_data(self, column: &str) -> String {
         match self {
             Dialect::Sqlite => {
                 format!("CASE WHEN json_valid({column}) THEN json_type({column}) = 'object' ELSE false END")
             }
             Dialect::Postgres => {
-                let field = r#""[a-z_]+":("([^"\\]|\\.)*"|-?[0-9]+)"#;
+                let field = r#""[a-z_]+":("([^"\\]|\\.)*"|-?[0-9]+|true|false)"#;
                 format!("({column} = '{{}}' OR {column} ~ '^\\{{{field}(,{field})*\\}}$')")
             }
         }

@@ -238,7 +238,7 @@ const CONSTRAINTS: &[&str] = &[
      mkt_order_refund_points_clawed_back_check mkt_order_refund_check1 mkt_order_refund_order_status_check",
     "mkt_coupon_refund_compensation_pkey ck_compensation_closed mkt_coupon_refund_compensation_reason_check \
      mkt_coupon_refund_compensation_status_check",
-    "mkt_points_check_in_pkey ck_check_in_points mkt_points_task_pkey ck_task_deleted mkt_points_task_version_check \
+    "mkt_points_check_in_pkey ck_check_in_points ck_check_in_price mkt_points_task_pkey ck_task_deleted mkt_points_task_version_check \
      mkt_user_task_progress_pkey ck_task_progress mkt_user_task_completion_pkey ck_task_completion task_cursor_pkey",
     "event_pkey idempotency_pkey schema_migration_pkey",
     "webhook_pkey ck_webhook_previous webhook_disabled_reason_check webhook_tenant_id_fkey webhook_progress_pkey \

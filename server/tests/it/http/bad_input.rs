@@ -837,7 +837,12 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
     ("GET /v1/points/expiring?within_days=-1", "", 400, "INVALID_REQUEST", "within_days"),
     ("GET /v1/points/expiring?cursor=5", "", 400, "INVALID_REQUEST", "cursor"),
     // Check-ins and tasks.
-    ("POST /v1/members/m-1/check-ins", "{\"day\":\"2026-01-01\"}", 400, "INVALID_REQUEST", "day"),
+    ("POST /v1/members/m-1/check-ins", "{\"days\":\"2026-01-01\"}", 400, "INVALID_REQUEST", "days"),
+    ("POST /v1/members/m-1/check-ins", "{\"day\":\"2026-02-29\"}", 400, "INVALID_REQUEST", "day"),
+    ("POST /v1/members/m-1/check-ins", "{\"day\":-1}", 400, "INVALID_REQUEST", "day"),
+    ("POST /v1/members/m-1/check-ins", "{\"day\":\"2026-01-01T00:00:00Z\"}", 400, "INVALID_REQUEST", "day"),
+    ("POST /v1/members/m-1/check-ins", "{\"day\":\"2026-01-01\"}", 422, "POINTS_MAKE_UP_DISABLED", "-"),
+    ("POST /v1/members/m-1/check-ins", "{\"day\":\"2999-01-01\"}", 422, "POINTS_CHECK_IN_DAY_NOT_PAST", "-"),
     (
         "POST /v1/members/m-1/check-ins",
         "{\"effective_at\":\"2099-01-01T00:00:00Z\"}",

@@ -168,8 +168,7 @@ async fn of_many_check_ins_at_once_one_counts_and_all_get_its_answer() {
     }
 }
 
-/// Complaint: signed in at 23:59 and at 00:01, counted as one day (zhenxun PR 1426); make-up days shifted the streak
-/// (nexusphp#228), so there are none.
+/// Complaint: signed in at 23:59 and at 00:01, counted as one day (zhenxun PR 1426).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_check_in_belongs_to_the_day_that_the_tenants_clock_shows() {
     for kind in KINDS {
@@ -189,6 +188,104 @@ async fn a_check_in_belongs_to_the_day_that_the_tenants_clock_shows() {
         assert_eq!(check_in("2024-02-28T16:01:00Z", 201).await, (json!("2024-02-29"), json!(2)));
         assert_eq!(check_in("2024-02-29T15:59:59Z", 200).await, (json!("2024-02-29"), json!(2)));
         assert_eq!(check_in("2024-02-29T16:00:00Z", 201).await, (json!("2024-03-01"), json!(3)));
+    }
+}
+
+/// Complaint: a make-up day was added a day off, so the streak stayed broken (nexusphp#228). Here across the night on which the
+/// clocks change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missed_day_is_made_up_where_it_was_and_the_streak_comes_back() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let mut platform = server.client(PLATFORM_KEY).await;
+        let asked = json!({ "name": "Berlin", "time_zone": "Europe/Berlin" });
+        let tenant = platform.post("/v1/tenants", asked).await.json(201);
+        let keys = format!("/v1/tenants/{}/api-keys", text(&tenant, "id"));
+        let key = platform.post(&keys, json!({ "name": "o", "scope": "OPERATOR" })).await.json(201);
+        let mut client = server.client(text(&key, "secret")).await;
+        let rules = json!({ "check_in": { "points": 10, "streak_bonuses": [{ "days": 4, "points": 40 }],
+            "make_up_days": 2, "make_up_price": 5, "make_ups_per_month": 1 }, "effective_at": "2026-03-01T00:00:00Z" });
+        let tagged = [JSON, ("if-match", "\"0\"")];
+        let set = client.send("PUT", "/v1/points-rules", &tagged, rules.to_string()).await.json(200);
+        assert_eq!(set["check_in"]["make_up_days"], 2);
+        let path = "/v1/members/m-1/check-ins";
+        let mut post = async |body: Value, status: u16| client.post(path, body).await.json(status);
+        // 2026-03-29 has 23 hours there. It is missed; ten minutes past midnight the next day begins.
+        post(json!({ "effective_at": "2026-03-27T12:00:00Z" }), 201).await;
+        post(json!({ "effective_at": "2026-03-28T22:59:59Z" }), 201).await;
+        let after = post(json!({ "effective_at": "2026-03-29T22:10:00Z" }), 201).await;
+        assert_eq!((&after["day"], &after["streak"]), (&json!("2026-03-30"), &json!(1)), "{kind:?}");
+        let missed = |at: &str| json!({ "day": "2026-03-29", "effective_at": at });
+        let early = post(missed("2026-03-29T21:59:59Z"), 422).await;
+        assert_eq!(early["code"], "POINTS_CHECK_IN_DAY_NOT_PAST");
+        assert!(text(&early, "detail").contains("2026-03-29"), "{early}");
+        let late = post(missed("2026-03-31T22:00:00Z"), 422).await;
+        assert_eq!(late["code"], "POINTS_MAKE_UP_TOO_LATE");
+        assert!(text(&late, "detail").contains("2026-03-30"), "{late}");
+        let made_up = post(missed("2026-03-31T21:59:59Z"), 201).await;
+        let shown = ["day", "streak", "points", "bonus", "made_up"].map(|name| made_up[name].clone());
+        assert_eq!(shown, [json!("2026-03-29"), json!(3), json!(50), json!(40), json!(true)], "{kind:?}");
+        assert_eq!(post(missed("2026-03-31T21:59:59Z"), 200).await, made_up, "again is the first answer");
+        let second = post(json!({ "day": "2026-03-31", "effective_at": "2026-04-01T12:00:00Z" }), 422).await;
+        assert_eq!(second["code"], "POINTS_MAKE_UP_LIMIT_REACHED");
+        let march = client.get(&format!("{path}?month=2026-03")).await.json(200);
+        let days: Vec<_> = march["days"].as_array().expect("days").iter().collect();
+        let shown: Vec<_> =
+            days.iter().map(|day| (text(day, "day"), day["streak"].clone(), day["made_up"].clone())).collect();
+        let expected = [("27", 1, false), ("28", 2, false), ("29", 3, true), ("30", 4, false)];
+        let expected = expected.map(|(day, streak, made_up)| (format!("2026-03-{day}"), json!(streak), json!(made_up)));
+        assert_eq!(shown, expected.each_ref().map(|(day, streak, made_up)| (&**day, streak.clone(), made_up.clone())));
+        assert_eq!(march["points"], 80);
+        // 80 earned, and the price of the day.
+        assert_eq!(balance(&mut client, "m-1").await["available"], 75, "{kind:?}");
+        let lines = client.get("/v1/members/m-1/points/transactions?type=USE_PRODUCT").await.json(200);
+        let (paid, line) = (&made_up["price_transaction_id"], &lines["data"][0]);
+        assert_eq!((&line["id"], &line["points"], &line["reference"]), (paid, &json!(-5), &json!("2026-03-29")));
+        let told = server
+            .store
+            .stream("SELECT data FROM event WHERE type = 'points.checked_in' AND data LIKE '%29%'", &[], |row| {
+                row.text(0)
+            })
+            .await
+            .expect("an event");
+        let data = "{\"day\":\"2026-03-29\",\"streak\":3,\"points\":50,\"bonus\":40,\"made_up\":true,\"price\":5}";
+        assert_eq!(told, [data]);
+        server.assert_sound().await;
+    }
+}
+
+/// Two devices, one button each: the day is paid for once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_that_make_a_day_up_at_once_one_counts_and_all_get_its_answer() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let rules = json!({ "check_in": { "make_up_days": 3, "make_up_price": 7 } });
+        client.send("PUT", "/v1/points-rules", &[JSON, ("if-match", "\"0\"")], rules.to_string()).await.json(200);
+        grant(&mut client, "m-1", json!({ "points": 100 })).await;
+        let path = "/v1/members/m-1/check-ins";
+        let month = client.get(path).await.json(200);
+        let today: jiff::civil::Date = text(&month, "today").parse().expect("a date");
+        let missed = json!({ "day": today.yesterday().expect("a day").to_string() });
+        let attempts = (0..16).map(|number| {
+            let (server, shop, missed) = (&server, &shop, &missed);
+            async move {
+                let mut client = server.client(&shop.member).await;
+                // Some check in for today at the same time.
+                let body = if number % 4 == 0 { json!({}) } else { missed.clone() };
+                let answer = client.post(path, body).await;
+                (answer.status.as_u16(), answer.value()["made_up"].clone())
+            }
+        });
+        let answers = join_all(attempts).await;
+        let counted = |made_up: bool| answers.iter().filter(|answer| **answer == (201, json!(made_up))).count();
+        assert_eq!((counted(true), counted(false)), (1, 1), "{kind:?}: {answers:?}");
+        assert!(answers.iter().all(|(status, _)| *status < 300), "{kind:?}: {answers:?}");
+        assert_eq!(balance(&mut client, "m-1").await["available"], 100 - 7 + 10 + 10, "{kind:?}");
+        let month = client.get(path).await.json(200);
+        assert_eq!(month["streak"], 2, "{kind:?}: {month}");
+        server.assert_sound().await;
     }
 }
 

@@ -114,7 +114,8 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
             json!({ "enabled": true, "earn": { "ratio": 1, "base": 100, "delay_days": 3, "max_points_per_day": 9, "max_points_per_month": 90 },
                 "redeem": { "ratio": 1, "base": 1, "max_points_per_order": 100, "max_percent": 50 },
                 "validity": { "type": "END_OF_MONTH", "after_months": 1 },
-                "check_in": { "points": 1, "streak_bonuses": [{ "days": 2, "points": 1 }] },
+                "check_in": { "points": 1, "streak_bonuses": [{ "days": 2, "points": 1 }], "make_up_days": 3,
+                    "make_up_price": 1, "make_ups_per_month": 2 },
                 "campaigns": [{ "name": "n", "starts_at": "2026-01-01T00:00:00Z", "categories": ["c"], "percent": 200 }],
                 "orders": { "max_coupons_per_order": 3 }, "effective_from": "2036-01-01T00:00:00Z" }),
         ),
@@ -133,6 +134,7 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
         ("POST", format!("/v1/points-adjustments/adj_{}/approve", "0".repeat(32)), json!({})),
         ("POST", format!("/v1/points-adjustments/adj_{}/reject", "0".repeat(32)), json!({ "reason": "r" })),
         ("POST", "/v1/members/m-1/check-ins".into(), json!({ "effective_at": "2026-01-01T00:00:00Z" })),
+        ("POST", "/v1/members/m-1/check-ins".into(), json!({ "day": "2026-01-01" })),
         (
             "POST",
             "/v1/points-tasks".into(),
