@@ -256,7 +256,7 @@ scenarios! {
                rules 1 no-check-ins make-up 3 => version=2
                check-in m1 day 8      => POINTS_CHECK_IN_DISABLED
                check-in m1 day 9      => again=true
-               merge m1 m3            => received=10
+               merge m1 m3            => received=5
                rules 2 make-up 3      => version=3
                check-in m1 day 8      => POINTS_ACCOUNT_MERGED
     "
