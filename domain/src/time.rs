@@ -101,8 +101,8 @@ impl Window {
     }
 }
 
-/// The day of an instant at some place, and where months and years end there from then on. Which place is the caller's to know: the rules have no
-/// time zones.
+/// The day of an instant at some place, and where months and years end there from then on. Which place is the caller's to
+/// know: the rules have no time zones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Calendar {
     /// The end of the instant's month, then of the months that follow.

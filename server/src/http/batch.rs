@@ -54,6 +54,7 @@ const LINES_AT_A_TIME: usize = 256;
 enum Op {
     Claim,
     ClaimCode,
+    Exchange,
     Transfer,
     Lock,
     Use,
@@ -67,6 +68,7 @@ enum Op {
     Reverse,
     Reserve,
     Pay,
+    Confirm,
     Cancel,
     Refund,
 }
@@ -77,6 +79,7 @@ impl Op {
         match self {
             Op::Claim
             | Op::ClaimCode
+            | Op::Exchange
             | Op::Transfer
             | Op::Grant
             | Op::Debit
@@ -84,14 +87,14 @@ impl Op {
             | Op::Reverse
             | Op::Reserve
             | Op::Refund => 201,
-            Op::Lock | Op::Use | Op::Unlock | Op::Return | Op::Capture | Op::Release | Op::Pay | Op::Cancel => 200,
+            Op::Lock | Op::Use | Op::Unlock | Op::Return | Op::Capture | Op::Release | Op::Pay | Op::Confirm | Op::Cancel => 200,
         }
     }
 
     /// The fields of its lines, beside those that every line may have.
     fn fields(self) -> &'static [&'static str] {
         match self {
-            Op::Claim => &["template_id", "member_id", "member_level"],
+            Op::Claim | Op::Exchange => &["template_id", "member_id", "member_level"],
             Op::ClaimCode => &["code", "member_id", "member_level"],
             Op::Transfer => &["coupon_id", "to_member_id", "reason"],
             Op::Lock => &["coupon_id", "order_id", "expires_at"],
@@ -125,7 +128,7 @@ impl Op {
                 "attributes",
                 "member_attributes",
             ],
-            Op::Pay => &["order_id"],
+            Op::Pay | Op::Confirm => &["order_id"],
             Op::Cancel => &["order_id", "reason"],
             Op::Refund => &["order_id", "refund_id", "full", "lines", "freight", "return_coupons", "remark"],
         }
@@ -194,6 +197,7 @@ enum Draft {
     Reverse { transaction_id: TransactionId, points: Option<i64>, remark: Option<String> },
     Reserve(Box<Wish>),
     Pay { order_id: OrderId },
+    Confirm { order_id: OrderId },
     Cancel { order_id: OrderId, reason: Option<String> },
     Refund { order_id: OrderId, refund: Box<Refunding> },
 }
@@ -218,12 +222,15 @@ impl Checked for Line {
         let expires_at = self.expires_at.map(|at| at.0);
         let note = Note { kind: self.r#type, reference: self.reference, remark: self.remark };
         let draft = match op {
-            Op::Claim => {
+            Op::Claim | Op::Exchange => {
                 let template_id = errors.required("template_id", self.template_id);
                 let member_id = errors.required("member_id", self.member_id);
                 errors.optional_text("member_level", self.member_level.as_deref(), 1..=64);
                 let (template_id, member_id, member_level) = (template_id?, member_id?, self.member_level);
-                Draft::Ready(Command::Claim { template_id, member_id, member_level })
+                Draft::Ready(match op {
+                    Op::Claim => Command::Claim { template_id, member_id, member_level },
+                    _ => Command::Exchange { template_id, member_id, member_level },
+                })
             }
             Op::ClaimCode => {
                 let code = errors.required("code", self.code);
@@ -296,6 +303,7 @@ impl Checked for Line {
                 Draft::Reserve(Box::new(request.check(errors, now)?))
             }
             Op::Pay => Draft::Pay { order_id: errors.required("order_id", self.order_id)? },
+            Op::Confirm => Draft::Confirm { order_id: errors.required("order_id", self.order_id)? },
             Op::Cancel => {
                 errors.optional_text("reason", self.reason.as_deref(), 0..=500);
                 Draft::Cancel { order_id: errors.required("order_id", self.order_id)?, reason: self.reason }
@@ -403,7 +411,11 @@ impl Owners {
                     reserved.entry(wish.order_id.clone()).or_insert_with(|| wish.member_id.clone());
                 }
                 Ok(Ordered {
-                    draft: Draft::Pay { order_id } | Draft::Cancel { order_id, .. } | Draft::Refund { order_id, .. },
+                    draft:
+                        Draft::Pay { order_id }
+                        | Draft::Confirm { order_id }
+                        | Draft::Cancel { order_id, .. }
+                        | Draft::Refund { order_id, .. },
                     ..
                 }) => orders.push(order_id),
                 _ => {}
@@ -472,6 +484,10 @@ impl Owners {
             Draft::Pay { order_id } => {
                 let calendar = Arc::new(calendar::calendar(zone()?, at));
                 Command::PayOrder { member_id: of_order(&order_id)?, order_id, calendar }
+            }
+            Draft::Confirm { order_id } => {
+                let calendar = Arc::new(calendar::calendar(zone()?, at));
+                Command::ConfirmOrder { member_id: of_order(&order_id)?, order_id, calendar }
             }
             Draft::Cancel { order_id, reason } => {
                 Command::CancelOrder { member_id: of_order(&order_id)?, order_id, reason }

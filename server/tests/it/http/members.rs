@@ -663,9 +663,15 @@ async fn points_are_exchanged_for_a_coupon_once_and_both_sides_name_each_other()
         assert_eq!(line["reference"], coupon["id"], "{kind:?}");
         assert_eq!(line["balance_after"], 60, "{kind:?}");
         own.post(&exchanges, json!({ "member_id": "m-2" })).await.json(403);
-        client.post(&exchanges, json!({ "member_id": "m-1" })).await.json(201);
-        let refused = client.post(&exchanges, json!({ "member_id": "m-1" })).await.json(422);
-        assert_eq!(refused["code"], "POINTS_INSUFFICIENT", "{kind:?}");
+        // As a line of a batch it is the same.
+        let line_of = json!({ "op": "exchange", "template_id": made["id"], "member_id": "m-1" });
+        let lines = format!("{line_of}\n{line_of}");
+        let batch = client.send("POST", "/v1/batch", &[("content-type", "application/x-ndjson")], lines).await;
+        let lines = batch.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let lines: Vec<Value> = lines.map(|line| serde_json::from_slice(line).expect("a line")).collect();
+        assert_eq!((&lines[0]["status"], &lines[1]["status"]), (&json!(201), &json!(422)), "{kind:?}: {lines:?}");
+        assert_eq!(lines[0]["body"]["transaction"]["balance_after"], 20, "{kind:?}");
+        assert_eq!(lines[1]["error"]["code"], "POINTS_INSUFFICIENT", "{kind:?}");
         let now = client.get(&path).await.json(200);
         assert_eq!(now["claimed_count"], 2, "{kind:?}");
         // What is owed to the member is given back by its transaction.

@@ -389,11 +389,14 @@ async fn lines(kind: Kind) {
     let batch = [
         json!({ "op": "reserve", "order_id": "o-1", "member_id": "m-1", "lines": goods, "points": 100, "idempotency_key": "1" }),
         json!({ "op": "pay", "order_id": "o-1", "idempotency_key": "2" }),
+        json!({ "op": "confirm", "order_id": "o-1" }),
         json!({ "op": "refund", "order_id": "o-1", "refund_id": "r", "lines": [{ "item_id": "a", "quantity": 1 }] }),
         json!({ "op": "refund", "order_id": "o-1", "refund_id": "s", "full": true }),
         json!({ "op": "reserve", "order_id": "o-2", "member_id": "m-1", "lines": goods }),
         json!({ "op": "cancel", "order_id": "o-2", "reason": "x" }),
         json!({ "op": "pay", "order_id": "o-9" }),
+        json!({ "op": "confirm", "order_id": "o-2", "reason": "x" }),
+        json!({ "op": "confirm", "order_id": "o-2" }),
         json!({ "op": "refund", "order_id": "o-1", "refund_id": "t", "lines": [{ "item_id": "a", "quantity": 1, "unit_price": 5 }] }),
     ];
     let text = batch.map(|line| line.to_string()).join("\n");
@@ -405,9 +408,10 @@ async fn lines(kind: Kind) {
         .map(|line| serde_json::from_slice(line).expect("a line"))
         .collect();
     let statuses: Vec<i64> = answers.iter().map(|line| line["status"].as_i64().unwrap()).collect();
-    assert_eq!(statuses, [201, 200, 201, 201, 201, 200, 404, 400], "{kind:?}: {answers:?}");
-    assert_eq!(answers[3]["body"]["order_status"], "REFUNDED");
-    assert_eq!(answers[7]["error"]["errors"][0]["field"], "lines[0].unit_price");
+    assert_eq!(statuses, [201, 200, 200, 201, 201, 201, 200, 404, 400, 409, 400], "{kind:?}: {answers:?}");
+    assert_eq!((&answers[2]["body"]["status"], &answers[4]["body"]["order_status"]), (&json!("PAID"), &json!("REFUNDED")));
+    assert_eq!(answers[9]["error"]["code"], "ORDER_NOT_PAID");
+    assert_eq!(answers[10]["error"]["errors"][0]["field"], "lines[0].unit_price");
     let balance = client.get("/v1/members/m-1/points").await.json(200);
     assert_eq!((&balance["available"], &balance["used"]), (&json!(1_000), &json!(0)));
     server.assert_sound().await;
