@@ -5,8 +5,8 @@
 //! get; with one, as an open loop, which offers that rate whatever the server does and counts latency from the time each
 //! request was due, so that a stall is paid by all who would have arrived in it ([`load`] says how). Rounds go through all
 //! scenarios and targets and start over, every other round in reverse, so that a drift of the machine meets all alike;
-//! ratios are taken within a round. The data are written to the disk before the first round; a warm-up precedes each
-//! measurement.
+//! ratios are taken within a round. The data are written to the disk before the first round; each measurement
+//! waits until the machine is quiet, and a warm-up precedes it.
 //!
 //! **What is measured.** Successes a second, never refusals (except where refusing is the scenario); latency percentiles of
 //! successes; for an open loop also the service time and how late the generator itself was; CPU time per operation of the
