@@ -87,7 +87,15 @@ impl Op {
             | Op::Reverse
             | Op::Reserve
             | Op::Refund => 201,
-            Op::Lock | Op::Use | Op::Unlock | Op::Return | Op::Capture | Op::Release | Op::Pay | Op::Confirm | Op::Cancel => 200,
+            Op::Lock
+            | Op::Use
+            | Op::Unlock
+            | Op::Return
+            | Op::Capture
+            | Op::Release
+            | Op::Pay
+            | Op::Confirm
+            | Op::Cancel => 200,
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use async_nats::jetstream;
+use futures_util::StreamExt;
 use scrip_server::config::Settings;
 use serde_json::{Value, json};
 
@@ -14,6 +15,9 @@ use crate::harness::{Fixture, KINDS, Kind, address_of};
 use crate::http::{Client, Server, text};
 use crate::postgres::free_port;
 use crate::webhooks::until;
+
+/// Messages asked for at once.
+const AT_A_TIME: usize = 64;
 
 /// A NATS server of the test's own, killed when dropped.
 pub struct Nats {
@@ -81,12 +85,20 @@ impl Nats {
 
     /// Every message of the stream, in its order: the subject, the message's id and the event. `None` while it is not there.
     pub async fn messages(&self) -> Option<Vec<(String, String, Value)>> {
+        self.messages_from(1).await
+    }
+
+    /// The same from a place in the stream on, which counts from 1.
+    pub async fn messages_from(&self, first: u64) -> Option<Vec<(String, String, Value)>> {
         let client = async_nats::connect(self.url()).await.ok()?;
         let mut stream = jetstream::new(client).get_stream("SCRIP").await.ok()?;
         let state = stream.info().await.ok()?.state.clone();
+        let stream = &stream;
+        let sequences = futures_util::stream::iter(state.first_sequence.max(first)..=state.last_sequence);
+        let mut found = sequences.map(|sequence| stream.get_raw_message(sequence)).buffered(AT_A_TIME);
         let mut messages = Vec::new();
-        for sequence in state.first_sequence.max(1)..=state.last_sequence {
-            let message = stream.get_raw_message(sequence).await.ok()?;
+        while let Some(message) = found.next().await {
+            let message = message.ok()?;
             let id = message.headers.get("Nats-Msg-Id").map(ToString::to_string).unwrap_or_default();
             let event = serde_json::from_slice(&message.payload).expect("a JSON payload");
             messages.push((message.subject.to_string(), id, event));

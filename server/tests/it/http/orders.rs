@@ -409,7 +409,10 @@ async fn lines(kind: Kind) {
         .collect();
     let statuses: Vec<i64> = answers.iter().map(|line| line["status"].as_i64().unwrap()).collect();
     assert_eq!(statuses, [201, 200, 200, 201, 201, 201, 200, 404, 400, 409, 400], "{kind:?}: {answers:?}");
-    assert_eq!((&answers[2]["body"]["status"], &answers[4]["body"]["order_status"]), (&json!("PAID"), &json!("REFUNDED")));
+    assert_eq!(
+        (&answers[2]["body"]["status"], &answers[4]["body"]["order_status"]),
+        (&json!("PAID"), &json!("REFUNDED"))
+    );
     assert_eq!(answers[9]["error"]["code"], "ORDER_NOT_PAID");
     assert_eq!(answers[10]["error"]["errors"][0]["field"], "lines[0].unit_price");
     let balance = client.get("/v1/members/m-1/points").await.json(200);
