@@ -53,7 +53,8 @@ postgres_sizes() {
   "${PG_RUN[@]}" "$PG_BIN/psql" -qAtF ' ' "$PG_URL/size" -c VACUUM -c "SELECT pg_database_size('size'), (SELECT count(*) FROM $1)"
 }
 
-slow=(--scenario hot-claim --rate 5000 --seconds 20)
+# So many under way as come in the time of a few syncs.
+slow=(--scenario hot-claim --rate 5000 --seconds 20 --connections 512)
 echo "== SQLite, 5 ms more for each sync =="
 LD_PRELOAD=$folder/slow_sync.so measure "${slow[@]}" --store "sqlite:$folder/slow.db"
 echo "== PostgreSQL, 5 ms more for each sync =="
