@@ -63,9 +63,9 @@ pub fn check_in(
     envelope: &Envelope,
     ids: &mut Ids,
     member_id: &MemberId,
-    day: Day,
     calendar: &Calendar,
 ) -> Result<Outcome, Interrupt> {
+    let day = calendar.day;
     let latest = state.latest_check_in(envelope.tenant, member_id);
     if let Some(first) = latest.filter(|latest| latest.day == day) {
         return Ok(Outcome::CheckIn { check_in: Box::new(first.clone()), again: true });
@@ -110,10 +110,9 @@ pub fn make_up(
     ids: &mut Ids,
     member_id: &MemberId,
     missed: Day,
-    today: Day,
     calendar: &Calendar,
 ) -> Result<Outcome, Interrupt> {
-    let tenant = envelope.tenant;
+    let (tenant, today) = (envelope.tenant, calendar.day);
     if missed >= today {
         return Err(Rejection::CheckInDayNotPast { today }.into());
     }

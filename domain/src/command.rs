@@ -270,12 +270,11 @@ pub enum Command {
         into: MemberId,
         remark: Option<String>,
     },
-    /// `day` and `calendar` are those of the time it takes effect, where the tenant is. With a `missed` day, that one is made
-    /// up instead.
+    /// `calendar` is that of the time it takes effect, where the tenant is. With a `missed` day, that one is made up instead of
+    /// the calendar's.
     CheckIn {
         member_id: MemberId,
         missed: Option<Day>,
-        day: Day,
         calendar: Arc<Calendar>,
     },
     CreateTask {
@@ -292,7 +291,6 @@ pub enum Command {
         member_id: MemberId,
         key: TaskKey,
         completion_id: CompletionId,
-        day: Day,
         calendar: Arc<Calendar>,
     },
     /// Records what a sweep has done under the key it was asked with.

@@ -343,17 +343,17 @@ fn apply_command(
             points::reverse_transfer(state, envelope, ids, from, to, id, counterpart, *points, remark.as_deref())
         }
         Command::Merge { from, into, remark } => points::merge(state, envelope, ids, from, into, remark.as_deref()),
-        Command::CheckIn { member_id, missed: None, day, calendar } => {
-            check_in::check_in(state, envelope, ids, member_id, *day, calendar)
+        Command::CheckIn { member_id, missed: None, calendar } => {
+            check_in::check_in(state, envelope, ids, member_id, calendar)
         }
-        Command::CheckIn { member_id, missed: Some(missed), day, calendar } => {
-            check_in::make_up(state, envelope, ids, member_id, *missed, *day, calendar)
+        Command::CheckIn { member_id, missed: Some(missed), calendar } => {
+            check_in::make_up(state, envelope, ids, member_id, *missed, calendar)
         }
         Command::CreateTask { key, definition } => Ok(task::create(state, envelope, ids, key, definition)?),
         Command::UpdateTask { key, patch } => Ok(task::update(state, envelope, ids, key, patch)?),
         Command::DeleteTask(key) => Ok(task::delete(state, envelope, ids, key)?),
-        Command::CompleteTask { member_id, key, completion_id, day, calendar } => {
-            task::report(state, envelope, ids, member_id, key, completion_id, *day, calendar)
+        Command::CompleteTask { member_id, key, completion_id, calendar } => {
+            task::report(state, envelope, ids, member_id, key, completion_id, calendar)
         }
         Command::RecordSweep(sweep) => Ok(Outcome::Swept(*sweep)),
         Command::EnqueueGrant { member_id, movement, spendable } => {

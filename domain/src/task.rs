@@ -235,7 +235,6 @@ fn save(state: &mut State, envelope: &Envelope, ids: &mut Ids, kind: EventKind, 
 }
 
 /// Counts one report of a task. One known already gives its first answer.
-#[expect(clippy::too_many_arguments, reason = "the parts of the command")]
 pub fn report(
     state: &mut State,
     envelope: &Envelope,
@@ -243,9 +242,9 @@ pub fn report(
     member_id: &MemberId,
     key: &TaskKey,
     completion_id: &CompletionId,
-    day: Day,
     calendar: &Calendar,
 ) -> Result<Outcome, Interrupt> {
+    let day = calendar.day;
     if let Some(first) = state.reported(envelope.tenant, member_id, key, completion_id) {
         return Ok(Outcome::Report { report: Box::new(first.clone()), again: true });
     }

@@ -83,15 +83,21 @@ fn calendar_at(at: Timestamp) -> std::sync::Arc<Calendar> {
     Calendar { month_ends: ends(30, 25), year_ends: ends(365, 6), day: Day(at.0.div_euclid(24 * HOUR)) }.into()
 }
 
+fn on_day(calendar: std::sync::Arc<Calendar>, day: Day) -> std::sync::Arc<Calendar> {
+    Calendar { day, ..(*calendar).clone() }.into()
+}
+
 /// Calendars are those of the time as of which a request is decided.
 pub fn set_calendar(command: &mut Command, at: Timestamp) {
     if let Command::PayOrder { calendar, .. }
     | Command::ConfirmOrder { calendar, .. }
-    | Command::SettleOrder { calendar, .. }
-    | Command::CheckIn { calendar, .. }
-    | Command::CompleteTask { calendar, .. } = command
+    | Command::SettleOrder { calendar, .. } = command
     {
         *calendar = calendar_at(at);
+    }
+    // Of which day these are is theirs to say: some come late.
+    if let Command::CheckIn { calendar, .. } | Command::CompleteTask { calendar, .. } = command {
+        *calendar = on_day(calendar_at(at), calendar.day);
     }
 }
 
@@ -968,7 +974,7 @@ impl Generator {
             54..70 => {
                 let day = if self.random.percent(5) { Day(day.0 - 1) } else { day };
                 let missed = self.random.percent(30).then(|| Day(day.0 - self.random.between(0, 5)));
-                Command::CheckIn { member_id, missed, day, calendar: self.calendar() }
+                Command::CheckIn { member_id, missed, calendar: on_day(self.calendar(), day) }
             }
             _ => {
                 let key = format!("t-{}", self.random.between(1, 4)).parse().expect("a task");
@@ -982,8 +988,8 @@ impl Generator {
                     78 if self.random.percent(10) => Command::DeleteTask(key),
                     _ => {
                         let completion_id = format!("c-{}", self.random.between(1, 30)).parse().expect("an id");
-                        let calendar = self.calendar();
-                        Command::CompleteTask { member_id, key, completion_id, day, calendar }
+                        let calendar = on_day(self.calendar(), day);
+                        Command::CompleteTask { member_id, key, completion_id, calendar }
                     }
                 }
             }

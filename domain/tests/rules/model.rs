@@ -1442,11 +1442,11 @@ impl Model {
                 self.reverse_transfer(tenant, from, to, *transaction_id, *counterpart_id, *points, at, new)
             }
             Command::Merge { from, into, .. } => self.merge(tenant, from, into, at, new),
-            Command::CheckIn { member_id, missed, day, calendar } => {
+            Command::CheckIn { member_id, missed, calendar } => {
                 let rules = self.rules_at(tenant, at);
                 match missed {
-                    None => self.check_in(tenant, member_id, *day, &rules, calendar, at, new),
-                    Some(missed) => self.make_up(tenant, member_id, *missed, *day, &rules, calendar, at, new),
+                    None => self.check_in(tenant, member_id, calendar.day, &rules, calendar, at, new),
+                    Some(missed) => self.make_up(tenant, member_id, *missed, calendar.day, &rules, calendar, at, new),
                 }
             }
             Command::CreateTask { key, definition } => {
@@ -1476,9 +1476,9 @@ impl Model {
                 (row.version, row.enabled, row.deleted) = (row.version + 1, false, true);
                 Ok("deleted".into())
             }
-            Command::CompleteTask { member_id, key, completion_id, day, calendar } => {
+            Command::CompleteTask { member_id, key, completion_id, calendar } => {
                 let life = life(&self.rules_at(tenant, at), calendar, at);
-                self.report(tenant, member_id, key, completion_id, *day, life, at, new)
+                self.report(tenant, member_id, key, completion_id, calendar.day, life, at, new)
             }
             Command::RecordSweep(sweep) => Ok(format!("swept {sweep:?}")),
             Command::EnqueueGrant { spendable, .. } => {

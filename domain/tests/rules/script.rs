@@ -401,10 +401,9 @@ impl Script {
             }
             "merge" => Command::Merge { from: member(name), into: member(words[2]), remark: None },
             "check-in" => {
-                let (day, calendar) = (self.day(), self.calendar());
                 // Days count from 0.
                 let missed = option(words, "day").map(|day| parse_number(day).map(Day)).transpose()?;
-                Command::CheckIn { member_id: member(name), missed, day, calendar }
+                Command::CheckIn { member_id: member(name), missed, calendar: self.calendar() }
             }
             "task" => {
                 Command::CreateTask { key: name.parse().map_err(|_| "no key")?, definition: Box::new(task(words)?) }
@@ -420,7 +419,6 @@ impl Script {
                 member_id: member(words[2]),
                 key: name.parse().map_err(|_| "no key")?,
                 completion_id: words[3].parse().map_err(|_| "no id")?,
-                day: self.day(),
                 calendar: self.calendar(),
             },
             "adjust" => Command::Adjust(Box::new(AdjustmentRequest {

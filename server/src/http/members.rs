@@ -121,8 +121,8 @@ pub async fn create_check_in(
     let (missed, effective_at) = input.value;
     let at = caller.at(effective_at, input.now)?;
     let zone = app.store.zone(caller.tenant()).await?;
-    let (day, calendar) = (calendar::day(&zone, at), Arc::new(calendar::calendar(&zone, at)));
-    let command = Command::CheckIn { member_id, missed, day, calendar };
+    let calendar = Arc::new(calendar::calendar(&zone, at));
+    let command = Command::CheckIn { member_id, missed, calendar };
     let envelope = caller.envelope(command, effective_at, input.idempotency, input.now)?;
     answer::run_once(&app, envelope).await
 }

@@ -435,8 +435,8 @@ pub async fn create_completion(
     let (completion_id, effective_at) = input.value;
     let at = caller.at(effective_at, input.now)?;
     let zone = app.store.zone(caller.tenant()).await?;
-    let (day, calendar) = (calendar::day(&zone, at), Arc::new(calendar::calendar(&zone, at)));
-    let command = Command::CompleteTask { member_id, key, completion_id, day, calendar };
+    let calendar = Arc::new(calendar::calendar(&zone, at));
+    let command = Command::CompleteTask { member_id, key, completion_id, calendar };
     let envelope = caller.envelope(command, effective_at, input.idempotency, input.now)?;
     answer::run_once(&app, envelope).await
 }

@@ -73,8 +73,8 @@ fn report(tenant: TenantId, zone: &TimeZone, task: &Task, event: &Event, now: Ti
     let member_id = event.member_id.clone()?;
     let completion_id: CompletionId = event.id.to_string().parse().ok()?;
     let at = event.occurred_at.min(now);
-    let (day, calendar) = (calendar::day(zone, at), Arc::new(calendar::calendar(zone, at)));
-    let command = Command::CompleteTask { member_id, key: task.key.clone(), completion_id, day, calendar };
+    let calendar = Arc::new(calendar::calendar(zone, at));
+    let command = Command::CompleteTask { member_id, key: task.key.clone(), completion_id, calendar };
     Some(Envelope { tenant, actor: None, command, idempotency: None, at, now, seed: clock::seed(now) })
 }
 

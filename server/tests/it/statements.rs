@@ -402,11 +402,8 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
         // Points do not expire by these rules.
         let calendar = Arc::new(Calendar::default());
         let check_in = |missed: Option<i64>, day: i64| {
-            let calendar = &calendar;
-            move |n: usize| {
-                let (missed, day, calendar) = (missed.map(Day), Day(day), Arc::clone(calendar));
-                Command::CheckIn { member_id: member(n), missed, day, calendar }
-            }
+            let (missed, calendar) = (missed.map(Day), Arc::new(Calendar { day: Day(day), ..Calendar::default() }));
+            move |n: usize| Command::CheckIn { member_id: member(n), missed, calendar: Arc::clone(&calendar) }
         };
         compare(&mut batches, "check in", members().map(check_in(None, 100)).collect()).await;
         compare(&mut batches, "check in after a gap", members().map(check_in(None, 102)).collect()).await;
