@@ -143,7 +143,7 @@ impl App {
             tokio::time::sleep(DRAIN_NOTICE).await;
         };
         let patience = self.limits.drain;
-        http::serve(listener, router, self.limits, stopping).await?;
+        http::serve(listener, router, self.limits, stopping).await;
         self.runner.drain(patience).await;
         self.background.iter().for_each(JoinHandle::abort);
         self.engine.drain();
