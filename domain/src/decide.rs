@@ -11,7 +11,7 @@ use crate::check_in::{self, CheckIn};
 use crate::command::{Command, Envelope};
 use crate::coupon::{self, CodeBatch, Compensation, Coupon, CouponStatus, Template};
 use crate::exchange::{self, Exchange};
-use crate::id::{Ids, MemberId, TransactionId};
+use crate::id::{Ids, MemberId, TaskKey, TransactionId};
 use crate::job::{self, Job};
 use crate::order::{self, Order, Refund};
 use crate::points::{self, Adjustment, Hold, Imported, Transaction, Transfer};
@@ -161,6 +161,10 @@ pub enum Need {
     Lots(MemberId),
     /// The day, the week and the month of the tenant's calendar at this instant ([`State::load_periods`]).
     Periods(Timestamp),
+    /// These tasks of the tenant ([`State::load_tasks`]).
+    Tasks(Vec<TaskKey>),
+    /// What the tasks that the batch reports require of their members ([`State::missing_prerequisites`]).
+    Prerequisites,
 }
 
 /// Judges `envelope` and applies its effect to `state`.
@@ -349,8 +353,8 @@ fn apply_command(
         Command::CheckIn { member_id, missed: Some(missed), calendar } => {
             check_in::make_up(state, envelope, ids, member_id, *missed, calendar)
         }
-        Command::CreateTask { key, definition } => Ok(task::create(state, envelope, ids, key, definition)?),
-        Command::UpdateTask { key, patch } => Ok(task::update(state, envelope, ids, key, patch)?),
+        Command::CreateTask { key, definition } => task::create(state, envelope, ids, key, definition),
+        Command::UpdateTask { key, patch } => task::update(state, envelope, ids, key, patch),
         Command::DeleteTask(key) => Ok(task::delete(state, envelope, ids, key)?),
         Command::CompleteTask { member_id, key, completion_id, calendar } => {
             task::report(state, envelope, ids, member_id, key, completion_id, calendar)

@@ -59,6 +59,8 @@ pub struct Keys {
     pub tasks: BTreeSet<(TenantId, TaskKey)>,
     /// To read only.
     pub task_reads: BTreeSet<(TenantId, TaskKey)>,
+    /// Tenants whose tasks' prerequisites change: one change at a time, so that none of two makes a circle of the other's.
+    pub prerequisites: BTreeSet<TenantId>,
     /// How far a member is with a task, and an earlier report of this id; guarded by the account's lock.
     pub task_reports: BTreeSet<(TenantId, MemberId, TaskKey, CompletionId)>,
     pub api_keys: BTreeSet<(TenantId, KeyId)>,
@@ -348,8 +350,14 @@ impl Keys {
                 *most = wanted.max(*most);
                 self.want_rules(tenant, at);
             }
-            Command::CreateTask { key, .. } | Command::UpdateTask { key, .. } | Command::DeleteTask(key) => {
+            Command::CreateTask { key, .. } | Command::DeleteTask(key) => {
                 self.tasks.insert((tenant, key.clone()));
+            }
+            Command::UpdateTask { key, patch } => {
+                self.tasks.insert((tenant, key.clone()));
+                if !patch.definition.requires.is_empty() {
+                    self.prerequisites.insert(tenant);
+                }
             }
             Command::CompleteTask { member_id, key, completion_id, .. } => {
                 self.task_reads.insert((tenant, key.clone()));

@@ -3,7 +3,7 @@
 //! Within a command the checks run in the order in which its function states them, and the first failure is the answer.
 
 use crate::coupon::{CompensationStatus, CouponStatus};
-use crate::id::{CouponId, MemberId, OrderId};
+use crate::id::{CouponId, MemberId, OrderId, TaskKey};
 use crate::order::OrderStatus;
 use crate::points::{AdjustmentStatus, HoldStatus};
 use crate::time::{CapPeriod, Day, Timestamp};
@@ -134,6 +134,10 @@ pub enum Rejection {
     TaskEnded { ended_at: Option<Timestamp> },
     TaskPeriodLimitReached { limit: i64 },
     TaskLimitReached { limit: i64 },
+    TaskPrerequisitesMissing { missing: Vec<TaskKey> },
+    TaskRequiresUnknown { missing: Vec<TaskKey> },
+    TaskRequiresItself { through: TaskKey },
+    TaskRequiresTooMany { most: usize },
 
     // Rules.
     RulesVersionStale { current: i64 },
@@ -262,6 +266,10 @@ impl Rejection {
             Rejection::TaskEnded { .. } => "POINTS_TASK_ENDED",
             Rejection::TaskPeriodLimitReached { .. } => "POINTS_TASK_PERIOD_LIMIT_REACHED",
             Rejection::TaskLimitReached { .. } => "POINTS_TASK_LIMIT_REACHED",
+            Rejection::TaskPrerequisitesMissing { .. } => "POINTS_TASK_PREREQUISITES_MISSING",
+            Rejection::TaskRequiresUnknown { .. } => "POINTS_TASK_REQUIRES_UNKNOWN",
+            Rejection::TaskRequiresItself { .. } => "POINTS_TASK_REQUIRES_ITSELF",
+            Rejection::TaskRequiresTooMany { .. } => "POINTS_TASK_REQUIRES_TOO_MANY",
             Rejection::IdempotencyKeyReused => "IDEMPOTENCY_KEY_REUSED",
         }
     }

@@ -3,7 +3,7 @@
 //! Each row is kept once per key and changed in place, so several commands on one row fold into one write: an array
 //! statement that names a row twice would lose one of the changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -165,6 +165,15 @@ struct KnownRules {
     newest: i64,
 }
 
+/// A task that another requires, for a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prerequisite {
+    /// False for one that was deleted: it lapses.
+    pub exists: bool,
+    /// Of the member, in all.
+    pub completions: i64,
+}
+
 type Keyed<K, T> = HashMap<(TenantId, K), Row<T>>;
 
 /// The rows of a batch.
@@ -202,6 +211,10 @@ pub struct State {
     /// The latest of each member, by day.
     check_ins: HashMap<(TenantId, MemberId), BTreeMap<Day, Row<CheckIn>>>,
     tasks: Keyed<TaskKey, Task>,
+    /// Tasks that were looked for and are not there.
+    absent_tasks: HashSet<(TenantId, TaskKey)>,
+    /// Whether a task is there, and the member has completed it, when it was looked up as a prerequisite.
+    prerequisites: HashMap<(TenantId, MemberId, TaskKey), Prerequisite>,
     progress: Keyed<(MemberId, TaskKey), Progress>,
     reports: HashMap<(TenantId, MemberId, TaskKey, CompletionId), Report>,
     new_reports: Vec<(TenantId, Report)>,
@@ -369,6 +382,27 @@ impl State {
 
     pub fn load_task(&mut self, tenant: TenantId, task: Task) {
         self.tasks.insert((tenant, task.key.clone()), Row::loaded(task));
+    }
+
+    /// Adds tasks that a decision has asked for; those of `asked` that are not among them are not there.
+    pub fn load_tasks(&mut self, tenant: TenantId, asked: Vec<TaskKey>, found: impl IntoIterator<Item = Task>) {
+        found.into_iter().for_each(|task| self.load_task(tenant, task));
+        let absent = asked.into_iter().map(|key| (tenant, key)).filter(|key| !self.tasks.contains_key(key));
+        self.absent_tasks.extend(absent);
+    }
+
+    /// What the tasks that the batch reports require, where it is not at hand; each once.
+    pub fn missing_prerequisites(&self, keys: &Keys) -> BTreeSet<(TenantId, MemberId, TaskKey)> {
+        let reports = keys.task_reports.iter();
+        let required = reports.flat_map(|(tenant, member, key, _)| {
+            let requires = self.task(*tenant, key).into_iter().flat_map(|task| &task.definition.requires);
+            requires.map(move |required| (*tenant, member.clone(), required.clone()))
+        });
+        required.filter(|prerequisite| !self.prerequisites.contains_key(prerequisite)).collect()
+    }
+
+    pub fn load_prerequisite(&mut self, key: (TenantId, MemberId, TaskKey), found: Prerequisite) {
+        self.prerequisites.insert(key, found);
     }
 
     pub fn load_progress(&mut self, tenant: TenantId, progress: Progress) {
@@ -785,6 +819,22 @@ impl State {
     /// A task, deleted ones included.
     pub(crate) fn task(&self, tenant: TenantId, key: &TaskKey) -> Option<&Task> {
         self.tasks.get(&(tenant, key.clone())).map(|row| &row.value)
+    }
+
+    /// Whether it is known if the task is there.
+    pub(crate) fn knows_task(&self, tenant: TenantId, key: &TaskKey) -> bool {
+        let key = (tenant, key.clone());
+        self.tasks.contains_key(&key) || self.absent_tasks.contains(&key)
+    }
+
+    /// Whether the member has completed a required task, or it is there no more; `None` when that is not at hand. What the
+    /// batch itself has changed counts.
+    pub(crate) fn has_met(&self, tenant: TenantId, member: &MemberId, key: &TaskKey) -> Option<bool> {
+        let known = self.prerequisites.get(&(tenant, member.clone(), key.clone()))?;
+        let exists = self.task(tenant, key).map_or(known.exists, |task| task.deleted_at.is_none());
+        let progress = self.progress(tenant, member, key);
+        let completions = progress.map_or(known.completions, |progress| progress.total_completions);
+        Some(!exists || completions > 0)
     }
 
     pub(crate) fn save_task(&mut self, tenant: TenantId, task: Task) {

@@ -7,19 +7,34 @@
 //!
 //! Progress starts anew with each period. A late report, of a period before the one already begun, counts in that one: so a
 //! limit holds whatever order reports come in.
+//!
+//! A task may require others: a member reports it only when each of them was completed by that member, at least once, in
+//! whatever period. A required task that was deleted lapses, since nobody could complete it any more. What is required is
+//! looked up when a report gets that far ([`Need::Prerequisites`]), for all reports of the batch at once; a report sees what
+//! those before it in the batch have completed, and the account's lock guards the rest.
+//!
+//! No task requires itself, through however many others. Only an edit could bring that about, as a new task is required by
+//! none; so an edit that names tasks to require locks the tenant's prerequisites ([`crate::key::Keys::prerequisites`]) and
+//! walks over what lies behind them, level by level ([`Need::Tasks`]), at most [`MAX_WALK`] tasks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Envelope, Movement};
-use crate::decide::{Interrupt, Outcome};
+use crate::decide::{Interrupt, Need, Outcome};
 use crate::event::EventKind;
-use crate::id::{CompletionId, Ids, MemberId, TaskId, TaskKey, TransactionId};
+use crate::id::{CompletionId, Ids, MemberId, TaskId, TaskKey, TenantId, TransactionId};
 use crate::points::{Spendable, TransactionType, grant_points, refuse_merged};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::{Calendar, Day, Timestamp, Window};
+
+/// How many tasks one may require at most.
+pub const MAX_REQUIRED: usize = 10;
+/// How many tasks a task may require at most, counting what those require, and so on.
+pub const MAX_WALK: usize = 100;
 
 /// How often a task may be done anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +92,9 @@ pub struct Definition {
     /// The kind of event that reports the task for its member.
     pub event_type: Option<String>,
     pub window: Window,
+    /// What a member must have completed before: at most [`MAX_REQUIRED`], each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<TaskKey>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,10 +191,11 @@ pub fn create(
     ids: &mut Ids,
     key: &TaskKey,
     definition: &Definition,
-) -> Result<Outcome, Rejection> {
+) -> Result<Outcome, Interrupt> {
     if state.task(envelope.tenant, key).is_some() {
-        return Err(Rejection::TaskExists);
+        return Err(Rejection::TaskExists.into());
     }
+    check_required(state, envelope.tenant, key, &definition.requires)?;
     let task = Task {
         id: TaskId(ids.draw()),
         key: key.clone(),
@@ -196,13 +215,17 @@ pub fn update(
     ids: &mut Ids,
     key: &TaskKey,
     patch: &TaskPatch,
-) -> Result<Outcome, Rejection> {
+) -> Result<Outcome, Interrupt> {
     let task = known(state, envelope, key)?;
     if task.version != patch.expected_version {
-        return Err(Rejection::TaskVersionStale { current: task.version });
+        return Err(Rejection::TaskVersionStale { current: task.version }.into());
     }
     if task.enabled == patch.enabled && *task.definition == patch.definition {
         return Ok(Outcome::Task(Box::new(task)));
+    }
+    // Those that stay may have been deleted meanwhile, which is no reason to refuse an edit of something else.
+    if task.definition.requires != patch.definition.requires {
+        check_required(state, envelope.tenant, key, &patch.definition.requires)?;
     }
     let changed = Task {
         version: task.version + 1,
@@ -220,6 +243,62 @@ pub fn delete(state: &mut State, envelope: &Envelope, ids: &mut Ids, key: &TaskK
     let deleted = Task { version, enabled: false, updated_at: at, deleted_at: Some(at), ..task };
     save(state, envelope, ids, EventKind::TaskDeleted, deleted);
     Ok(Outcome::Deleted)
+}
+
+/// Refuses tasks that are unknown or lead back to the one that is to require them.
+fn check_required(state: &State, tenant: TenantId, key: &TaskKey, requires: &[TaskKey]) -> Result<(), Interrupt> {
+    // Each beside the one of `requires` that leads to it.
+    let mut level: Vec<(TaskKey, &TaskKey)> = requires.iter().map(|required| (required.clone(), required)).collect();
+    let mut walked: BTreeSet<TaskKey> = requires.iter().cloned().collect();
+    let mut unknown = Vec::new();
+    while !level.is_empty() {
+        if let Some((_, through)) = level.iter().find(|(reached, _)| reached == key) {
+            return Err(Rejection::TaskRequiresItself { through: (*through).clone() }.into());
+        }
+        if walked.len() > MAX_WALK {
+            return Err(Rejection::TaskRequiresTooMany { most: MAX_WALK }.into());
+        }
+        let ask = level.iter().map(|(reached, _)| reached).filter(|reached| !state.knows_task(tenant, reached));
+        let ask: Vec<TaskKey> = ask.cloned().collect();
+        if !ask.is_empty() {
+            return Err(Interrupt::Need(Need::Tasks(ask)));
+        }
+        let mut behind = Vec::new();
+        for (reached, through) in level {
+            match state.task(tenant, &reached).filter(|task| task.deleted_at.is_none()) {
+                Some(task) => {
+                    let further = task.definition.requires.iter().filter(|further| walked.insert((*further).clone()));
+                    behind.extend(further.map(|further| (further.clone(), through)));
+                }
+                None if reached == *through => unknown.push(reached),
+                // It lapses where it is required.
+                None => {}
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(Rejection::TaskRequiresUnknown { missing: unknown }.into());
+        }
+        level = behind;
+    }
+    Ok(())
+}
+
+/// Which of the required tasks the member has not completed yet.
+fn missing(
+    state: &State,
+    tenant: TenantId,
+    member_id: &MemberId,
+    requires: &[TaskKey],
+) -> Result<Vec<TaskKey>, Interrupt> {
+    let mut missing = Vec::new();
+    for key in requires {
+        match state.has_met(tenant, member_id, key) {
+            Some(true) => {}
+            Some(false) => missing.push(key.clone()),
+            None => return Err(Interrupt::Need(Need::Prerequisites)),
+        }
+    }
+    Ok(missing)
 }
 
 fn known(state: &State, envelope: &Envelope, key: &TaskKey) -> Result<Task, Rejection> {
@@ -268,6 +347,10 @@ pub fn report(
     }
     if progress.completions >= definition.limit_per_period {
         return Err(Rejection::TaskPeriodLimitReached { limit: definition.limit_per_period }.into());
+    }
+    let missing = missing(state, envelope.tenant, member_id, &definition.requires)?;
+    if !missing.is_empty() {
+        return Err(Rejection::TaskPrerequisitesMissing { missing }.into());
     }
     let step = progress.steps + 1;
     let completes = step >= definition.target;

@@ -27,7 +27,7 @@ use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
     AdjustmentId, Answer, BulkId, CodeBatchId, CompensationId, CouponId, Day, HoldId, JobId, KeyId, LotId, MemberId,
-    OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    OrderId, Outcome, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 
 pub const HOUR: i64 = 3_600_000_000;
@@ -1011,7 +1011,14 @@ impl Generator {
                 starts_at: self.random.percent(10).then(|| Timestamp(now + HOUR * self.random.between(-2, 12))),
                 ends_at: self.random.percent(10).then(|| Timestamp(now + HOUR * self.random.between(12, 96))),
             },
+            requires: if self.random.percent(30) { self.required() } else { Vec::new() },
         }
+    }
+
+    /// Perhaps none that there is, or the task itself, or one that requires it.
+    fn required(&mut self) -> Vec<TaskKey> {
+        let keys: BTreeSet<i64> = (0..2).map(|_| self.random.between(1, 4)).collect();
+        keys.into_iter().map(|number| format!("t-{number}").parse().expect("a task")).collect()
     }
 
     fn member(&mut self) -> MemberId {

@@ -18,7 +18,7 @@ use scrip_domain::key::Keys;
 use scrip_domain::order::{Order, OrderStatus, Refund};
 use scrip_domain::points::{Account, Adjustment, Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::rules::RulesVersion;
-use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Writes};
+use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Prerequisite, Writes};
 use scrip_domain::task::{Progress, Report, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::{LocalPeriod, LocalPeriods, MICROS_PER_DAY};
@@ -93,6 +93,8 @@ pub struct Harness {
     pub lot_page: usize,
     /// How often a decision has asked for more lots.
     pub asked_for_lots: usize,
+    /// How often what tasks require was asked for.
+    pub asked_for_prerequisites: usize,
 }
 
 impl Default for Harness {
@@ -103,38 +105,57 @@ impl Default for Harness {
 
 impl Harness {
     pub fn with_lot_page(lot_page: usize) -> Harness {
-        Harness { rows: Rows::default(), lot_page, asked_for_lots: 0 }
+        Harness { rows: Rows::default(), lot_page, asked_for_lots: 0, asked_for_prerequisites: 0 }
     }
 
     /// Decides the commands as one batch and keeps what they change.
     pub fn execute(&mut self, batch: &[Envelope]) -> Vec<Answer> {
         let mut state = self.load(batch);
-        let mut answers = Vec::with_capacity(batch.len());
-        for envelope in batch {
-            let answer = loop {
-                let need = match decide(&mut state, envelope) {
-                    Ok(answer) => break answer,
-                    Err(need) => need,
-                };
-                let written = state.writes().event_inserts.len();
-                match need {
-                    Need::Lots(member) => {
-                        self.asked_for_lots += 1;
-                        for lot in self.open_lots(envelope.tenant, &member) {
-                            state.load_lot(envelope.tenant, &member, lot);
-                        }
-                        state.set_lots_complete(envelope.tenant, &member, true);
-                    }
-                    Need::Periods(at) => state.load_periods(envelope.tenant, utc_periods(at)),
-                }
-                assert_eq!(written, state.writes().event_inserts.len());
-            };
-            answers.push(answer);
-        }
+        let answers = batch.iter().map(|envelope| self.decide(&mut state, batch, envelope)).collect();
         let writes = state.writes();
         assert!(!state.is_unchanged() || is_empty(&writes), "an unchanged state has nothing to write: {writes:?}");
         self.write(&writes);
         answers
+    }
+
+    /// Decides a command of a batch, and loads what that turns out to need.
+    pub fn decide(&mut self, state: &mut State, batch: &[Envelope], envelope: &Envelope) -> Answer {
+        let tenant = envelope.tenant;
+        loop {
+            let need = match decide(state, envelope) {
+                Ok(answer) => return answer,
+                Err(need) => need,
+            };
+            let written = state.writes().event_inserts.len();
+            match need {
+                Need::Lots(member) => {
+                    self.asked_for_lots += 1;
+                    for lot in self.open_lots(tenant, &member) {
+                        state.load_lot(tenant, &member, lot);
+                    }
+                    state.set_lots_complete(tenant, &member, true);
+                }
+                Need::Periods(at) => state.load_periods(tenant, utc_periods(at)),
+                Need::Tasks(asked) => {
+                    let found = asked.iter().filter_map(|key| self.rows.tasks.get(&(tenant, key.clone())));
+                    let found: Vec<Task> = found.cloned().collect();
+                    state.load_tasks(tenant, asked, found);
+                }
+                Need::Prerequisites => {
+                    self.asked_for_prerequisites += 1;
+                    for (tenant, member, task) in state.missing_prerequisites(&Keys::of(batch)) {
+                        let known = self.rows.tasks.get(&(tenant, task.clone()));
+                        let progress = self.rows.progress.get(&(tenant, member.clone(), task.clone()));
+                        let found = Prerequisite {
+                            exists: known.is_some_and(|known| known.deleted_at.is_none()),
+                            completions: progress.map_or(0, |progress| progress.total_completions),
+                        };
+                        state.load_prerequisite((tenant, member, task), found);
+                    }
+                }
+            }
+            assert_eq!(written, state.writes().event_inserts.len());
+        }
     }
 
     /// The state of a batch, as loaded. Deciding on it changes nothing here.

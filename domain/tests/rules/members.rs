@@ -1,7 +1,15 @@
 //! What members do beside orders, as scenarios: points that come later, change hands or accounts; check-ins and tasks. The
 //! language is that of [`crate::script`].
 
+use std::sync::Arc;
+
+use scrip_domain::task::{Definition, MAX_WALK, Period};
+use scrip_domain::tenant::Tenant;
+use scrip_domain::time::{Calendar, Window};
+use scrip_domain::{Answer, Command, Day, Envelope, IdSeed, Outcome, Rejection, TenantId, Timestamp};
+
 use crate::coupons::scenarios;
+use crate::harness::Harness;
 
 scenarios! {
     // Complaint: bonus points must not be spendable before the return window is over.
@@ -324,4 +332,163 @@ scenarios! {
               task t                         => POINTS_TASK_EXISTS
               report unknown m1 r1           => POINTS_TASK_NOT_FOUND
     "
+
+    a_task_waits_for_those_it_requires: "
+        @0    task visit per DAY points 1               => ok
+              task buy target 2 points 2                => ok
+              task review requires visit,buy points 9   => version=1
+              report review m1 r1                       => POINTS_TASK_PREREQUISITES_MISSING missing=[TaskKey(\"visit\"),
+              report visit m1 v1                        => points=1
+              report review m1 r1                       => POINTS_TASK_PREREQUISITES_MISSING missing=[TaskKey(\"buy\")]
+              report buy m1 b1                          => step=1/2 points=0
+        # A step is no completion; another member's is none either.
+              report review m1 r1                       => POINTS_TASK_PREREQUISITES_MISSING
+              report visit m2 v1                        => points=1
+              report buy m2 b1                          => step=1/2
+              report buy m2 b2                          => points=2
+              report review m1 r1                       => POINTS_TASK_PREREQUISITES_MISSING
+              report buy m1 b2                          => points=2
+        # Once is enough, in whatever period.
+        @72   report review m1 r1                       => points=9 again=false
+              report review m1 r1                       => points=9 again=true
+              report review m1 r2                       => POINTS_TASK_PERIOD_LIMIT_REACHED
+    "
+
+    a_required_task_that_is_deleted_lapses: "
+        @0    task first                          => ok
+              task second requires first          => ok
+              report second m1 r1                 => POINTS_TASK_PREREQUISITES_MISSING
+        # Switched off is not gone.
+              edit-task first version 1 off       => enabled=false
+              report second m1 r1                 => POINTS_TASK_PREREQUISITES_MISSING
+              delete-task first                   => ok
+              report second m1 r1                 => points=5
+        # It is no reason to refuse an edit of something else, and cannot be required anew.
+              edit-task second version 1 requires first points 6 => version=2
+              task third requires first           => POINTS_TASK_REQUIRES_UNKNOWN missing=[TaskKey(\"first\")]
+              task third requires second          => ok
+              edit-task second version 2 requires first,none => POINTS_TASK_REQUIRES_UNKNOWN missing=[TaskKey(\"first\"),
+    "
+
+    no_task_requires_itself: "
+        @0    task a requires a                   => POINTS_TASK_REQUIRES_ITSELF through=TaskKey(\"a\")
+              task a                              => ok
+              task b requires a                   => ok
+              task c requires b                   => ok
+              task d                              => ok
+              edit-task a version 1 requires a    => POINTS_TASK_REQUIRES_ITSELF through=TaskKey(\"a\")
+              edit-task a version 1 requires b    => POINTS_TASK_REQUIRES_ITSELF through=TaskKey(\"b\")
+              edit-task a version 1 requires d,c  => POINTS_TASK_REQUIRES_ITSELF through=TaskKey(\"c\")
+              edit-task a version 1 requires d    => version=2
+              edit-task b version 1               => version=2
+              edit-task c version 1               => version=2
+        # The other way round, now that nothing is in the way.
+              edit-task a version 2 requires b    => version=3
+              edit-task b version 2 requires c    => version=3
+              edit-task c version 2 requires a    => POINTS_TASK_REQUIRES_ITSELF
+              delete-task b                       => ok
+              edit-task c version 2 requires a    => version=3
+    "
+}
+
+const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(1));
+
+struct Shop {
+    harness: Harness,
+    made: u64,
+}
+
+impl Shop {
+    fn open() -> Shop {
+        let mut shop = Shop { harness: Harness::default(), made: 0 };
+        let row = Tenant {
+            id: TENANT,
+            name: "Shop".into(),
+            currency: "EUR".into(),
+            time_zone: "UTC".into(),
+            refund_grace_days: 0,
+            created_at: Timestamp(0),
+        };
+        shop.run([Command::CreateTenant(row)]);
+        shop
+    }
+
+    /// As one batch.
+    fn run(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<Answer> {
+        let envelope = |command| {
+            self.made += 1;
+            let seed = IdSeed { unix_ms: self.made, random: self.made.into() };
+            let at = Timestamp(0);
+            Envelope { tenant: TENANT, actor: None, command, idempotency: None, at, now: at, seed }
+        };
+        let batch: Vec<Envelope> = commands.into_iter().map(envelope).collect();
+        self.harness.execute(&batch)
+    }
+}
+
+fn create(key: &str, requires: &[String]) -> Command {
+    let definition = Definition {
+        name: "Task".into(),
+        description: String::new(),
+        points: 5,
+        period: Period::Once,
+        limit_per_period: 1,
+        total_limit: None,
+        target: 1,
+        event_type: None,
+        window: Window::default(),
+        requires: requires.iter().map(|key| key.parse().expect("a key")).collect(),
+    };
+    Command::CreateTask { key: key.parse().expect("a key"), definition: Box::new(definition) }
+}
+
+fn report(key: &str, member: usize) -> Command {
+    let calendar = Calendar { month_ends: Vec::new(), year_ends: Vec::new(), day: Day(0) };
+    Command::CompleteTask {
+        member_id: format!("m-{member}").parse().expect("a member"),
+        key: key.parse().expect("a key"),
+        completion_id: "c".parse().expect("an id"),
+        calendar: Arc::new(calendar),
+    }
+}
+
+#[test]
+fn what_a_batch_of_reports_requires_is_asked_for_once_and_seen_within_the_batch() {
+    let mut shop = Shop::open();
+    shop.run([create("first", &[]), create("second", &["first".into()]), create("third", &["second".into()])]);
+    shop.run((0..20).map(|member| report("first", member)));
+    assert_eq!(shop.harness.asked_for_prerequisites, 0, "nothing is required");
+    let keys = ["first", "third", "second", "third"];
+    let answers = shop.run((10..30).flat_map(|member| keys.map(|key| report(key, member))));
+    assert_eq!(shop.harness.asked_for_prerequisites, 1, "one question for the whole batch");
+    for (number, answer) in answers.iter().enumerate() {
+        let missing = vec!["second".parse().expect("a key")];
+        match (number % keys.len(), answer) {
+            (1, Answer::Refused(rejection)) => {
+                assert_eq!(*rejection, Rejection::TaskPrerequisitesMissing { missing });
+            }
+            (0 | 2 | 3, Answer::Accepted { outcome: Outcome::Report { report, again }, .. }) => {
+                // Ten of them had done the first one before.
+                assert_eq!((report.points, *again), (5, number % keys.len() == 0 && number < 10 * keys.len()));
+            }
+            other => panic!("{number}: {other:?}"),
+        }
+    }
+    // A task that comes into the batch with its prerequisite is asked for when it is there.
+    let answers = shop.run([create("late", &["first".into()]), report("late", 0), report("late", 99)]);
+    assert!(matches!(answers[1], Answer::Accepted { .. }), "{:?}", answers[1]);
+    let missing = vec!["first".parse().expect("a key")];
+    assert_eq!(answers[2], Answer::Refused(Rejection::TaskPrerequisitesMissing { missing }));
+}
+
+#[test]
+fn a_task_leads_to_a_hundred_others_at_most() {
+    let mut shop = Shop::open();
+    for number in 0..=MAX_WALK {
+        let requires: Vec<String> = number.checked_sub(1).map(|before| format!("t-{before}")).into_iter().collect();
+        let answer = shop.run([create(&format!("t-{number}"), &requires)]).remove(0);
+        assert!(matches!(answer, Answer::Accepted { .. }), "{number}: {answer:?}");
+    }
+    let answer = shop.run([create("one-more", &[format!("t-{MAX_WALK}")])]).remove(0);
+    assert_eq!(answer, Answer::Refused(Rejection::TaskRequiresTooMany { most: MAX_WALK }));
 }

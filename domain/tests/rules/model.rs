@@ -1453,6 +1453,7 @@ impl Model {
                 if self.tasks.contains_key(&(tenant, key.clone())) {
                     return Err("POINTS_TASK_EXISTS");
                 }
+                self.may_require(tenant, key, &definition.requires)?;
                 let definition = Arc::new((**definition).clone());
                 let row = TaskRow { version: 1, enabled: true, deleted: false, definition };
                 let text = format!("{} {row:?}", new.task);
@@ -1460,10 +1461,14 @@ impl Model {
                 Ok(text)
             }
             Command::UpdateTask { key, patch } => {
-                let (id, row) = self.task(tenant, key)?;
+                let (_, row) = self.task(tenant, key)?;
                 if row.version != patch.expected_version {
                     return Err("POINTS_TASK_VERSION_STALE");
                 }
+                if row.definition.requires != patch.definition.requires {
+                    self.may_require(tenant, key, &patch.definition.requires)?;
+                }
+                let (id, row) = self.task(tenant, key)?;
                 if row.enabled != patch.enabled || *row.definition != patch.definition {
                     row.version += 1;
                     row.enabled = patch.enabled;
@@ -2481,6 +2486,27 @@ impl Model {
         Ok(text)
     }
 
+    fn may_require(&self, tenant: TenantId, key: &TaskKey, requires: &[TaskKey]) -> Result<(), &'static str> {
+        let exists = |key: &TaskKey| self.tasks.get(&(tenant, key.clone())).is_some_and(|(_, row)| !row.deleted);
+        if requires.contains(key) {
+            return Err("POINTS_TASK_REQUIRES_ITSELF");
+        }
+        if !requires.iter().all(exists) {
+            return Err("POINTS_TASK_REQUIRES_UNKNOWN");
+        }
+        if requires.iter().any(|required| self.leads_to(tenant, required, key)) {
+            return Err("POINTS_TASK_REQUIRES_ITSELF");
+        }
+        Ok(())
+    }
+
+    /// By every way there is.
+    fn leads_to(&self, tenant: TenantId, from: &TaskKey, to: &TaskKey) -> bool {
+        let row = self.tasks.get(&(tenant, from.clone())).map(|(_, row)| row).filter(|row| !row.deleted);
+        let further = row.into_iter().flat_map(|row| &row.definition.requires);
+        from == to || further.into_iter().any(|next| self.leads_to(tenant, next, to))
+    }
+
     #[expect(clippy::too_many_arguments)]
     fn report(
         &mut self,
@@ -2528,6 +2554,14 @@ impl Model {
         }
         if completions >= definition.limit_per_period {
             return Err("POINTS_TASK_PERIOD_LIMIT_REACHED");
+        }
+        let is_missing = |required: &&TaskKey| {
+            let exists = self.tasks.get(&(tenant, (*required).clone())).is_some_and(|(_, row)| !row.deleted);
+            let reports = self.reports.get(&(tenant, member.clone(), (*required).clone()));
+            exists && !reports.is_some_and(|reports| reports.iter().any(|(_, row)| row.line.is_some()))
+        };
+        if definition.requires.iter().any(|required| is_missing(&required)) {
+            return Err("POINTS_TASK_PREREQUISITES_MISSING");
         }
         let (step, target) = (steps + 1, definition.target);
         let done = step >= target;

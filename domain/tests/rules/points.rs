@@ -690,6 +690,9 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::TaskEnded { ended_at: None },
         Rejection::TaskPeriodLimitReached { limit: 1 },
         Rejection::TaskLimitReached { limit: 1 },
+        Rejection::TaskPrerequisitesMissing { missing: Vec::new() },
+        Rejection::TaskRequiresUnknown { missing: Vec::new() },
+        Rejection::TaskRequiresItself { through: "t".parse().expect("a task") },
         Rejection::IdempotencyKeyReused,
     ];
     for rejection in &all {
@@ -748,6 +751,10 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::TaskExists | Rejection::TaskVersionStale { .. } | Rejection::TaskDisabled => {}
             Rejection::TaskNotStarted { .. } | Rejection::TaskEnded { .. } => {}
             Rejection::TaskPeriodLimitReached { .. } | Rejection::TaskLimitReached { .. } => {}
+            Rejection::TaskPrerequisitesMissing { .. } | Rejection::TaskRequiresUnknown { .. } => {}
+            Rejection::TaskRequiresItself { .. } => {}
+            // It takes a hundred tasks: members.rs has a test of its own.
+            Rejection::TaskRequiresTooMany { .. } => {}
         }
     }
     let codes: BTreeSet<&str> = all.iter().map(Rejection::code).collect();

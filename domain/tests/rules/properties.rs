@@ -7,7 +7,7 @@ use scrip_domain::points::{Lot, Spendable, TransactionType};
 use scrip_domain::tenant::Tenant;
 use scrip_domain::time::Calendar;
 use scrip_domain::{
-    Answer, CouponId, HoldId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId, decide,
+    Answer, CouponId, HoldId, MemberId, OrderId, Outcome, TemplateId, TenantId, Timestamp, TransactionId,
 };
 
 use crate::generate::{Generator, HOUR, Random};
@@ -199,10 +199,7 @@ fn deciding_twice_gives_the_same_twice() {
             let envelope = generator.next();
             let batch = std::slice::from_ref(&envelope);
             let mut states = [harness.load(batch), harness.load(batch)];
-            states
-                .iter_mut()
-                .for_each(|state| state.load_periods(envelope.tenant, crate::harness::utc_periods(envelope.at)));
-            let decided = states.each_mut().map(|state| decide(state, &envelope).expect("all lots are at hand"));
+            let decided = states.each_mut().map(|state| harness.decide(state, batch, &envelope));
             assert_eq!(decided[0], decided[1]);
             let [first, second] = states.each_ref().map(|state| format!("{:?}", state.writes()));
             assert_eq!(first, second, "seed {seed}: {envelope:?}");
@@ -358,6 +355,12 @@ fn touched(envelope: &Envelope, harness: &Harness) -> Vec<String> {
         keys.push(format!("uses of {tenant}"));
     }
     keys.extend(all.tasks.iter().chain(&all.task_reads).map(|key| format!("{key:?}")));
+    let requires = |key: &_| harness.rows.tasks.get(key).into_iter().flat_map(|task| &task.definition.requires);
+    let reported = all.task_reports.iter().flat_map(|(_, _, key, _)| requires(&(tenant, key.clone())));
+    keys.extend(reported.map(|required| format!("{:?}", (tenant, required))));
+    if !all.tasks.is_empty() {
+        keys.push(format!("what tasks of {tenant} require"));
+    }
     if matches!(envelope.command, Command::CreateTenant(_) | Command::CreateApiKey { .. }) {
         keys.push("everything".into());
     }

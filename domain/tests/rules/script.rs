@@ -1144,6 +1144,10 @@ fn task(words: &[&str]) -> Line<task::Definition> {
         target: number("target", 1)?,
         event_type: None,
         window: Window { starts_at: time("opens")?, ends_at: time("closes")? },
+        requires: match option(words, "requires") {
+            None => Vec::new(),
+            Some(keys) => keys.split(',').map(|key| key.parse().map_err(|_| "no key")).collect::<Result<_, _>>()?,
+        },
     })
 }
 

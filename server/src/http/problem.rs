@@ -8,7 +8,7 @@ use std::fmt::{Display, Write};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use scrip_domain::{Rejection, Timestamp};
+use scrip_domain::{Rejection, TaskKey, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -606,6 +606,24 @@ codes! {
     "Task limit reached", "The member has completed the task {limit} times, which is the limit.";
     "任务次数已用完", "该会员已完成该任务 {limit} 次，达到上限。";
 
+    TaskPrerequisitesMissing = "POINTS_TASK_PREREQUISITES_MISSING", UNPROCESSABLE_ENTITY;
+    "Other tasks come first", "The task requires others that the member has not completed yet: {missing}. Report those first.";
+    "前置任务未完成", "该任务要求先完成其他任务，该会员尚未完成：{missing}。请先上报这些任务。";
+
+    TaskRequiresUnknown = "POINTS_TASK_REQUIRES_UNKNOWN", UNPROCESSABLE_ENTITY;
+    "Required task unknown", "`requires` names tasks that do not exist: {missing}. Create them first, or leave them out.";
+    "前置任务不存在", "`requires` 中的任务不存在：{missing}。请先创建这些任务，或将其移除。";
+
+    TaskRequiresItself = "POINTS_TASK_REQUIRES_ITSELF", UNPROCESSABLE_ENTITY;
+    "Task requires itself",
+    "`requires` would go round in a circle: {through} requires this task, directly or through others. Leave it out.";
+    "前置任务循环", "`requires` 形成循环：{through} 直接或间接要求本任务。请将其移除。";
+
+    TaskRequiresTooMany = "POINTS_TASK_REQUIRES_TOO_MANY", UNPROCESSABLE_ENTITY;
+    "Too many required tasks",
+    "`requires` leads to more than {most} tasks, counting those that its tasks require in turn. Name fewer.";
+    "前置任务过多", "`requires` 连同其间接要求的任务超过 {most} 个，请减少。";
+
     CaptureExceedsHold = "POINTS_CAPTURE_EXCEEDS_HOLD", UNPROCESSABLE_ENTITY;
     "Capture exceeds hold", "The hold has {held} points; at most that many can be captured.";
     "扣减超出冻结", "该冻结共 {held} 积分，最多可扣减此数量。";
@@ -960,6 +978,14 @@ impl From<Rejection> for Problem {
             Rejection::TaskEnded { ended_at } => of(Code::TaskEnded).with_time("ended_at", ended_at),
             Rejection::TaskPeriodLimitReached { limit } => of(Code::TaskPeriodLimitReached).with("limit", limit),
             Rejection::TaskLimitReached { limit } => of(Code::TaskLimitReached).with("limit", limit),
+            Rejection::TaskPrerequisitesMissing { missing } => {
+                of(Code::TaskPrerequisitesMissing).with("missing", joined(&missing))
+            }
+            Rejection::TaskRequiresUnknown { missing } => {
+                of(Code::TaskRequiresUnknown).with("missing", joined(&missing))
+            }
+            Rejection::TaskRequiresItself { through } => of(Code::TaskRequiresItself).with("through", through),
+            Rejection::TaskRequiresTooMany { most } => of(Code::TaskRequiresTooMany).with("most", most),
             Rejection::NotReversible => of(Code::NotReversible),
             Rejection::ReversalExceeds { left } => of(Code::ReversalExceeds).with("left", left),
             Rejection::RulesVersionStale { current } => of(Code::RulesVersionStale).with("current", current),
@@ -967,6 +993,10 @@ impl From<Rejection> for Problem {
             Rejection::IdempotencyKeyReused => of(Code::IdempotencyKeyReused),
         }
     }
+}
+
+fn joined(keys: &[TaskKey]) -> String {
+    keys.iter().map(TaskKey::as_str).collect::<Vec<_>>().join(", ")
 }
 
 impl From<SubmitError> for Problem {
@@ -1128,6 +1158,10 @@ mod tests {
             TaskEnded { ended_at: Some(at) },
             TaskPeriodLimitReached { limit: 1 },
             TaskLimitReached { limit: 1 },
+            TaskPrerequisitesMissing { missing: vec!["t-1".parse().expect("a key"), "t-2".parse().expect("a key")] },
+            TaskRequiresUnknown { missing: vec!["t-1".parse().expect("a key")] },
+            TaskRequiresItself { through: "t-1".parse().expect("a key") },
+            TaskRequiresTooMany { most: 100 },
             IdempotencyKeyReused,
         ];
         for rejection in &all {
@@ -1154,6 +1188,8 @@ mod tests {
                 TaskNotFound | TaskExists | TaskVersionStale { .. } | TaskDisabled => {}
                 TaskNotStarted { .. } | TaskEnded { .. } => {}
                 TaskPeriodLimitReached { .. } | TaskLimitReached { .. } => {}
+                TaskPrerequisitesMissing { .. } | TaskRequiresUnknown { .. } => {}
+                TaskRequiresItself { .. } | TaskRequiresTooMany { .. } => {}
                 CouponOutOfScope | CouponProductMissing | CouponWithoutEffect => {}
                 CouponQuantity { .. } | CouponBelowThreshold { .. } | CouponNotStackable { .. } => {}
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
 use scrip_domain::event::EventKind;
 use scrip_domain::points::MAX_POINTS;
-use scrip_domain::task::{Definition, Period, Progress, Report, Task, TaskPatch};
+use scrip_domain::task::{Definition, MAX_REQUIRED, Period, Progress, Report, Task, TaskPatch};
 use scrip_domain::time::Window;
 use scrip_domain::{Command, CompletionId, MemberId, TaskId, TaskKey, Timestamp, TransactionId};
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,9 @@ pub struct TaskRequest {
     /// When it can be done. Default: always.
     #[schema(value_type = Option<WindowRequest>)]
     window: Option<Object<WindowRequest>>,
+    /// The keys of tasks that a member must have completed before, each at least once. Default: none.
+    #[schema(value_type = Option<Vec<schema::TaskKey>>, max_items = 10)]
+    requires: Option<Vec<TaskKey>>,
     /// Only to be edited; a new task is enabled.
     enabled: Option<bool>,
 }
@@ -118,6 +121,8 @@ impl Checked for TaskRequest {
         if let (Some(start), Some(end)) = (window.starts_at, window.ends_at) {
             check_order(errors, "window.ends_at", start, end);
         }
+        let requires = self.requires.unwrap_or_default();
+        check_requires(errors, key.as_ref(), &requires);
         let total_limit = match total_limit {
             Some(checked) => Some(checked?),
             None => None,
@@ -132,8 +137,24 @@ impl Checked for TaskRequest {
             target: target?,
             event_type: self.event_type,
             window,
+            requires,
         };
         Some(Authored { key: key?, enabled: self.enabled.unwrap_or(true), definition })
+    }
+}
+
+/// What can be told from the list alone; whether there are such tasks, the decision knows.
+fn check_requires(errors: &mut FieldErrors, key: Option<&TaskKey>, requires: &[TaskKey]) {
+    if requires.len() > MAX_REQUIRED {
+        errors.add("requires", format!("has {} keys", requires.len()), format!("Send at most {MAX_REQUIRED}."));
+        return;
+    }
+    for (index, required) in requires.iter().enumerate() {
+        if key == Some(required) {
+            errors.add(format!("requires[{index}]"), "is the task itself", "Leave it out.");
+        } else if requires[..index].contains(required) {
+            errors.add(format!("requires[{index}]"), "is there twice", "Name each task once.");
+        }
     }
 }
 
@@ -195,6 +216,9 @@ pub struct TaskView<'a> {
     #[schema(required, value_type = Option<schema::TaskEventType>)]
     event_type: Option<&'a str>,
     window: WindowView,
+    /// What a member must have completed before; a task that was deleted is required no more.
+    #[schema(value_type = Vec<schema::TaskKey>)]
+    requires: &'a [TaskKey],
     enabled: bool,
     /// Grows with every edit. The ETag.
     version: i64,
@@ -217,6 +241,7 @@ impl<'a> From<&'a Task> for TaskView<'a> {
             target: definition.target,
             event_type: definition.event_type.as_deref(),
             window: WindowView::from(&definition.window),
+            requires: &definition.requires,
             enabled: task.enabled,
             version: task.version,
             created_at: Time(task.created_at),
@@ -234,7 +259,7 @@ pub struct ProgressView {
     /// Completions in this period, of `limit_per_period`.
     completions: i64,
     total_completions: i64,
-    /// Whether another report would count now.
+    /// Whether no limit is reached.
     open: bool,
     #[schema(value_type = schema::LocalDate)]
     period_start: String,
@@ -247,6 +272,11 @@ pub struct MemberTaskView<'a> {
     #[schema(value_type = TaskView<'static>)]
     task: TaskView<'a>,
     progress: ProgressView,
+    /// Whether a report would count now: no limit is reached and nothing is missing.
+    available: bool,
+    /// What the task requires and the member has not completed yet.
+    #[schema(value_type = Vec<schema::TaskKey>)]
+    missing: Vec<&'a TaskKey>,
 }
 
 /// One report of a task.
@@ -418,7 +448,8 @@ impl Checked for CompletionRequest {
 /// Report a task for a member
 ///
 /// Each `completion_id` counts once: the same again gives its first answer, with 200. The report that reaches the target
-/// completes the task and grants its points, in one step.
+/// completes the task and grants its points, in one step. A task that requires others counts reports only when the member has
+/// completed all of these.
 #[utoipa::path(post, path = "/v1/members/{member_id}/tasks/{task_key}/completions", tag = "Tasks",
     security(("key" = ["SERVICE"])),
     params(("member_id" = schema::MemberId, Path), ("task_key" = schema::TaskKey, Path), IdempotencyKey),
@@ -443,7 +474,7 @@ pub async fn create_completion(
 
 /// List the tasks with a member's progress
 ///
-/// Those that are enabled and within their window.
+/// Those that are enabled and within their window, available or not.
 #[utoipa::path(get, path = "/v1/members/{member_id}/tasks", tag = "Tasks", security(("key" = ["MEMBER"])),
     params(("member_id" = schema::MemberId, Path), PageQuery),
     responses((status = 200, description = "A page", body = super::views::MemberPointsTaskPage), Problems))]
@@ -462,8 +493,11 @@ pub async fn list_member_tasks(
     let mut found = app.store.list_member_tasks(tenant, &member_id, page.cursor.as_ref(), page.limit + 1).await?;
     let next_cursor = super::cut(&mut found, page.limit, |(task, _)| task.key.write());
     let is_current = |window: &Window| window.has_started(now) && !window.has_ended(now);
-    let shown = found.iter().filter(|(task, _)| task.enabled && is_current(&task.definition.window));
-    let data = shown
+    found.retain(|(task, _)| task.enabled && is_current(&task.definition.window));
+    let required = found.iter().flat_map(|(task, _)| &task.definition.requires).collect();
+    let missing = app.store.tasks_not_completed(tenant, &member_id, &required).await?;
+    let data = found
+        .iter()
         .map(|(task, progress)| {
             let definition = &task.definition;
             let start = definition.period.start(today);
@@ -475,7 +509,8 @@ pub async fn list_member_tasks(
                 completions < definition.limit_per_period && definition.total_limit.is_none_or(|limit| total < limit);
             let progress =
                 ProgressView { steps, completions, total_completions: total, open, period_start: start.to_string() };
-            MemberTaskView { task: TaskView::from(task), progress }
+            let missing: Vec<&TaskKey> = definition.requires.iter().filter(|key| missing.contains(*key)).collect();
+            MemberTaskView { task: TaskView::from(task), progress, available: open && missing.is_empty(), missing }
         })
         .collect();
     answer::ok(&Page { data, next_cursor })

@@ -4,13 +4,13 @@
 //! reports a task under its own id, which counts once; the cursor over the log only saves looking at events again, and moves
 //! after the reports are durable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use scrip_domain::event::Event;
 use scrip_domain::task::Task;
-use scrip_domain::{Command, CompletionId, Envelope, TenantId, Timestamp};
+use scrip_domain::{Command, CompletionId, Envelope, TaskKey, TenantId, Timestamp};
 
 use super::expire::SweepError;
 use crate::engine::Engine;
@@ -31,7 +31,7 @@ pub async fn report_events(store: &Store, engine: &Engine, tenant: TenantId) -> 
     // Asked before the tasks are: a task made meanwhile finds its events after this.
     let end = store.last_event(tenant).await?;
     let mut by_event: HashMap<String, Vec<Task>> = HashMap::new();
-    for task in store.tasks_by_event(tenant).await? {
+    for task in required_first(store.tasks_by_event(tenant).await?) {
         if let Some(kind) = &task.definition.event_type {
             by_event.entry(kind.clone()).or_default().push(task);
         }
@@ -55,7 +55,7 @@ pub async fn report_events(store: &Store, engine: &Engine, tenant: TenantId) -> 
                 commands.extend(report(tenant, &zone, task, event, now));
             }
         }
-        // A refusal is an answer: the limit is reached, the task's window is over.
+        // A refusal is an answer: the limit is reached, the task's window is over, what it requires is not done.
         for answer in engine.submit_all(commands).await {
             answer?;
         }
@@ -63,6 +63,21 @@ pub async fn report_events(store: &Store, engine: &Engine, tenant: TenantId) -> 
         position = page.scanned_to;
     }
     Ok(())
+}
+
+/// The tasks behind those that they require: an event that reports both counts for both, whenever it is looked at.
+fn required_first(tasks: Vec<Task>) -> Vec<Task> {
+    let mut ordered = Vec::with_capacity(tasks.len());
+    let mut waiting = tasks;
+    while !waiting.is_empty() {
+        let keys: HashSet<TaskKey> = waiting.iter().map(|task| task.key.clone()).collect();
+        let is_ready = |task: &Task| !task.definition.requires.iter().any(|required| keys.contains(required));
+        let (ready, behind): (Vec<Task>, Vec<Task>) = waiting.into_iter().partition(is_ready);
+        // No task requires itself, so some are always ready; a list that says otherwise is taken as it stands.
+        waiting = if ready.is_empty() { Vec::new() } else { behind.clone() };
+        ordered.extend(if ready.is_empty() { behind } else { ready });
+    }
+    ordered
 }
 
 fn report(tenant: TenantId, zone: &TimeZone, task: &Task, event: &Event, now: Timestamp) -> Option<Envelope> {

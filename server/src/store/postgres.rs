@@ -4,7 +4,8 @@
 //! rows say what else belongs to them. The first pipelines BEGIN, the locks (templates, codes, coupons, accounts; each set in key order,
 //! so that no two batches can deadlock) and every look-up that needs no answer of another; READ COMMITTED gives each
 //! statement behind a lock a snapshot that includes what the lock waited for. The second pipelines all writes and COMMIT.
-//! A third, between them, comes only when a lot named by a hold or a reversal, or a definition, is not at hand yet.
+//! A third, between them, comes only when a lot named by a hold or a reversal, a definition, or what a reported task requires is
+//! not at hand yet.
 //!
 //! Statements take arrays, so one prepared plan serves every batch size; `UNNEST ... LATERAL` keeps the look-ups on the
 //! primary keys whatever the planner believes about a fresh table. Rows that a batch has locked are updated at the place
@@ -27,7 +28,7 @@ use futures_util::future::join_all;
 use scrip_domain::coupon::Definition;
 use scrip_domain::decide::Need;
 use scrip_domain::key::Keys;
-use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
+use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Prerequisite};
 use scrip_domain::{
     Answer, CompletionId, Envelope, LotId, MemberId, OrderId, RefundId, State, TaskKey, TemplateId, TenantId, Timestamp,
 };
@@ -926,6 +927,8 @@ enum Lookup {
     Holds,
     PendingHolds,
     CheckIns,
+    /// The tenants whose tasks' prerequisites change.
+    LockedPrerequisites,
     LockedTasks,
     Tasks,
     TaskProgress,
@@ -948,6 +951,7 @@ enum Lookup {
     AllOpenLots,
     Lots,
     Definitions,
+    Prerequisites,
 }
 
 impl Lookup {
@@ -969,6 +973,7 @@ impl Lookup {
         Lookup::Holds,
         Lookup::PendingHolds,
         Lookup::CheckIns,
+        Lookup::LockedPrerequisites,
         Lookup::LockedTasks,
         Lookup::Tasks,
         Lookup::TaskProgress,
@@ -988,6 +993,7 @@ impl Lookup {
         Lookup::AllOpenLots,
         Lookup::Lots,
         Lookup::Definitions,
+        Lookup::Prerequisites,
     ];
 
     /// Keys come as arrays, one for each of their columns: `k`. What is found under them is `r`.
@@ -1081,6 +1087,10 @@ impl Lookup {
                 let condition = format!("{by_member} ORDER BY r.day DESC LIMIT k.wanted");
                 found(decode::CHECK_IN, &unnested("k", keys, 1), "mkt_points_check_in", &condition)
             }
+            // Not against what only refers to the tenant.
+            Lookup::LockedPrerequisites => {
+                found("tenant_id", tenants, "tenant", "r.tenant_id = k.tenant_id FOR NO KEY UPDATE")
+            }
             Lookup::LockedTasks => found(decode::TASK, tasks, "mkt_points_task", &format!("{by_task} FOR UPDATE")),
             Lookup::Tasks => found(decode::TASK, tasks, "mkt_points_task", by_task),
             Lookup::TaskProgress => {
@@ -1091,6 +1101,14 @@ impl Lookup {
                 let condition =
                     format!("{by_member} AND r.task_key = k.task_key AND r.completion_id = k.completion_id");
                 found(decode::REPORT, reports, "mkt_user_task_completion", &condition)
+            }
+            Lookup::Prerequisites => {
+                let keys = unnested("k", &[("tenant_id", "uuid"), ("member_id", "text"), ("task_key", "text")], 1);
+                format!(
+                    "SELECT k.tenant_id, k.member_id, k.task_key, coalesce((SELECT r.total_completions \
+                     FROM mkt_user_task_progress r WHERE {by_member} AND r.task_key = k.task_key), 0), \
+                     coalesce((SELECT r.deleted_at IS NULL FROM mkt_points_task r WHERE {by_task}), false) FROM {keys}"
+                )
             }
             Lookup::Originals => format!(
                 "SELECT {}, (SELECT v.reversed FROM mkt_points_reversal v WHERE v.tenant_id = r.tenant_id \
@@ -1364,7 +1382,8 @@ type Rows = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>;
 
 impl Lane {
     async fn run(&self, store: &PostgresStore, batch: &[Envelope], stripe: i64) -> Result<Vec<Answer>, Interrupted> {
-        let (mut state, place, mut row_places) = self.load(batch, &store.definitions).await?;
+        let mut keys = Keys::of(batch);
+        let (mut state, place, mut row_places) = self.load(batch, &mut keys, &store.definitions).await?;
         let mut answers = Vec::with_capacity(batch.len());
         while let Err(need) = decide_all(&mut state, batch, &mut answers) {
             let tenant = batch[answers.len()].tenant;
@@ -1382,6 +1401,23 @@ impl Lane {
                     let found = self.look_up(Lookup::Tenants, &KeyColumns::tenants(&[tenant].into())).await?;
                     let found = found.first().map(|row| decode::tenant(&Row::Postgres(row))).transpose()?;
                     state.load_periods(tenant, local_periods(found.as_ref(), at)?);
+                }
+                Need::Tasks(asked) => {
+                    let keys = asked.iter().map(|key| (tenant, key.clone())).collect();
+                    let rows = self.look_up(Lookup::Tasks, &KeyColumns::tasks(&keys)).await?;
+                    let found = rows.iter().map(|row| decode::task(&Row::Postgres(row)));
+                    let found = found.collect::<Result<Vec<_>, _>>()?;
+                    state.load_tasks(tenant, asked, found);
+                }
+                Need::Prerequisites => {
+                    let missing = state.missing_prerequisites(&keys);
+                    let rows = self.look_up(Lookup::Prerequisites, &KeyColumns::prerequisites(&missing)).await?;
+                    for row in &rows {
+                        let row = Row::Postgres(row);
+                        let key = (row.tenant(0)?, row.caller_id(1)?, row.caller_id(2)?);
+                        let found = Prerequisite { completions: row.int(3)?, exists: row.bool(4)? };
+                        state.load_prerequisite(key, found);
+                    }
                 }
             }
         }
@@ -1477,17 +1513,21 @@ impl Lane {
         Ok(rows)
     }
 
-    /// The first round trip: locks and look-ups; before it, the orders.
-    async fn load(&self, batch: &[Envelope], known: &Definitions) -> Result<(State, Place, RowPlaces), StoreError> {
-        let mut keys = Keys::of(batch);
-        let mut state = State::empty(&keys);
+    /// The first round trip: locks and look-ups; before it, the orders, which add to the keys what only they can tell.
+    async fn load(
+        &self,
+        batch: &[Envelope],
+        keys: &mut Keys,
+        known: &Definitions,
+    ) -> Result<(State, Place, RowPlaces), StoreError> {
+        let mut state = State::empty(keys);
         let mut begun = false;
         if !keys.orders.is_empty() {
-            self.load_orders(&keys, &mut state).await?;
+            self.load_orders(keys, &mut state).await?;
             keys.follow_orders(batch, &state);
             begun = true;
         }
-        let keys = &keys;
+        let keys = &*keys;
         let rules_versions =
             keys.rules_versions.iter().filter(|(tenant, version)| match known.rules(*tenant, *version) {
                 Some(rules) => {
@@ -1516,6 +1556,7 @@ impl Lane {
             (Lookup::Holds, KeyColumns::ids(keys.holds.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::PendingHolds, KeyColumns::accounts(&keys.pending_holds)),
             (Lookup::CheckIns, KeyColumns::check_ins(&keys.check_ins)),
+            (Lookup::LockedPrerequisites, KeyColumns::tenants(&keys.prerequisites)),
             (Lookup::LockedTasks, KeyColumns::tasks(&keys.tasks)),
             (Lookup::Tasks, KeyColumns::tasks(&keys.task_reads)),
             (Lookup::TaskProgress, KeyColumns::reports(&keys.task_reports)),
@@ -1628,12 +1669,15 @@ impl Lane {
                             state.load_idempotency(TenantId(tenant), row.bytes(4)?, record);
                         }
                     }
+                    // The lock is all.
+                    Lookup::LockedPrerequisites => {}
                     Lookup::LockedOrders
                     | Lookup::LockedTemplates
                     | Lookup::Templates
                     | Lookup::AllOpenLots
                     | Lookup::Lots
-                    | Lookup::Definitions => {}
+                    | Lookup::Definitions
+                    | Lookup::Prerequisites => {}
                 }
             }
         }
@@ -1848,6 +1892,12 @@ impl<'a> KeyColumns<'a> {
     fn tasks(keys: &'a BTreeSet<(TenantId, TaskKey)>) -> Self {
         let (tenants, keys) = keys.iter().map(|(tenant, key)| (Some(tenant.0), Some(key.as_str()))).unzip();
         KeyColumns(vec![Column::Uuid(tenants), Column::Text(keys)])
+    }
+
+    fn prerequisites(keys: &'a BTreeSet<(TenantId, MemberId, TaskKey)>) -> Self {
+        let mut columns = KeyColumns::members(keys.iter().map(|(tenant, member, _)| (*tenant, member)));
+        columns.0.push(Column::Text(keys.iter().map(|(_, _, task)| Some(task.as_str())).collect()));
+        columns
     }
 
     fn reports(keys: &'a BTreeSet<(TenantId, MemberId, TaskKey, CompletionId)>) -> Self {

@@ -1,6 +1,6 @@
 //! Reads: named columns, keyset pages, one statement each. The SQL text and the decoder serve both stores.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use scrip_domain::task::{Progress, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::Calendar;
 use scrip_domain::{
-    AdjustmentId, CouponId, Day, HoldId, IdSeed, KeyId, LotId, MemberId, OrderId, TaskKey, TemplateId, TenantId,
-    Timestamp, TransactionId,
+    AdjustmentId, CouponId, Day, HoldId, IdSeed, KeyId, LotId, MemberId, OrderId, TaskKey, TemplateId, TenantId, Timestamp,
+    TransactionId,
 };
 use uuid::Uuid;
 
@@ -128,6 +128,13 @@ impl Store {
         match self {
             Store::Sqlite(store) => store.query(sql, parameters, decode),
             Store::Postgres(store) => store.query_gathered(sql, parameters, decode).await,
+        }
+    }
+
+    pub(super) fn listing(&self) -> Listing {
+        match self {
+            Store::Sqlite(_) => Listing::Sqlite,
+            Store::Postgres(_) => Listing::Postgres,
         }
     }
 
@@ -714,6 +721,22 @@ impl Store {
         self.query(&list_member_tasks_sql(), &parameters, decode).await
     }
 
+    /// Those of the tasks that are there and that the member has never completed.
+    pub async fn tasks_not_completed(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        tasks: &BTreeSet<&TaskKey>,
+    ) -> Found<HashSet<TaskKey>> {
+        if tasks.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let keys = serde_json::to_string(tasks).expect("keys are texts");
+        let parameters = [tenant.into(), member.into(), keys.as_str().into()];
+        let sql = tasks_not_completed_sql(self.listing());
+        Ok(self.query(&sql, &parameters, |row| row.caller_id(0)).await?.into_iter().collect())
+    }
+
     /// A member's lines of a time, in their order: those after line `after` up to line `last` that took effect, or were
     /// written, in `[start, end)`.
     pub async fn ledger(
@@ -807,7 +830,8 @@ impl Store {
     pub async fn tasks_by_event(&self, tenant: TenantId) -> Found<Vec<Task>> {
         let columns = decode::TASK;
         let sql = format!(
-            "SELECT {columns} FROM mkt_points_task WHERE tenant_id = $1 AND enabled AND event_type IS NOT NULL"
+            "SELECT {columns} FROM mkt_points_task WHERE tenant_id = $1 AND enabled AND event_type IS NOT NULL \
+             ORDER BY task_key"
         );
         self.query(&sql, &[tenant.into()], decode::task).await
     }
@@ -1137,6 +1161,34 @@ pub fn hot_queries() -> Vec<(String, String)> {
     all
 }
 
+/// What makes rows of a parameter that is a JSON list, with a column `value`: how one statement looks many keys up, on both
+/// stores. The statement asks for each of them in a sub-select of its own, which keeps it on the index whatever the planner
+/// believes about a fresh table.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Listing {
+    Sqlite,
+    Postgres,
+}
+
+impl Listing {
+    /// Of a list of texts.
+    pub(super) fn texts(self, parameter: &str) -> String {
+        match self {
+            Listing::Sqlite => format!("json_each({parameter})"),
+            Listing::Postgres => format!("jsonb_array_elements_text({parameter}::text::jsonb)"),
+        }
+    }
+}
+
+/// The text of a statement that takes a list.
+pub(super) type ListedSql = fn(Listing) -> String;
+
+/// What is asked with lists, by name, as SQLite and as PostgreSQL is asked it: for the test of the plans.
+pub fn listed_queries() -> Vec<(&'static str, [String; 2])> {
+    let both = |sql: ListedSql| [Listing::Sqlite, Listing::Postgres].map(sql);
+    vec![("tasks_not_completed", both(tasks_not_completed_sql))]
+}
+
 /// The statements of gathered reads ([`super::gather`]): for the test of their plans.
 pub fn gathered_statements() -> Vec<String> {
     let by_id = ["uuid", "uuid"];
@@ -1462,6 +1514,16 @@ fn list_member_tasks_sql() -> String {
          FROM mkt_points_task t LEFT JOIN mkt_user_task_progress p \
          ON p.tenant_id = t.tenant_id AND p.member_id = $2 AND p.task_key = t.task_key \
          WHERE t.tenant_id = $1 AND t.task_key > $3 AND t.deleted_at IS NULL ORDER BY t.task_key LIMIT $4"
+    )
+}
+
+fn tasks_not_completed_sql(listing: Listing) -> String {
+    let listed = listing.texts("$3");
+    format!(
+        "SELECT l.value FROM {listed} l \
+         WHERE (SELECT t.deleted_at IS NULL FROM mkt_points_task t WHERE t.tenant_id = $1 AND t.task_key = l.value) \
+         AND coalesce((SELECT p.total_completions FROM mkt_user_task_progress p \
+          WHERE p.tenant_id = $1 AND p.member_id = $2 AND p.task_key = l.value), 0) = 0"
     )
 }
 

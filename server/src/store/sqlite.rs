@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use scrip_domain::coupon::Definition;
 use scrip_domain::decide::Need;
 use scrip_domain::key::Keys;
-use scrip_domain::state::{IdempotencyRecord, LOT_PAGE};
+use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Prerequisite};
 use scrip_domain::{Answer, Envelope, LotId, MemberId, State, TemplateId, TenantId};
 use uuid::Uuid;
 
@@ -406,7 +406,8 @@ impl SqliteWriter {
 fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let session = Session { connection: &transaction, traffic: &store.traffic };
-    let mut state = load(&session, batch, &store.definitions)?;
+    let mut keys = Keys::of(batch);
+    let mut state = load(&session, batch, &mut keys, &store.definitions)?;
     let mut answers = Vec::with_capacity(batch.len());
     while let Err(need) = decide_all(&mut state, batch, &mut answers) {
         let tenant = batch[answers.len()].tenant;
@@ -415,6 +416,23 @@ fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> 
             Need::Periods(at) => {
                 let found = session.query(&LOOK_UPS.tenant, &[tenant.into()], decode::tenant)?;
                 state.load_periods(tenant, local_periods(found.first(), at)?);
+            }
+            Need::Tasks(asked) => {
+                let mut found = Vec::new();
+                for key in &asked {
+                    found.extend(session.query(&LOOK_UPS.task, &[tenant.into(), key.as_str().into()], decode::task)?);
+                }
+                state.load_tasks(tenant, asked, found);
+            }
+            Need::Prerequisites => {
+                for key in state.missing_prerequisites(&keys) {
+                    let (tenant, member, task) = &key;
+                    let parameters = [(*tenant).into(), member.into(), task.as_str().into()];
+                    let decode = |row: &Row| Ok(Prerequisite { completions: row.int(0)?, exists: row.bool(1)? });
+                    for found in session.query(&LOOK_UPS.prerequisite, &parameters, decode)? {
+                        state.load_prerequisite(key.clone(), found);
+                    }
+                }
             }
         }
     }
@@ -456,6 +474,7 @@ struct LookUps {
     check_ins: String,
     task: String,
     progress: String,
+    prerequisite: String,
     report: String,
     original: String,
     lot: String,
@@ -504,6 +523,10 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         check_ins: by_member(decode::CHECK_IN, "mkt_points_check_in") + " ORDER BY day DESC LIMIT ?3",
         task: format!("SELECT {} FROM mkt_points_task WHERE tenant_id = ?1 AND task_key = ?2", decode::TASK),
         progress: by_member(decode::PROGRESS, "mkt_user_task_progress") + " AND task_key = ?3",
+        prerequisite: "SELECT coalesce((SELECT total_completions FROM mkt_user_task_progress \
+                       WHERE tenant_id = ?1 AND member_id = ?2 AND task_key = ?3), 0), \
+                       coalesce((SELECT deleted_at IS NULL FROM mkt_points_task WHERE tenant_id = ?1 AND task_key = ?3), 0)"
+            .to_owned(),
         report: by_member(decode::REPORT, "mkt_user_task_completion") + " AND task_key = ?3 AND completion_id = ?4",
         original: by_id(&format!("{}, {reversed}", decode::TRANSACTION), "mkt_points_transaction t"),
         lot: by_id(decode::LOT, "mkt_points_lot"),
@@ -532,7 +555,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 33] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 34] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
@@ -553,6 +576,7 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 33] {
         ("check_ins", &texts.check_ins),
         ("task", &texts.task),
         ("progress", &texts.progress),
+        ("prerequisite", &texts.prerequisite),
         ("report", &texts.report),
         ("original", &texts.original),
         ("lot", &texts.lot),
@@ -571,10 +595,10 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 33] {
     ]
 }
 
-fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Result<State, StoreError> {
+/// Loads what the keys name; to these it adds what only the orders of the batch can tell.
+fn load(session: &Session<'_>, batch: &[Envelope], keys: &mut Keys, known: &Definitions) -> Result<State, StoreError> {
     let texts = &*LOOK_UPS;
-    let mut keys = Keys::of(batch);
-    let mut state = State::empty(&keys);
+    let mut state = State::empty(keys);
     for (tenant, id) in &keys.orders {
         for order in session.query(&texts.order, &[(*tenant).into(), id.as_str().into()], decode::order)? {
             state.load_order(*tenant, order);
@@ -583,7 +607,7 @@ fn load(session: &Session<'_>, batch: &[Envelope], known: &Definitions) -> Resul
     if !keys.orders.is_empty() {
         keys.follow_orders(batch, &state);
     }
-    let keys = &keys;
+    let keys = &*keys;
     for tenant in &keys.tenants {
         for row in session.query(&texts.tenant, &[(*tenant).into()], decode::tenant)? {
             state.load_tenant(row);

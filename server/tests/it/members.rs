@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use scrip_domain::command::Movement;
 use scrip_domain::points::{Spendable, TransactionType};
-use scrip_domain::task::{Definition, Period};
+use scrip_domain::task::{Definition, Period, TaskPatch};
 use scrip_domain::time::{MICROS_PER_DAY, Window};
-use scrip_domain::{Answer, Command, HoldId, MemberId, Outcome, TenantId, Timestamp, TransactionId};
+use scrip_domain::{Answer, Command, HoldId, MemberId, Outcome, TaskKey, TenantId, Timestamp, TransactionId};
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::jobs::members::{follow_merges, report_events};
 use scrip_server::store::Store;
@@ -195,10 +195,24 @@ async fn an_event_reports_a_task_once_however_often_the_log_is_read() {
             target: 1,
             event_type: Some("coupon.claimed".into()),
             window: Window::default(),
+            requires: Vec::new(),
         };
-        let create = Command::CreateTask { key: "claim".parse().expect("a key"), definition: Box::new(task) };
+        let create = |key: &str, points, requires: &[&str]| Command::CreateTask {
+            key: key.parse().expect("a key"),
+            definition: Box::new(Definition {
+                points,
+                requires: requires.iter().map(|key| key.parse().expect("a key")).collect(),
+                ..task.clone()
+            }),
+        };
         let before = scrip_server::clock::now();
-        accept(&engine, tenant, create).await;
+        accept(&engine, tenant, create("claim", 5, &[])).await;
+        // Reported by the same event, and behind what it requires, whatever the order of their keys.
+        accept(&engine, tenant, create("another", 10, &["claim"])).await;
+        let never = Definition { event_type: None, ..task.clone() };
+        let never = Command::CreateTask { key: "never".parse().expect("a key"), definition: Box::new(never) };
+        accept(&engine, tenant, never).await;
+        accept(&engine, tenant, create("unreachable", 100, &["never"])).await;
         // As of a time before the task, as an import of the past is: nothing that the task has asked for.
         let past = scrip_domain::Envelope { at: before, ..envelope(tenant, claim("past")) };
         assert!(matches!(engine.submit(past).await, Ok(Answer::Accepted { .. })), "{kind:?}");
@@ -221,8 +235,57 @@ async fn an_event_reports_a_task_once_however_often_the_log_is_read() {
         store.move_task_cursor(tenant, now, position).await.expect("the cursor goes back");
         report_events(store, &engine, tenant).await.expect("a pass");
         let balances = [balance("early").await, balance("past").await, balance("a").await, balance("b").await];
-        assert_eq!(balances, [0, 0, 5, 5], "{kind:?}");
+        assert_eq!(balances, [0, 0, 15, 15], "{kind:?}");
         assert_sound(store, kind).await;
+    }
+}
+
+/// Two edits at once, each of which alone is right, and together a circle: one of them is told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_edited_at_once_never_require_each_other() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        // Two engines are two nodes: neither waits for the other but in the database.
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let other = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let task = |requires: Vec<TaskKey>| Definition {
+            name: "Task".into(),
+            description: String::new(),
+            points: 5,
+            period: Period::Once,
+            limit_per_period: 1,
+            total_limit: None,
+            target: 1,
+            event_type: None,
+            window: Window::default(),
+            requires,
+        };
+        for round in 0..20 {
+            let [left, right]: [TaskKey; 2] =
+                ["left", "right"].map(|side| format!("{side}-{round}").parse().expect("a key"));
+            for key in [&left, &right] {
+                let definition = Box::new(task(Vec::new()));
+                accept(&engine, tenant, Command::CreateTask { key: key.clone(), definition }).await;
+            }
+            let edit = |engine: &Engine, key: &TaskKey, required: &TaskKey| {
+                let definition = task(vec![required.clone()]);
+                let patch = TaskPatch { expected_version: 1, enabled: true, definition };
+                let command = Command::UpdateTask { key: key.clone(), patch: Box::new(patch) };
+                let engine = engine.clone();
+                async move { engine.submit(envelope(tenant, command)).await }
+            };
+            let (first, second) = tokio::join!(edit(&engine, &left, &right), edit(&other, &right, &left));
+            let answers = [first.expect("an answer"), second.expect("an answer")];
+            let refused: Vec<_> = answers
+                .iter()
+                .filter_map(|answer| match answer {
+                    Answer::Refused(rejection) => Some(rejection.code()),
+                    Answer::Accepted { .. } => None,
+                })
+                .collect();
+            assert_eq!(refused, ["POINTS_TASK_REQUIRES_ITSELF"], "{kind:?}: {answers:?}");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every hot query is served by an index, on tables of 100,000 rows, in both stores.
 
-use scrip_server::store::read::{gathered_statements, hot_queries};
+use scrip_server::store::read::{gathered_statements, hot_queries, listed_queries};
 use scrip_server::store::{StoreUrl, batch_look_ups, lane_statements};
 
 use crate::harness::{Fixture, Kind};
@@ -97,7 +97,8 @@ async fn sqlite_serves_every_hot_query_and_batch_look_up_from_an_index() {
     connection.execute_batch("COMMIT").expect("a commit");
     let mut scans = Vec::new();
     let look_ups = batch_look_ups().map(|(name, sql)| (name.to_owned(), sql.to_owned()));
-    for (name, sql) in hot_queries().into_iter().chain(look_ups) {
+    let listed = listed_queries().into_iter().map(|(name, [by_sqlite, _])| (name.to_owned(), by_sqlite));
+    for (name, sql) in hot_queries().into_iter().chain(look_ups).chain(listed) {
         let sql = format!("EXPLAIN QUERY PLAN {}", sql.replace('$', "?"));
         let mut statement = connection.prepare(&sql).unwrap_or_else(|error| panic!("{name}: {error}"));
         let nothing = vec![rusqlite::types::Null; statement.parameter_count()];
@@ -147,7 +148,8 @@ async fn postgres_serves_every_hot_query_and_lane_statement_from_an_index() {
     client.batch_execute("ANALYZE").await.expect("statistics");
     let mut scans = Vec::new();
     client.batch_execute("SET plan_cache_mode = force_generic_plan").await.expect("a setting");
-    for (name, sql) in hot_queries() {
+    let listed = listed_queries().into_iter().map(|(name, [_, by_postgres])| (name.to_owned(), by_postgres));
+    for (name, sql) in hot_queries().into_iter().chain(listed) {
         scans.extend(scans_of(&client, &name, &sql).await);
     }
     let (settings, statements) = lane_statements();

@@ -12,6 +12,7 @@ use scrip_domain::command::Movement;
 use scrip_domain::order::{RefundRequest, Reservation};
 use scrip_domain::points::TransactionType;
 use scrip_domain::pricing::{Attributes, Basket, Line, Rules};
+use scrip_domain::task;
 use scrip_domain::time::{Calendar, LocalTime};
 use scrip_domain::{
     Answer, Command, CouponId, Day, Envelope, HoldId, Idempotency, OrderId, Outcome, TenantId, TransactionId,
@@ -28,6 +29,7 @@ use crate::harness::{Fixture, KINDS, Kind, address_of, definition, envelope, mem
 const PLATFORM_KEY: &str = "a-platform-key-for-tests";
 const ROWS: usize = 200;
 const BATCH: usize = 500;
+const REPORT_WITH_PREREQUISITES: &str = "report a task that requires two others";
 
 /// What was asked of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +73,7 @@ impl Server {
         // What the background asks would be counted as well.
         settings.jobs.concurrency = 0;
         settings.webhooks.poll_ms = 0;
+        settings.projection.interval_ms = 0;
         let app = App::start(&settings, Some(PLATFORM_KEY)).await.expect("the server starts");
         let router = scrip_server::http::router(app.state());
         Server { app, router }
@@ -173,6 +176,17 @@ async fn a_read_costs_the_same_for_one_row_and_for_two_hundred() {
             assert_eq!((few.reads, few.writes), (1, 0), "{kind:?}: {name}");
             assert_eq!(few, many, "{kind:?}: {name}");
         }
+        // Tasks and what they require: one statement for the page, and one for all that is required on it.
+        for number in 0..30 {
+            let requires: Vec<String> = (0..10).map(|one| format!("z-{one}")).filter(|_| number >= 10).collect();
+            let name = if number < 10 { format!("z-{number}") } else { format!("task-{number}") };
+            let task = json!({ "key": name, "name": "t", "points": 1, "requires": requires });
+            server.post(&key, "/v1/points-tasks", &task).await;
+        }
+        let of_member = |limit: usize| format!("/v1/members/one/tasks?limit={limit}");
+        let (few, many) = (server.cost(&key, &of_member(1)).await, server.cost(&key, &of_member(200)).await);
+        assert_eq!((few.reads, few.writes, few), (2, 0, many), "{kind:?}: a member's tasks");
+
         let single = [
             ("a coupon template", format!("/v1/coupon-templates/{}", templates[0])),
             ("a coupon", format!("/v1/coupons/{}", id(&coupons[0]))),
@@ -410,6 +424,38 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
         compare(&mut batches, "check in after a gap", members().map(check_in(None, 102)).collect()).await;
         compare(&mut batches, "make a missed day up", members().map(check_in(Some(101), 102)).collect()).await;
 
+        // A report of a task costs what it costs without prerequisites, and one more question with them.
+        let task = |requires: &[&str]| task::Definition {
+            name: "Task".into(),
+            description: String::new(),
+            points: 1,
+            period: task::Period::Once,
+            limit_per_period: 1,
+            total_limit: None,
+            target: 1,
+            event_type: None,
+            window: Default::default(),
+            requires: requires.iter().map(|key| key.parse().expect("a key")).collect(),
+        };
+        let create = |key: &str, requires: &[&str]| Command::CreateTask {
+            key: key.parse().expect("a key"),
+            definition: Box::new(task(requires)),
+        };
+        batches.run(vec![create("first", &[]), create("second", &[]), create("third", &["first", "second"])]).await;
+        let report = |key: &'static str| {
+            let calendar = Arc::clone(&calendar);
+            move |n: usize| Command::CompleteTask {
+                member_id: member(n),
+                key: key.parse().expect("a key"),
+                completion_id: "c".parse().expect("an id"),
+                calendar: Arc::clone(&calendar),
+            }
+        };
+        for key in ["first", "second"] {
+            compare(&mut batches, "report a task", members().map(report(key)).collect()).await;
+        }
+        compare(&mut batches, REPORT_WITH_PREREQUISITES, members().map(report("third")).collect()).await;
+
         // Orders, with a coupon and points each, are locked before what they name.
         let order_id = |n: usize| format!("order-{n}").parse::<OrderId>().expect("an order id");
         let reserve = |n: usize| {
@@ -459,13 +505,18 @@ async fn a_batch_of_five_hundred_costs_what_one_costs_on_postgres_and_five_hundr
         compare(&mut batches, "refund an order", members().map(refund).collect()).await;
 
         let of = |wanted: &str| rows.iter().find(|(name, ..)| *name == wanted).map(|(_, one, all)| (*one, *all));
+        let reports = [of("report a task"), of(REPORT_WITH_PREREQUISITES)].map(|found| found.expect("a report").0);
+        if kind == Kind::Postgres {
+            assert_eq!(reports[1].statements(), reports[0].statements() + 1, "one question for all that is required");
+        }
         assert_eq!(of("claim"), of("claim under a daily cap and a budget"), "{kind:?}: limits cost no statement");
         for (name, one, all) in rows {
             println!("{kind:?}: {name}: {one:?} for one, {all:?} for {BATCH}");
             match kind {
                 Kind::Postgres => {
                     assert_eq!(one, all, "{name}");
-                    assert_eq!(one.round_trips, 2 + u64::from(name.ends_with("an order")), "{name}");
+                    let more = name.ends_with("an order") || name == REPORT_WITH_PREREQUISITES;
+                    assert_eq!(one.round_trips, 2 + u64::from(more), "{name}");
                 }
                 Kind::Sqlite => assert!(all.statements() <= BATCH as u64 * one.statements(), "{name}: {one:?} {all:?}"),
             }

@@ -11,6 +11,7 @@ use scrip_domain::job::{JobPool, JobTicket};
 use scrip_domain::order::{RefundRequest, Reservation};
 use scrip_domain::points::{AdjustmentRequest, MAX_POINTS, ReminderPage, Spendable, TransactionType};
 use scrip_domain::pricing::{Attributes, Basket, Line, Rules};
+use scrip_domain::task;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{LocalTime, MICROS_PER_DAY, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
@@ -341,6 +342,7 @@ async fn history(kind: Kind) -> Fixture {
     finish(&mut writer, tenant).await;
     orders(&mut writer).await;
     adjustments(&mut writer).await;
+    prerequisites(&mut writer).await;
     jobs(&fixture, tenant).await;
     park(&mut writer, &fixture.store, tenant).await;
     bulks(&fixture, tenant).await;
@@ -500,6 +502,38 @@ async fn adjustments(writer: &mut Writer) {
             _ => continue,
         };
         run_as(writer, tenant, keys[1], decided).await;
+    }
+}
+
+/// A task that requires another, completed behind it by a member who never did a third one.
+async fn prerequisites(writer: &mut Writer) {
+    let tenant = made_tenant(writer, "Tasks").await;
+    let task = |requires: &[&str]| task::Definition {
+        name: "Task".into(),
+        description: String::new(),
+        points: 5,
+        period: task::Period::Once,
+        limit_per_period: 1,
+        total_limit: None,
+        target: 1,
+        event_type: None,
+        window: Window::default(),
+        requires: requires.iter().map(|key| key.parse().expect("a key")).collect(),
+    };
+    let now = scrip_server::clock::now();
+    // An hour ago, so that what is reported now is surely decided by this.
+    let then = Timestamp(now.0 - 3_600_000_000);
+    for (key, requires) in [("never", &[][..]), ("first", &[]), ("second", &["first"])] {
+        let command = Command::CreateTask { key: key.parse().expect("a key"), definition: Box::new(task(requires)) };
+        let made = Envelope { at: then, now: then, ..envelope(tenant, command) };
+        let answer = writer.run(&[made]).await.expect("the batch is decided").remove(0);
+        assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+    }
+    let calendar = Arc::new(scrip_server::calendar::calendar(&jiff::tz::TimeZone::UTC, now));
+    for key in ["first", "second"] {
+        let (completion_id, calendar) = ("done".parse().expect("an id"), calendar.clone());
+        let key = key.parse().expect("a key");
+        run(writer, tenant, Command::CompleteTask { member_id: member("m-1"), key, completion_id, calendar }).await;
     }
 }
 

@@ -5,7 +5,7 @@ use scrip_domain::task::Definition;
 use super::{Dialect, Group, Reading, check, differs, equal, says};
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
-    vec![check_ins(dialect), reports(), progress(), tasks(dialect), adjustments(dialect)]
+    vec![check_ins(dialect), reports(), prerequisites(dialect), progress(), tasks(dialect), adjustments(dialect)]
 }
 
 /// Every check-in beside the one before.
@@ -126,6 +126,50 @@ fn reports() -> Group {
     ];
     Group { with: String::new(), rows: rows.into(), owner: Some("r"), key: "r.member_id".into(), checks }
 }
+
+/// Each completion beside each task that its task requires, where both are told: a definition that was edited since, or less
+/// than [`SETTLED_MICROS`] before, says nothing of it, and a required task that was deleted had perhaps lapsed by then.
+fn prerequisites(dialect: Dialect) -> Group {
+    let listed = match dialect {
+        Dialect::Sqlite => {
+            "CROSS JOIN json_each(CASE WHEN json_valid(k.definition) THEN coalesce(k.definition -> '$.requires', '[]') \
+             ELSE '[]' END) v"
+        }
+        Dialect::Postgres => {
+            "CROSS JOIN LATERAL json_array_elements_text(CASE WHEN k.definition LIKE '%\"requires\":[%' \
+             THEN CAST(k.definition AS json) -> 'requires' END) v"
+        }
+    };
+    let with = format!(
+        "WITH required AS MATERIALIZED \
+         (SELECT k.tenant_id, k.id, k.task_key, v.value AS required FROM mkt_points_task k {listed})"
+    );
+    let rows = "required q \
+        JOIN mkt_points_task o ON o.tenant_id = q.tenant_id AND o.task_key = q.required AND o.deleted_at IS NULL \
+        JOIN mkt_user_task_completion r ON r.tenant_id = q.tenant_id AND r.task_key = q.task_key \
+        JOIN mkt_points_transaction t ON t.tenant_id = r.tenant_id AND t.id = r.transaction_id \
+        JOIN (SELECT c.tenant_id, c.subject_id, max(c.recorded_at) AS at FROM event c \
+         JOIN (SELECT DISTINCT tenant_id, id FROM required) w ON w.tenant_id = c.tenant_id AND w.id = c.subject_id \
+         WHERE c.type IN ('points_task.created', 'points_task.updated') GROUP BY c.tenant_id, c.subject_id) e \
+        ON e.tenant_id = q.tenant_id AND e.subject_id = q.id \
+        LEFT JOIN (SELECT c.tenant_id, c.member_id, c.task_key, min(s.sequence) AS sequence FROM mkt_user_task_completion c \
+         JOIN (SELECT DISTINCT tenant_id, required FROM required) w \
+         ON w.tenant_id = c.tenant_id AND w.required = c.task_key \
+         JOIN mkt_points_transaction s ON s.tenant_id = c.tenant_id AND s.id = c.transaction_id \
+         GROUP BY c.tenant_id, c.member_id, c.task_key) a \
+        ON a.tenant_id = r.tenant_id AND a.member_id = r.member_id AND a.task_key = q.required";
+    let checks = vec![check(
+        "M24",
+        "a completion follows one of each task that its task requires",
+        format!("t.recorded_at > e.at + {SETTLED_MICROS} AND (a.sequence IS NULL OR a.sequence > t.sequence)"),
+        "r.task_key || ' was completed before ' || q.required",
+    )];
+    Group { with, rows: rows.into(), owner: Some("q"), key: "r.member_id".into(), checks }
+}
+
+/// How long after an edit a report may still be decided by what was before: longer than any batch takes, and than nodes'
+/// clocks differ.
+const SETTLED_MICROS: i64 = 60_000_000;
 
 /// A completion takes all steps before it, so the steps that are left are the reports without those of completions.
 fn progress() -> Group {

@@ -365,6 +365,71 @@ async fn a_task_is_reported_by_the_shop_and_each_report_counts_once() {
     }
 }
 
+/// peers 6.11: a task that waits for others says so before it is reported, and after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_requires_others_says_what_is_missing() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let task =
+            |key: &str, requires: Value| json!({ "key": key, "name": "Task", "points": 5, "requires": requires });
+        let unknown = client.post("/v1/points-tasks", task("review", json!(["visit", "buy"]))).await.json(422);
+        assert_eq!(unknown["code"], "POINTS_TASK_REQUIRES_UNKNOWN");
+        assert!(text(&unknown, "detail").contains("`requires`") && text(&unknown, "detail").contains("visit, buy"));
+        for key in ["visit", "buy"] {
+            assert_eq!(client.post("/v1/points-tasks", task(key, Value::Null)).await.json(201)["requires"], json!([]));
+        }
+        let made = client.post("/v1/points-tasks", task("review", json!(["visit", "buy"]))).await.json(201);
+        assert_eq!(made["requires"], json!(["visit", "buy"]));
+        let edit = async |client: &mut Client, key: &str, tag: &str, requires: Value| {
+            let body = json!({ "requires": requires }).to_string();
+            client.send("PATCH", &format!("/v1/points-tasks/{key}"), &[super::JSON, ("if-match", tag)], body).await
+        };
+        let circle = edit(&mut client, "visit", "\"1\"", json!(["review"])).await.json(422);
+        assert_eq!(circle["code"], "POINTS_TASK_REQUIRES_ITSELF");
+        assert!(text(&circle, "detail").contains("review"), "{circle}");
+        let own = edit(&mut client, "visit", "\"1\"", json!(["visit"])).await.json(400);
+        assert_eq!(own["errors"][0]["field"], "requires[0]");
+
+        let mut member = server.client(&shop.member).await;
+        let shown = async |member: &mut Client| {
+            let list = member.get("/v1/members/m-1/tasks").await.json(200);
+            let rows = list["data"].as_array().expect("tasks").iter();
+            rows.map(|row| (text(&row["task"], "key").to_owned(), row["available"] == true, row["missing"].clone()))
+                .collect::<Vec<_>>()
+        };
+        let row = |key: &str, available, missing: Value| (key.to_owned(), available, missing);
+        let expected =
+            [row("buy", true, json!([])), row("review", false, json!(["visit", "buy"])), row("visit", true, json!([]))];
+        assert_eq!(shown(&mut member).await, expected, "{kind:?}");
+        let report = async |client: &mut Client, key: &str| {
+            let path = format!("/v1/members/m-1/tasks/{key}/completions");
+            client.post(&path, json!({ "completion_id": "c-1" })).await
+        };
+        report(&mut client, "visit").await.json(201);
+        let early = report(&mut client, "review").await.json(422);
+        assert_eq!(early["code"], "POINTS_TASK_PREREQUISITES_MISSING");
+        assert!(text(&early, "detail").contains("buy") && !text(&early, "detail").contains("visit"), "{early}");
+        let chinese = [super::JSON, ("accept-language", "zh")];
+        let path = "/v1/members/m-1/tasks/review/completions";
+        let early = client.send("POST", path, &chinese, "{\"completion_id\":\"c-1\"}").await.json(422);
+        assert!(text(&early, "detail").contains("尚未完成：buy"), "{early}");
+        // Done once, it has no room for more, and is none that is missing.
+        let expected =
+            [row("buy", true, json!([])), row("review", false, json!(["buy"])), row("visit", false, json!([]))];
+        assert_eq!(shown(&mut member).await, expected, "{kind:?}");
+        // What is deleted lapses.
+        assert_eq!(client.send("DELETE", "/v1/points-tasks/buy", &[], "").await.status, 204);
+        let expected = [row("review", true, json!([])), row("visit", false, json!([]))];
+        assert_eq!(shown(&mut member).await, expected, "{kind:?}");
+        report(&mut client, "review").await.json(201);
+        let left = edit(&mut client, "review", "\"1\"", Value::Null).await.json(200);
+        assert_eq!(left["requires"], json!([]));
+        server.assert_sound().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_adjustment_has_a_reason_a_limit_and_a_name() {
     for kind in KINDS {

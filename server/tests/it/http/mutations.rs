@@ -142,6 +142,11 @@ async fn requests(client: &mut Client) -> Vec<(&'static str, String, Value)> {
             "limit_per_period": 2, "total_limit": 9, "target": 2, "event_type": "coupon.used",
             "window": { "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2036-01-01T00:00:00Z" } }),
         ),
+        (
+            "POST",
+            "/v1/points-tasks".into(),
+            json!({ "key": "praise", "name": "n", "points": 5, "requires": ["share"] }),
+        ),
         ("PATCH", "/v1/points-tasks/share".into(), json!({ "points": 6, "enabled": true })),
         ("POST", "/v1/members/m-1/tasks/share/completions".into(), json!({ "completion_id": "c-1" })),
         ("POST", "/v1/expirations".into(), json!({ "limit": 10 })),
