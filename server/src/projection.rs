@@ -15,7 +15,8 @@
 //! **Merged members.** What a member earned belongs to the member its account was merged into, on every board, those of days gone by
 //! included: a board says who owns what was earned then. So the fold keeps for each merged member its owner. A merge moves the
 //! scores of the past; what is told of the closed account afterwards (an order it had under way) counts for its owner at once,
-//! and its balance, which a pass moves on, is on no board. Statistics count what happened, whoever owns it now.
+//! and its balance, which a pass moves on, is on no board. Statistics count what happened, whoever owns it now. A page asks for
+//! owners, scores and the closed accounts' places on all boards in one statement each, however many merges it tells of.
 //!
 //! Deliberately absent: decisions. Nothing that moves stock or points reads these tables.
 
@@ -242,18 +243,13 @@ struct Owners {
 }
 
 impl Owners {
-    /// Of the members that the sums name, however often they were merged on.
+    /// Of the members that the sums name, however often they were merged on. An account is merged once, into one that is open
+    /// then: what the sums say of it comes first.
     async fn of(store: &Store, tenant: TenantId, sums: &Sums) -> anyhow::Result<Owners> {
         let named = sums.earned.keys().chain(sums.balances.keys()).map(|(_, member)| member);
-        let mut wanted: BTreeSet<MemberId> = named.chain(sums.merged.values()).cloned().collect();
-        let mut by_member = sums.merged.clone();
-        // As many rounds as accounts were merged one after the other; an account is merged once, into one that is open then.
-        while !wanted.is_empty() {
-            wanted.retain(|member| !by_member.contains_key(member));
-            let found = store.board_owners(tenant, &wanted.into_iter().collect::<Vec<_>>()).await?;
-            wanted = found.values().cloned().collect();
-            by_member.extend(found);
-        }
+        let wanted: BTreeSet<&MemberId> = named.chain(sums.merged.values()).collect();
+        let mut by_member = store.board_owners(tenant, &wanted).await?;
+        by_member.extend(sums.merged.clone());
         Ok(Owners { by_member })
     }
 
@@ -360,22 +356,16 @@ async fn fold_page(store: &Store, tenant: TenantId) -> anyhow::Result<bool> {
         }
     }
     if !sums.merged.is_empty() {
-        let closed: Vec<(String, MemberId)> = store
-            .boards(tenant)
-            .await?
-            .iter()
-            .flat_map(|board| sums.merged.keys().map(move |member| (board.clone(), member.clone())))
-            .collect();
-        before = store.scores(tenant, &closed).await?;
-        for ((name, member), score) in before.iter().filter(|(_, score)| **score > 0) {
+        before = store.scores_everywhere(tenant, &sums.merged.keys().collect()).await?;
+        for ((name, member), score) in &before {
             if name.starts_with(Metric::Earned.as_str()) {
                 *earned.entry((name.clone(), owners.of_member(member).clone())).or_default() += score;
             }
             replaced.insert((name.clone(), member.clone()), 0);
         }
     }
-    let keys: Vec<(String, MemberId)> =
-        earned.keys().chain(replaced.keys()).filter(|key| !before.contains_key(*key)).cloned().collect();
+    let keys: BTreeSet<&(String, MemberId)> =
+        earned.keys().chain(replaced.keys()).filter(|key| !before.contains_key(*key)).collect();
     before.extend(store.scores(tenant, &keys).await?);
     let mut folded = Folded { statistics: sums.statistics, owners: sums.merged, ..Folded::default() };
     let earned = earned.into_iter().map(|(key, points)| {

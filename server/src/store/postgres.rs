@@ -498,27 +498,6 @@ impl PostgresStore {
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
-    /// Rows by two arrays of texts, as one statement, which is planned anew each time: the table may have grown by much since the
-    /// last, and its statistics with it or not.
-    pub(super) async fn query_texts<T>(
-        &self,
-        sql: &str,
-        tenant: TenantId,
-        first: &[&str],
-        second: &[&str],
-        decode: impl Fn(&Row) -> Result<T, StoreError>,
-    ) -> Result<Vec<T>, StoreError> {
-        let client = self.readers.acquire().await?;
-        self.traffic.reads.inc();
-        self.traffic.round_trips.inc();
-        let begun = Instant::now();
-        let parameters: [(&(dyn ToSql + Sync), PgType); 3] =
-            [(&tenant.0, PgType::UUID), (&first, PgType::TEXT_ARRAY), (&second, PgType::TEXT_ARRAY)];
-        let rows = client.query_typed(sql, &parameters).await?;
-        self.traffic.watch(begun, rows.len(), || name_of(sql));
-        rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
-    }
-
     /// Rows by an array of digests, as one statement.
     pub(super) async fn query_digests<T>(
         &self,

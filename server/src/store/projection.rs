@@ -1,11 +1,13 @@
 //! The read models' rows: where the fold stands, what it writes, what is asked of them. What they mean is in
 //! [`crate::projection`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 
 use scrip_domain::{MemberId, TenantId, Timestamp};
+use serde::Serialize;
 
-use super::read::EventPosition;
+use super::read::{EventPosition, ListedSql, Listing};
 use super::table::{Change, Table, Type, Verb};
 use super::value::{Param, Row};
 use super::{Store, StoreError};
@@ -97,11 +99,6 @@ const TENANTS_TO_FOLD: &str = "SELECT t.tenant_id FROM tenant t LEFT JOIN projec
      WHERE EXISTS (SELECT 1 FROM event e WHERE e.tenant_id = t.tenant_id \
      AND (e.tx, e.ordinal) > (coalesce(p.tx, 0), coalesce(p.ordinal, -1))) LIMIT $1";
 const PROGRESS: &str = "SELECT tx, ordinal, as_of FROM projection WHERE tenant_id = $1";
-const OWNER_OF: &str = "SELECT owner_id FROM board_owner WHERE tenant_id = $1 AND member_id = $2";
-/// From each board to the next: as many steps in the index as there are boards.
-const BOARDS: &str = "WITH RECURSIVE due(board) AS (SELECT (SELECT min(s.board) FROM board_score s WHERE s.tenant_id = $1) \
-     UNION ALL SELECT (SELECT min(s.board) FROM board_score s WHERE s.tenant_id = $2 AND s.board > due.board) FROM due \
-     WHERE due.board IS NOT NULL) SELECT board FROM due WHERE board IS NOT NULL";
 const SCORE_OF: &str = "SELECT score FROM board_score WHERE tenant_id = $1 AND board = $2 AND member_id = $3";
 // The index of ranks has the members whose score is not 0; a statement that wants it must say so, and not by `> 0`, which SQLite
 // would take for the beginning of the range. The next condition on the score bounds the range, the last cuts its edge.
@@ -122,9 +119,7 @@ const STATISTIC_TOTALS: &str = "SELECT name, CAST(sum(events) AS BIGINT), CAST(s
      WHERE tenant_id = $1 AND subject = $2 GROUP BY name ORDER BY name";
 
 /// The reads of the read models, by name: for the test of the plans.
-pub(super) const HOT_QUERIES: [(&str, &str); 11] = [
-    ("owner_of", OWNER_OF),
-    ("boards", BOARDS),
+pub(super) const HOT_QUERIES: [(&str, &str); 9] = [
     ("score", SCORE_OF),
     ("board_from", BOARD_FROM),
     ("board_above", BOARD_ABOVE),
@@ -135,6 +130,50 @@ pub(super) const HOT_QUERIES: [(&str, &str); 11] = [
     ("statistic_totals", STATISTIC_TOTALS),
     ("projection_progress", PROGRESS),
 ];
+
+/// Those that name many keys at once.
+pub(super) const LISTED_QUERIES: &[(&str, ListedSql)] =
+    &[("owners", owners_sql), ("scores", scores_sql), ("scores_everywhere", scores_everywhere_sql)];
+
+/// From each member to its owner, and on to the owner of that one.
+fn owners_sql(listing: Listing) -> String {
+    let owner_of = |member: &str| {
+        format!(
+            "SELECT {member}, (SELECT o.owner_id FROM board_owner o WHERE o.tenant_id = $1 AND o.member_id = {member})"
+        )
+    };
+    format!(
+        "WITH RECURSIVE due(member_id, owner_id) AS ({} FROM {} l UNION {} FROM due WHERE due.owner_id IS NOT NULL) \
+         SELECT member_id, owner_id FROM due WHERE owner_id IS NOT NULL",
+        owner_of("l.value"),
+        listing.texts("$2"),
+        owner_of("due.owner_id"),
+    )
+}
+
+/// Of pairs of a board and a member.
+fn scores_sql(listing: Listing) -> String {
+    let listed = listing.lists("$2");
+    format!(
+        "SELECT s.board, s.member_id, s.score FROM (SELECT l.value ->> 0 AS board, l.value ->> 1 AS member_id, \
+         (SELECT s.score FROM board_score s WHERE s.tenant_id = $1 AND s.board = l.value ->> 0 \
+          AND s.member_id = l.value ->> 1) AS score FROM {listed} l) s WHERE s.score IS NOT NULL"
+    )
+}
+
+/// From each board to the next, which takes as many steps in the index as there are boards; on each, every member's score.
+fn scores_everywhere_sql(listing: Listing) -> String {
+    let listed = listing.texts("$2");
+    format!(
+        "WITH RECURSIVE due(board) AS (SELECT (SELECT min(s.board) FROM board_score s WHERE s.tenant_id = $1) \
+         UNION ALL SELECT (SELECT min(s.board) FROM board_score s WHERE s.tenant_id = $1 AND s.board > due.board) FROM due \
+         WHERE due.board IS NOT NULL), listed(member_id) AS MATERIALIZED (SELECT l.value FROM {listed} l) \
+         SELECT s.board, s.member_id, s.score FROM (SELECT due.board, listed.member_id, \
+         (SELECT s.score FROM board_score s WHERE s.tenant_id = $1 AND s.board = due.board \
+          AND s.member_id = listed.member_id) AS score FROM due CROSS JOIN listed WHERE due.board IS NOT NULL) s \
+         WHERE s.score > 0"
+    )
+}
 
 pub(super) fn changes(tenant: TenantId, folded: &Folded) -> Vec<Change<'_>> {
     let statistics = folded.statistics.iter().map(|((subject, day, name), (events, amount))| {
@@ -166,6 +205,10 @@ pub(super) fn changes(tenant: TenantId, folded: &Folded) -> Vec<Change<'_>> {
         .filter(|(_, rows)| !rows.is_empty())
         .map(|(table, rows)| Change { table, verb: Verb::Insert, rows })
         .collect()
+}
+
+fn score(row: &Row) -> Found<((String, MemberId), i64)> {
+    Ok(((row.text(0)?, row.caller_id(1)?), row.int(2)?))
 }
 
 impl Store {
@@ -207,59 +250,48 @@ impl Store {
         Ok(())
     }
 
-    /// Into whose accounts those of these members were merged; who is not merged is missing.
-    pub async fn board_owners(&self, tenant: TenantId, members: &[MemberId]) -> Found<HashMap<MemberId, MemberId>> {
-        let mut owners = HashMap::new();
-        match self {
-            Store::Sqlite(_) => {
-                for member in members {
-                    let found = self.first(OWNER_OF, &[tenant.into(), member.into()], |row| row.caller_id(0)).await?;
-                    owners.extend(found.map(|owner| (member.clone(), owner)));
-                }
-            }
-            Store::Postgres(store) => {
-                let sql = "SELECT r.member_id, r.owner_id FROM unnest($2::text[]) AS k(member_id) CROSS JOIN LATERAL \
-                           (SELECT * FROM board_owner o WHERE o.tenant_id = $1 AND o.member_id = k.member_id) r";
-                let members: Vec<&str> = members.iter().map(MemberId::as_str).collect();
-                let decode = |row: &Row| Ok((row.caller_id(0)?, row.caller_id(1)?));
-                owners.extend(store.query_names(sql, tenant, &members, decode).await?);
-            }
-        }
-        Ok(owners)
+    /// Into whose accounts those of these members were merged, and those into whose they were merged on: one statement, however
+    /// many. Who is not merged is missing.
+    pub async fn board_owners(
+        &self,
+        tenant: TenantId,
+        members: &BTreeSet<&MemberId>,
+    ) -> Found<HashMap<MemberId, MemberId>> {
+        let decode = |row: &Row| Ok((row.caller_id(0)?, row.caller_id(1)?));
+        self.listed(owners_sql, tenant, members, decode).await
     }
 
-    /// The names of all boards of a tenant.
-    pub async fn boards(&self, tenant: TenantId) -> Found<Vec<String>> {
-        self.query(BOARDS, &[tenant.into(), tenant.into()], |row| row.text(0)).await
-    }
-
-    /// The scores these members have now; those without one are missing.
+    /// The scores these members have now on these boards, by one statement; those without one are missing.
     pub async fn scores(
         &self,
         tenant: TenantId,
-        keys: &[(String, MemberId)],
+        keys: &BTreeSet<&(String, MemberId)>,
     ) -> Found<HashMap<(String, MemberId), i64>> {
-        let mut scores = HashMap::with_capacity(keys.len());
-        match self {
-            Store::Sqlite(_) => {
-                for (board, member) in keys {
-                    if let Some(score) = self.score(tenant, board, member).await? {
-                        scores.insert((board.clone(), member.clone()), score);
-                    }
-                }
-            }
-            Store::Postgres(store) => {
-                // The limit keeps it a look-up for each key: the table is much larger than the keys of a fold.
-                let sql = "SELECT k.board, k.member_id, r.score FROM unnest($2::text[], $3::text[]) AS k(board, member_id) \
-                           CROSS JOIN LATERAL (SELECT s.score FROM board_score s WHERE s.tenant_id = $1 \
-                           AND s.board = k.board AND s.member_id = k.member_id LIMIT 1) r";
-                let (boards, members): (Vec<&str>, Vec<&str>) =
-                    keys.iter().map(|(board, member)| (board.as_str(), member.as_str())).unzip();
-                let decode = |row: &Row| Ok(((row.text(0)?, row.caller_id(1)?), row.int(2)?));
-                scores.extend(store.query_texts(sql, tenant, &boards, &members, decode).await?);
-            }
+        self.listed(scores_sql, tenant, keys, score).await
+    }
+
+    /// The scores above 0 that these members have now on any board, by one statement.
+    pub async fn scores_everywhere(
+        &self,
+        tenant: TenantId,
+        members: &BTreeSet<&MemberId>,
+    ) -> Found<HashMap<(String, MemberId), i64>> {
+        self.listed(scores_everywhere_sql, tenant, members, score).await
+    }
+
+    async fn listed<K: Eq + Hash, V>(
+        &self,
+        sql: ListedSql,
+        tenant: TenantId,
+        keys: &BTreeSet<impl Serialize>,
+        decode: impl Fn(&Row) -> Found<(K, V)>,
+    ) -> Found<HashMap<K, V>> {
+        if keys.is_empty() {
+            return Ok(HashMap::new());
         }
-        Ok(scores)
+        let keys = serde_json::to_string(keys).expect("keys are texts");
+        let parameters = [tenant.into(), keys.as_str().into()];
+        Ok(self.query(&sql(self.listing()), &parameters, decode).await?.into_iter().collect())
     }
 
     pub async fn score(&self, tenant: TenantId, board: &str, member: &MemberId) -> Found<Option<i64>> {

@@ -1178,6 +1178,14 @@ impl Listing {
             Listing::Postgres => format!("jsonb_array_elements_text({parameter}::text::jsonb)"),
         }
     }
+
+    /// Of a list of lists: `value ->> 0` is the first text of each.
+    pub(super) fn lists(self, parameter: &str) -> String {
+        match self {
+            Listing::Sqlite => format!("json_each({parameter})"),
+            Listing::Postgres => format!("jsonb_array_elements({parameter}::text::jsonb)"),
+        }
+    }
 }
 
 /// The text of a statement that takes a list.
@@ -1186,7 +1194,9 @@ pub(super) type ListedSql = fn(Listing) -> String;
 /// What is asked with lists, by name, as SQLite and as PostgreSQL is asked it: for the test of the plans.
 pub fn listed_queries() -> Vec<(&'static str, [String; 2])> {
     let both = |sql: ListedSql| [Listing::Sqlite, Listing::Postgres].map(sql);
-    vec![("tasks_not_completed", both(tasks_not_completed_sql))]
+    let mut all = vec![("tasks_not_completed", both(tasks_not_completed_sql))];
+    all.extend(projection::LISTED_QUERIES.iter().map(|(name, sql)| (*name, both(*sql))));
+    all
 }
 
 /// The statements of gathered reads ([`super::gather`]): for the test of their plans.

@@ -232,3 +232,69 @@ async fn boards_show_who_owns_the_points_after_a_merge() {
         check("in one page").await;
     }
 }
+
+/// Many merges told by one page, some of them one after the other, move what was earned on every board, and ask the store no more than
+/// one merge does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_many_merges_costs_what_one_costs() {
+    const DAYS: i64 = 5;
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let store = &fixture.store;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let day = |day: i64| Timestamp((20_000 + day) * MICROS_PER_DAY);
+        let date = |at: i64| local_date(&jiff::tz::TimeZone::UTC, day(at));
+        let submit = async |at: i64, command| {
+            let answer = engine.submit(Envelope { at: day(at), ..envelope(tenant, command) }).await;
+            assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{kind:?}: {answer:?}");
+        };
+        let mut costs = Vec::new();
+        for merges in [1, 12] {
+            let name = |side: &str, number: i64| member(format!("{side}-{merges}-{number}"));
+            for number in 0..merges {
+                for at in 0..DAYS {
+                    let movement =
+                        Movement { points: 10, kind: TransactionType::EarnOrder, reference: None, remark: None };
+                    let grant = |member_id| {
+                        let (movement, spendable) = (movement.clone(), Spendable::default());
+                        Command::Grant { member_id, movement, spendable }
+                    };
+                    submit(at, grant(name("old", number))).await;
+                    submit(at, grant(name("new", number))).await;
+                }
+            }
+            wait_for_events(store, tenant).await;
+            catch_up(store, tenant).await.expect("a fold");
+            // The second half goes on to the owners of the first.
+            for number in 0..merges {
+                let (from, into) = (name("old", number), name("new", number));
+                submit(DAYS, Command::Merge { from, into, remark: None }).await;
+                if number >= 6 {
+                    let (from, into) = (name("new", number), name("new", number - 6));
+                    submit(DAYS, Command::Merge { from, into, remark: None }).await;
+                }
+            }
+            wait_for_events(store, tenant).await;
+            let before = store.traffic().reads.get();
+            catch_up(store, tenant).await.expect("a fold");
+            costs.push(store.traffic().reads.get() - before);
+            for how in ["in one page", "anew"] {
+                for at in 0..DAYS {
+                    let board = board(Metric::Earned, Period::Day, date(at));
+                    for number in 0..merges {
+                        let has_gone_on = number >= 6;
+                        let expected = if has_gone_on { 0 } else { 10 * if merges > 6 { 4 } else { 2 } };
+                        for (side, expected) in [("old", 0), ("new", expected)] {
+                            let score = store.score(tenant, &board, &name(side, number)).await.expect("a score");
+                            assert_eq!(score.unwrap_or(0), expected, "{kind:?} {how}: {board} {side}-{number}");
+                        }
+                    }
+                }
+                store.forget_read_models(tenant).await.expect("a rebuild");
+                catch_up(store, tenant).await.expect("a fold");
+            }
+        }
+        assert_eq!(costs[0], costs[1], "{kind:?}: {costs:?}");
+    }
+}
