@@ -275,7 +275,8 @@ impl Reader {
                     Cursor::Id(id) => Some(TransactionId(id)),
                     _ => None,
                 };
-                let page = self.store.all_transactions(self.tenant, after, PAGE).await?;
+                // A line takes effect no later than it is recorded, so none of the period comes before its begin.
+                let page = self.store.all_transactions(self.tenant, after, from, PAGE).await?;
                 self.cursor = match page.last() {
                     Some(last) if page.len() as i64 == PAGE => Cursor::Id(last.id.0),
                     _ => Cursor::End,

@@ -18,7 +18,7 @@ use scrip_domain::task::{Progress, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::Calendar;
 use scrip_domain::{
-    AdjustmentId, CouponId, Day, HoldId, IdSeed, KeyId, LotId, MemberId, OrderId, TaskKey, TemplateId, TenantId, Timestamp,
+    AdjustmentId, CouponId, Day, HoldId, KeyId, LotId, MemberId, OrderId, TaskKey, TemplateId, TenantId, Timestamp,
     TransactionId,
 };
 use uuid::Uuid;
@@ -96,6 +96,11 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// Sorts before every id that was made at that time or later, and after those of every earlier millisecond.
+fn before_ids_of(at: Timestamp) -> Uuid {
+    uuid::Builder::from_unix_timestamp_millis((at.0 / 1000).max(0) as u64, &[0; 10]).into_uuid()
 }
 
 /// Sorts after every id, so that a first page needs no statement of its own.
@@ -760,14 +765,16 @@ impl Store {
         Ok(self.first(sql, &[tenant.into(), member.into()], |row| row.int(0)).await?.unwrap_or(0))
     }
 
-    /// The ledger of all members in the order of ids, which is nearly that of recording.
+    /// The ledger of all members in the order of ids, which is nearly that of recording: behind a line, or from the first that
+    /// was recorded at `from` or later.
     pub async fn all_transactions(
         &self,
         tenant: TenantId,
         after: Option<TransactionId>,
+        from: Option<Timestamp>,
         limit: i64,
     ) -> Found<Vec<Transaction>> {
-        let after = after.map_or(Uuid::nil(), |id| id.0);
+        let after = after.map(|id| id.0).or(from.map(before_ids_of)).unwrap_or(Uuid::nil());
         self.query(&all_transactions_sql(), &[tenant.into(), after.into(), limit.into()], decode::transaction).await
     }
 
@@ -1012,12 +1019,8 @@ impl Store {
     /// alone: an import or a replay is under way and will say itself when to expire them.
     pub async fn due(&self, tenant: TenantId, at: Timestamp, limit: i64, skip_imports: bool) -> Found<Due> {
         let day_ago = at.0 - scrip_domain::time::MICROS_PER_DAY;
-        let (newest, oldest) = if skip_imports {
-            let seed = IdSeed { unix_ms: (day_ago / 1000).max(0) as u64, random: 0 };
-            (uuid::Builder::from_unix_timestamp_millis(seed.unix_ms, &[0; 10]).into_uuid(), day_ago)
-        } else {
-            (LAST_ID, i64::MIN)
-        };
+        let (newest, oldest) =
+            if skip_imports { (before_ids_of(Timestamp(day_ago)), day_ago) } else { (LAST_ID, i64::MIN) };
         let mut due = Due::default();
         for sql in DUE_COUPONS {
             let parameters = [tenant.into(), at.into(), newest.into(), oldest.into(), limit.into()];

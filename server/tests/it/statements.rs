@@ -13,13 +13,14 @@ use scrip_domain::order::{RefundRequest, Reservation};
 use scrip_domain::points::TransactionType;
 use scrip_domain::pricing::{Attributes, Basket, Line, Rules};
 use scrip_domain::task;
-use scrip_domain::time::{Calendar, LocalTime};
+use scrip_domain::time::{Calendar, LocalTime, MICROS_PER_DAY};
 use scrip_domain::{
-    Answer, Command, CouponId, Day, Envelope, HoldId, Idempotency, OrderId, Outcome, TenantId, TransactionId,
+    Answer, Command, CouponId, Day, Envelope, HoldId, Idempotency, OrderId, Outcome, TenantId, Timestamp, TransactionId,
 };
 use scrip_server::app::App;
 use scrip_server::config::Settings;
 use scrip_server::engine::EngineOptions;
+use scrip_server::export::{Reader, What};
 use scrip_server::store::{Store, Traffic, Writer};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -311,6 +312,42 @@ impl Batches {
         self.next_key += 1;
         let idempotency = Some(Idempotency { key: self.next_key.to_be_bytes(), fingerprint: [0; 16] });
         Envelope { idempotency, ..envelope(self.tenant, command) }
+    }
+}
+
+/// An export of a day begins at the day, and has what was reported late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_of_a_day_reads_nothing_before_it() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let now = scrip_server::clock::now();
+        let (then, hour) = (Timestamp(now.0 - 10 * MICROS_PER_DAY), MICROS_PER_DAY / 24);
+        let grant = |(at, now): (Timestamp, Timestamp), n: usize| {
+            let movement = Movement { points: 1, kind: TransactionType::EarnOrder, reference: None, remark: None };
+            let command = Command::Grant { member_id: member(n), movement, spendable: Default::default() };
+            Envelope { at, now, seed: scrip_server::clock::seed(now), ..envelope(tenant, command) }
+        };
+        let mut writer = fixture.store.writer().await.expect("a writer");
+        for part in 0..5 {
+            let batch: Vec<Envelope> = (0..BATCH).map(|n| grant((then, then), part * BATCH + n)).collect();
+            writer.run(&batch).await.expect("a batch");
+        }
+        let today = [grant((now, now), 1), grant((then, now), 2), grant((now, now), 3)];
+        writer.run(&today).await.expect("a batch");
+        for (day, rows, reads) in [(then, 5 * BATCH + 1, 3), (now, 2, 1)] {
+            let (from, until) = (Some(Timestamp(day.0 - hour)), Some(Timestamp(day.0 + hour)));
+            let what = What::PointsTransactions { kind: None, from, until };
+            let before = Asked::so_far(fixture.store.traffic());
+            let mut reader = Reader::new(fixture.store.clone(), tenant, what);
+            let mut found = 0;
+            while let Some(page) = reader.next().await.expect("a page") {
+                found += page.len();
+            }
+            let asked = before.since(fixture.store.traffic());
+            assert_eq!((found, asked.reads), (rows, reads), "{kind:?}");
+        }
     }
 }
 
