@@ -301,6 +301,7 @@ impl Keys {
             }
             Command::RefundOrder { member_id, order_id, refund } => {
                 self.tenants.insert(tenant);
+                self.want_rules(tenant, at);
                 self.orders.insert((tenant, order_id.clone()));
                 self.refunds.insert((tenant, order_id.clone(), refund.refund_id.clone()));
                 self.accounts.insert((tenant, member_id.clone()));
@@ -324,6 +325,7 @@ impl Keys {
             }
             Command::Reverse { member_id, transaction_id, .. } => {
                 self.tenants.insert(tenant);
+                self.want_rules(tenant, at);
                 self.accounts.insert((tenant, member_id.clone()));
                 self.originals.insert((tenant, *transaction_id));
                 self.pending_holds.insert((tenant, member_id.clone()));

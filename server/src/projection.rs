@@ -52,6 +52,9 @@ const TENANTS_PER_PASS: i64 = 200;
 /// The subject of a tenant's points statistics.
 pub const POINTS: &str = "points";
 
+/// The name under which claw-backs that wrote points off are counted, beside that of their lines.
+pub const FORGIVEN: &str = "FORGIVEN";
+
 /// That of the coupons of all its templates.
 pub const COUPONS: &str = "coupons";
 
@@ -184,6 +187,7 @@ struct Data {
     points: Option<i64>,
     captured: Option<i64>,
     released: Option<i64>,
+    points_forgiven: Option<i64>,
     balance_after: Option<i64>,
     template_id: Option<String>,
     discount_amount: Option<i64>,
@@ -218,6 +222,9 @@ impl Sums {
                     self.balances.insert((board(Metric::Balance, Period::All, date), member.clone()), balance);
                 }
             }
+        }
+        if let (EventKind::PointsReversed, Some(points)) = (event.kind, data.points_forgiven) {
+            self.count(POINTS.to_owned(), date, FORGIVEN.to_owned(), points);
         }
         if let (EventKind::AccountMerged, Some(from), Some(into)) = (event.kind, &event.member_id, data.into) {
             self.merged.insert(from.clone(), into);

@@ -1,7 +1,8 @@
 //! Refunds: of everything, or of some units of some items; any number of them, which add up exactly.
 //!
 //! Spent points go back to the lots they came from before earned points are taken back, so a member who has spent what the
-//! order earned pays with what the order spent, and owes only the rest.
+//! order earned pays with what the order spent, and owes only the rest. Whether that is owed or forgiven is a matter of the rules
+//! that hold at the refund, as it is of any reversal; what the order earned, and so what is taken back, of those that made it.
 
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +47,11 @@ pub struct Refund {
     pub amount: i64,
     pub points_returned: i64,
     pub points_clawed_back: i64,
-    /// Of the points clawed back, those that the member did not have any more.
+    /// Of the points clawed back, those that the member did not have any more and owes now.
     pub points_owed: i64,
+    /// Of them, those that the member did not have any more and does not owe.
+    #[serde(default)]
+    pub points_forgiven: i64,
     /// The transactions that returned and took back points.
     pub return_transaction_id: Option<TransactionId>,
     pub clawback_transaction_id: Option<TransactionId>,
@@ -125,15 +129,16 @@ pub fn refund(
     let remark = asked.remark.as_deref();
     let undo = |state: &mut State, ids: &mut Ids, id: Option<TransactionId>, points: i64| match id {
         Some(id) if points > 0 => match points::reverse(state, envelope, ids, member_id, id, Some(points), remark)? {
-            Outcome::Transaction(line) => Ok::<_, Interrupt>(Some((line.id, line.points))),
+            Outcome::Transaction(line) => Ok::<_, Interrupt>(Some(line)),
             _ => Ok(None),
         },
         _ => Ok(None),
     };
     let returning = undo(state, ids, order.spend_id, returned)?;
     let clawback = undo(state, ids, order.earn_id, clawed_back)?;
+    let points_forgiven = clawback.as_ref().map_or(0, |line| line.points_forgiven);
     // The line takes what was there, as a negative number.
-    let points_owed = clawback.map_or(0, |(_, taken)| clawed_back + taken);
+    let points_owed = clawback.as_ref().map_or(0, |line| clawed_back + line.points - line.points_forgiven);
 
     for (index, line) in &lines {
         order.refunded_quantities[*index] += line.quantity;
@@ -166,15 +171,17 @@ pub fn refund(
         points_returned: returned,
         points_clawed_back: clawed_back,
         points_owed,
-        return_transaction_id: returning.map(|(id, _)| id),
-        clawback_transaction_id: clawback.map(|(id, _)| id),
+        points_forgiven,
+        return_transaction_id: returning.map(|line| line.id),
+        clawback_transaction_id: clawback.map(|line| line.id),
         coupons,
         remark: asked.remark.clone(),
         order_status: order.status,
         created_at: envelope.at,
     };
     let details = format!(
-        ",\"refund_id\":{},\"amount\":{},\"points_returned\":{returned},\"points_clawed_back\":{clawed_back}",
+        ",\"refund_id\":{},\"amount\":{},\"points_returned\":{returned},\"points_clawed_back\":{clawed_back},\
+         \"points_forgiven\":{points_forgiven}",
         serde_json::Value::String(refund.refund_id.as_str().to_owned()),
         refund.amount
     );

@@ -14,8 +14,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Decision, capture, debit, grant, hold, hold_parts, refuse_merged, release, settle};
-use super::reversal::{owe, reverse_with};
-use super::{Account, Allocation, MAX_POINTS, Spendable};
+use super::reversal::{Terms, owe, reverse_with};
+use super::{Account, Allocation, DebtPolicy, MAX_POINTS, Spendable};
 use crate::command::{Command, Envelope, Movement};
 use crate::decide::{Interrupt, Outcome};
 use crate::id::{HoldId, Ids, LotId, MemberId, TransactionId};
@@ -231,7 +231,8 @@ impl Made {
                 if !is_debit {
                     return Err(Rejection::NotReversible.into());
                 }
-                reverse_with(state, then, ids, member_id, id, Some(*points), remark.as_deref(), 0)?
+                let terms = Terms { grace_days: 0, debt_policy: DebtPolicy::Owe, rules_version: None };
+                reverse_with(state, then, ids, member_id, id, Some(*points), remark.as_deref(), terms)?
             }
             ImportedAction::Owe { grant, points, remark } => {
                 let id = self.lines.get(*grant).copied().ok_or(Rejection::TransactionNotFound)?;

@@ -25,6 +25,8 @@ pub(super) struct Note<'a> {
     pub lot_id: Option<LotId>,
     pub allocations: Vec<Allocation>,
     pub expires_at: Option<Timestamp>,
+    pub points_forgiven: i64,
+    pub rules_version: Option<i64>,
 }
 
 /// When granted points can be spent: from one instant to another.
@@ -586,6 +588,7 @@ pub(super) fn post(
         balance_after: account.available,
         frozen_after: account.frozen,
         debt_after: account.debt,
+        points_forgiven: note.points_forgiven,
         reference: note.reference.map(str::to_owned),
         remark: note.remark.map(str::to_owned),
         hold_id: note.hold_id,
@@ -594,6 +597,7 @@ pub(super) fn post(
         lot_id: note.lot_id,
         allocations: note.allocations,
         by_order: envelope.is_of_order() && (kind.is_earn() || kind.is_debit()),
+        rules_version: note.rules_version,
         expires_at: note.expires_at,
         occurred_at,
         recorded_at: envelope.now,
@@ -609,8 +613,12 @@ pub(super) fn record(
     kind: EventKind,
     transaction: &Transaction,
 ) {
+    let forgiven = match transaction.points_forgiven {
+        0 => String::new(),
+        points => format!(",\"points_forgiven\":{points}"),
+    };
     let data = format!(
-        "{{\"type\":\"{}\",\"points\":{},\"balance_after\":{},\"sequence\":{}}}",
+        "{{\"type\":\"{}\",\"points\":{},\"balance_after\":{},\"sequence\":{}{forgiven}}}",
         transaction.kind.as_str(),
         transaction.points,
         transaction.balance_after,

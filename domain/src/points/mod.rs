@@ -22,7 +22,8 @@
 //! Points move between members by [`transfer`] and [`merge`]: parts of lots leave one account (`moved`) and become lots of the
 //! other with the expiry they had. A line of type TRANSFER on each side names the other.
 //!
-//! Deliberately absent: a negative balance. What a claw-back cannot take becomes `debt`, which later grants settle first.
+//! Deliberately absent: a negative balance. What a claw-back cannot take becomes `debt`, which later grants settle first, or is
+//! forgiven, as the tenant's rules say ([`DebtPolicy`]).
 
 mod adjustment;
 mod earned;
@@ -44,8 +45,8 @@ pub(crate) use ledger::{check_room, debit_points, grant_points, refuse_merged, r
 pub use reminder::{ExpiryPlace, MAX_REMINDER_DAYS, MAX_REMINDERS, ReminderPage, remind};
 pub use reversal::reverse;
 pub use rule::{
-    Campaign, CheckIn, Earn, MAX_CAMPAIGN_CONDITIONS, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, PointsRule, PointsValidity,
-    Redeem, RedeemLimit, StreakBonus,
+    Campaign, CheckIn, DebtPolicy, Earn, MAX_CAMPAIGN_CONDITIONS, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, PointsRule,
+    PointsValidity, Redeem, RedeemLimit, StreakBonus,
 };
 pub use transfer::{Transfer, merge, reverse_transfer, transfer};
 
@@ -246,6 +247,9 @@ pub struct Transaction {
     pub frozen_after: i64,
     #[serde(rename = "d")]
     pub debt_after: i64,
+    /// Of a claw-back: what was to be taken, was not there, and is not owed either.
+    #[serde(rename = "g", skip_serializing_if = "is_zero", default)]
+    pub points_forgiven: i64,
     #[serde(rename = "r", skip_serializing_if = "Option::is_none", default)]
     pub reference: Option<String>,
     #[serde(rename = "k", skip_serializing_if = "Option::is_none", default)]
@@ -267,6 +271,10 @@ pub struct Transaction {
     /// Whether an order of ours made it, which alone may undo it.
     #[serde(rename = "bo", skip_serializing_if = "std::ops::Not::not", default)]
     pub by_order: bool,
+    /// The version of the tenant's rules that was asked whether, and how, it may be made: of a claw-back of a grant. None was
+    /// asked of an account that was imported.
+    #[serde(rename = "v", skip_serializing_if = "Option::is_none", default)]
+    pub rules_version: Option<i64>,
     /// When a credit expires.
     #[serde(rename = "e", skip_serializing_if = "Option::is_none", default)]
     pub expires_at: Option<Timestamp>,
@@ -274,6 +282,11 @@ pub struct Transaction {
     pub occurred_at: Timestamp,
     #[serde(rename = "rt")]
     pub recorded_at: Timestamp,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(points: &i64) -> bool {
+    *points == 0
 }
 
 impl Transaction {

@@ -2,17 +2,29 @@
 //!
 //! A debit's reversal restores the lots it took from, in the order it took them; a lot that has expired meanwhile passes its
 //! points to a grace lot (or lets them expire at once when the tenant gives no grace). Lifetime earned never moves.
-//! A grant's reversal takes back what is left, from the grant's own lot first and then in spending order; what is missing
-//! becomes debt.
+//! A grant's reversal takes back what is left, from the grant's own lot first and then in spending order. What is missing
+//! becomes debt, or is forgiven, as the rules say that hold when the reversal takes effect; either way it is undone, so that no later
+//! reversal asks for it again. Of an account that was merged nothing is forgiven: its points are the other member's now, and the
+//! debt follows them with the next merge.
 
 use super::ledger::{Decision, Note, close, expire_lots, post, record, require_lots, set_aside, settle, split};
-use super::{Allocation, HoldStatus, Lot, TransactionType};
+use super::{Allocation, DebtPolicy, HoldStatus, Lot, TransactionType};
 use crate::command::Envelope;
 use crate::decide::Outcome;
 use crate::event::EventKind;
 use crate::id::{HoldId, Ids, LotId, MemberId, TransactionId};
 use crate::rejection::Rejection;
 use crate::state::State;
+
+/// What a tenant has laid down for reversals.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// How long refunded points live when their lot has expired.
+    pub grace_days: u32,
+    pub debt_policy: DebtPolicy,
+    /// Whose policy it is; `None` when no rules were asked.
+    pub rules_version: Option<i64>,
+}
 
 pub fn reverse(
     state: &mut State,
@@ -23,11 +35,16 @@ pub fn reverse(
     points: Option<i64>,
     remark: Option<&str>,
 ) -> Decision<Outcome> {
-    let grace_days = state.refund_grace_days(envelope.tenant);
-    reverse_with(state, envelope, ids, member_id, id, points, remark, grace_days)
+    let rules = state.rules_at(envelope.tenant, envelope.at);
+    let terms = Terms {
+        grace_days: state.refund_grace_days(envelope.tenant),
+        debt_policy: rules.points.debt_policy,
+        rules_version: Some(rules.version),
+    };
+    reverse_with(state, envelope, ids, member_id, id, points, remark, terms)
 }
 
-/// The same, with days of grace of its own.
+/// The same, on terms of its own.
 #[expect(clippy::too_many_arguments, reason = "the parts of the command")]
 pub(super) fn reverse_with(
     state: &mut State,
@@ -37,7 +54,7 @@ pub(super) fn reverse_with(
     id: TransactionId,
     points: Option<i64>,
     remark: Option<&str>,
-    grace_days: u32,
+    terms: Terms,
 ) -> Decision<Outcome> {
     let Some((original, reversed)) = state.original(envelope.tenant, id) else {
         return Err(Rejection::TransactionNotFound.into());
@@ -74,6 +91,8 @@ pub(super) fn reverse_with(
         let (taken, shortfall) = take_back(state, envelope, member_id, own_lot, points);
         let own = state.account_mut(envelope.tenant, member_id);
         let taken_points = points - shortfall;
+        let forgives = terms.debt_policy == DebtPolicy::Forgive && own.account.merged_into.is_none();
+        let points_forgiven = if forgives { shortfall } else { 0 };
         for part in &taken {
             let lot = own.lot_mut(part.lot_id);
             lot.remaining -= part.points;
@@ -81,12 +100,14 @@ pub(super) fn reverse_with(
         }
         own.account.available -= taken_points;
         own.account.revoked += taken_points;
-        own.account.debt += shortfall;
+        own.account.debt += shortfall - points_forgiven;
         let note = Note {
             reference: original.reference.as_deref(),
             remark,
             reverses_id: Some(id),
             allocations: taken,
+            points_forgiven,
+            rules_version: terms.rules_version,
             ..Note::default()
         };
         let posted_id = TransactionId(ids.draw());
@@ -104,7 +125,7 @@ pub(super) fn reverse_with(
     let (parts, _) = split(&original.allocations, reversed, points);
     let revoked = original.kind == TransactionType::DeductAdmin;
     let posted_id = TransactionId(ids.draw());
-    let restored = restore(state, envelope, member_id, &parts, revoked, grace_days, posted_id);
+    let restored = restore(state, envelope, member_id, &parts, revoked, terms.grace_days, posted_id);
     let account = &mut state.account_mut(envelope.tenant, member_id).account;
     account.available += points;
     *(if revoked { &mut account.revoked } else { &mut account.used }) -= points;

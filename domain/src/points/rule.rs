@@ -31,6 +31,31 @@ pub struct PointsRule {
     /// An adjustment of more points than this needs the approval of another key; `None`: none does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub approval_above: Option<i64>,
+    #[serde(default)]
+    pub debt_policy: DebtPolicy,
+}
+
+/// What becomes of the points of a grant that a claw-back is to take and the account does not have any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum DebtPolicy {
+    /// The member owes them: later grants settle the debt first.
+    #[default]
+    Owe,
+    /// They are written off.
+    Forgive,
+}
+
+impl DebtPolicy {
+    pub const ALL: [DebtPolicy; 2] = [DebtPolicy::Owe, DebtPolicy::Forgive];
+
+    /// The name as stored and as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DebtPolicy::Owe => "OWE",
+            DebtPolicy::Forgive => "FORGIVE",
+        }
+    }
 }
 
 /// Multiplies what orders earn, for a time, for some goods and members.
@@ -210,6 +235,7 @@ impl Default for PointsRule {
             campaigns: Vec::new(),
             expiry_reminder_days: Vec::new(),
             approval_above: None,
+            debt_policy: DebtPolicy::Owe,
         }
     }
 }

@@ -17,8 +17,8 @@ use scrip_domain::id::IdSeed;
 use scrip_domain::job::{ExtensionPage, ExtensionProgress, JobKind, JobTicket};
 use scrip_domain::order::{Quoted, RefundRequest, Reservation};
 use scrip_domain::points::{
-    AdjustmentRequest, AdjustmentStatus, Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity,
-    ReminderPage, Spendable, StreakBonus, TransactionType, rehearse,
+    AdjustmentRequest, AdjustmentStatus, Columns, DebtPolicy, ImportedAccount, ImportedAction, ImportedStep,
+    PointsValidity, ReminderPage, Spendable, StreakBonus, TransactionType, rehearse,
 };
 use scrip_domain::pricing::{Basket, Line, Rules};
 use scrip_domain::task::{self, Period, TaskPatch};
@@ -511,6 +511,7 @@ impl Generator {
         rules.points.redeem.max_percent = self.random.percent(50).then_some(60);
         rules.points.check_in.enabled = self.random.percent(90);
         rules.points.approval_above = self.random.percent(50).then(|| self.random.between(20, 60));
+        rules.points.debt_policy = *self.random.pick(&DebtPolicy::ALL).expect("some policies");
         rules.points.check_in.streak_bonuses =
             vec![StreakBonus { days: 2, points: 3 }, StreakBonus { days: 4, points: self.random.between(1, 9) }];
         rules.points.check_in.make_up_days = *self.random.pick(&[0, 3, 3, 10, 31]).expect("some days");

@@ -637,7 +637,9 @@ impl Harness {
             .map(|(_, refund)| refund)
             .collect();
         for refund in &refunds {
-            assert!((0..=refund.points_clawed_back).contains(&refund.points_owed), "{refund:?}");
+            let Refund { points_owed, points_forgiven, points_clawed_back, .. } = **refund;
+            assert!(points_owed >= 0 && points_forgiven >= 0, "{refund:?}");
+            assert!(points_owed + points_forgiven <= points_clawed_back, "{refund:?}");
         }
         let refunded = |part: fn(&Refund) -> i64| refunds.iter().map(|refund| part(refund)).sum::<i64>();
         assert_eq!(refunded(|refund| refund.amount), order.refunded_amount, "{order:?}");
@@ -792,7 +794,7 @@ impl Harness {
     /// Replays the ledger from zero: it chains without a gap and ends in the account as it stands.
     fn check_ledger(&self, tenant: TenantId, member: &MemberId) {
         let account = &self.rows.accounts[&(tenant, member.clone())];
-        let (mut balance, mut earned) = (0, 0);
+        let (mut balance, mut earned, mut debt) = (0, 0, 0);
         let mut undone: BTreeMap<TransactionId, i64> = BTreeMap::new();
         for line in self.ledger(tenant, member) {
             assert_eq!(line.balance_before, balance, "each line starts where the last one ended: {line:?}");
@@ -816,16 +818,23 @@ impl Harness {
                 use TransactionType::{Clawback, Refund, Transfer};
                 assert!(matches!(line.kind, Refund | Clawback | Transfer));
                 *undone.entry(id).or_default() += line.points.abs();
+                if line.kind == Clawback {
+                    let owed = line.debt_after - debt;
+                    assert!(owed >= 0 && line.points_forgiven >= 0 && owed * line.points_forgiven == 0, "{line:?}");
+                    *undone.entry(id).or_default() += owed + line.points_forgiven;
+                }
+            } else {
+                assert_eq!(line.points_forgiven, 0, "{line:?}");
             }
+            debt = line.debt_after;
         }
-        assert_eq!((balance, earned), (account.available, account.total_points), "{account:?}");
+        assert_eq!((balance, earned, debt), (account.available, account.total_points, account.debt), "{account:?}");
         assert_eq!(account.sequence, self.ledger(tenant, member).len() as i64);
         for (id, undone) in undone {
             let (points, reversed) = self.rows.reversals[&(tenant, id)];
-            let original = &self.rows.transactions[&(tenant, id)];
             assert!(reversed <= points);
-            // A claw-back may find less than it was asked for; the rest is debt.
-            assert!(if original.kind.is_earn() { undone <= reversed } else { undone == reversed });
+            // A claw-back may find less than it was asked for; the rest is owed or forgiven.
+            assert_eq!(undone, reversed, "{id}");
         }
     }
 }

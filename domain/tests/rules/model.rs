@@ -20,8 +20,8 @@ use scrip_domain::coupon::{
 use scrip_domain::job::{ExtensionProgress, Job, JobKind};
 use scrip_domain::order::{Order, OrderStatus, Refund, RefundRequest, Reservation};
 use scrip_domain::points::{
-    Account, Adjustment, AdjustmentRequest, AdjustmentStatus, Allocation, Columns, Hold, HoldStatus, ImportedAccount,
-    ImportedAction, Lot, PointsValidity, Spendable, Transaction, TransactionType,
+    Account, Adjustment, AdjustmentRequest, AdjustmentStatus, Allocation, Columns, DebtPolicy, Hold, HoldStatus,
+    ImportedAccount, ImportedAction, Lot, PointsValidity, Spendable, Transaction, TransactionType,
 };
 use scrip_domain::pricing::{Basket, Offer, Quote, Rules, price};
 use scrip_domain::task::{self, Period, Progress, Report, Task};
@@ -480,7 +480,10 @@ struct LineRow {
     after: i64,
     frozen: i64,
     debt: i64,
+    forgiven: i64,
     parts: Vec<(LotId, i64)>,
+    /// The version of the rules that was asked for it.
+    rules: Option<i64>,
     /// The order of ours that made it.
     order: Option<String>,
     at: Timestamp,
@@ -497,6 +500,8 @@ impl From<&Transaction> for LineRow {
             after: row.balance_after,
             frozen: row.frozen_after,
             debt: row.debt_after,
+            forgiven: row.points_forgiven,
+            rules: row.rules_version,
             parts: pairs(&row.allocations),
             order: row.reference.clone().filter(|_| row.by_order),
             at: row.occurred_at,
@@ -637,6 +642,7 @@ struct RefundRow {
     freight: i64,
     amount: i64,
     owed: i64,
+    forgiven: i64,
     coupons: Vec<(CouponId, CouponStatus, Timestamp)>,
     status: OrderStatus,
 }
@@ -653,6 +659,7 @@ impl From<&Refund> for RefundRow {
             freight: row.freight,
             amount: row.amount,
             owed: row.points_owed,
+            forgiven: row.points_forgiven,
             coupons: row.coupons.iter().map(|one| (one.coupon_id, one.status, one.valid_until)).collect(),
             status: row.order_status,
         }
@@ -704,6 +711,9 @@ struct New {
     /// Of an import: the line of each step, and the holds.
     lines: Vec<TransactionId>,
     holds: Vec<HoldId>,
+    /// The version of the rules that are asked for it, and whether they forgive what a claw-back does not find.
+    rules: Option<i64>,
+    forgives: bool,
 }
 
 impl New {
@@ -729,6 +739,8 @@ impl New {
             lots: Vec::new(),
             lines: Vec::new(),
             holds: Vec::new(),
+            rules: None,
+            forgives: false,
         };
         if let Answer::Accepted { outcome, .. } = answer {
             match outcome {
@@ -786,6 +798,12 @@ impl New {
             }
         }
         new
+    }
+
+    /// The same, by these rules.
+    fn by(&self, rules: &Rules) -> New {
+        let forgives = rules.points.debt_policy == DebtPolicy::Forgive;
+        New { rules: Some(rules.version), forgives, ..self.clone() }
     }
 
     /// A grant, whose lot has the id of its line.
@@ -1365,6 +1383,7 @@ impl Model {
             }
             Command::Reverse { member_id, transaction_id, points, .. } => {
                 let grace = self.tenants.get(&tenant).copied().unwrap_or(0);
+                let new = &new.by(&self.rules_at(tenant, at));
                 let book = self.book(tenant, member_id);
                 let line = book.lines.iter().find(|line| line.id == Some(*transaction_id));
                 if line.is_some_and(|line| line.row.order.is_some()) {
@@ -2039,18 +2058,20 @@ impl Model {
         let back: i64 = lines.iter().map(|(_, line)| line.3).sum();
         let taken: i64 = lines.iter().map(|(_, line)| line.4).sum();
         let grace = self.tenants.get(&tenant).copied().unwrap_or(0);
+        let new = &new.by(&self.rules_at(tenant, at));
         let book = self.book(tenant, &row.member);
         if let Some(spend) = row.spend.filter(|_| back > 0) {
             let new = New { transaction: new.spend, lot: LotId(new.spend.0), ..new.clone() };
             book.reverse(spend, Some(back), grace, at, &new)?;
         }
-        let mut owed = 0;
+        let (mut owed, mut forgiven) = (0, 0);
         if let Some(earn) = row.earn.filter(|_| taken > 0) {
             book.settle(at);
             let debt = book.debt;
             let new = New { transaction: new.earn, lot: LotId(new.earn.0), ..new.clone() };
             book.reverse(earn, Some(taken), grace, at, &new)?;
             owed = book.debt - debt;
+            forgiven = book.lines.iter().find(|line| line.id == Some(new.transaction)).expect("just written").row.forgiven;
         }
         for (place, line) in &lines {
             row.quantities[*place] += line.1;
@@ -2080,7 +2101,7 @@ impl Model {
         }
         let lines = lines.into_iter().map(|(_, line)| line).collect();
         let refund =
-            RefundRow { full: asked.lines.is_none(), lines, freight, amount, owed, coupons, status: row.status };
+            RefundRow { full: asked.lines.is_none(), lines, freight, amount, owed, forgiven, coupons, status: row.status };
         self.orders.get_mut(key).expect("a known order").0 = row;
         let text = format!("{refund:?}");
         self.refunds.insert(refund_key, refund);
@@ -3044,8 +3065,21 @@ impl Book {
         change(self);
         let now = self.account();
         let (after, frozen, debt, sequence) = (now.available, now.frozen, now.debt, now.sequence + 1);
-        let row =
-            LineRow { sequence, kind, points, before, after, frozen, debt, parts, order: None, at, counterpart: None };
+        let row = LineRow {
+            sequence,
+            kind,
+            points,
+            before,
+            after,
+            frozen,
+            debt,
+            forgiven: 0,
+            parts,
+            rules: None,
+            order: None,
+            at,
+            counterpart: None,
+        };
         self.lines.push(Line { id, lot: None, reversed: 0, undoes: false, row });
     }
 
@@ -3324,7 +3358,7 @@ impl Book {
             if let Some(id) = kept {
                 self.give_back(id, HoldStatus::Released, at, None);
             }
-            self.claw_back(lot, points, at, new.transaction);
+            self.claw_back(lot, points, at, new);
             let text = self.show_line(new.transaction);
             if kept.is_some() && self.lot(lot).remaining > 0 {
                 self.keep(lot, HoldId(new.transaction.0), at);
@@ -3355,7 +3389,7 @@ impl Book {
         Ok(())
     }
 
-    fn claw_back(&mut self, own: LotId, points: i64, at: Timestamp, id: TransactionId) {
+    fn claw_back(&mut self, own: LotId, points: i64, at: Timestamp, new: &New) {
         self.sort();
         let mut order: Vec<LotId> = self.lots.iter().map(|(id, _)| *id).filter(|id| *id != own).collect();
         order.insert(0, own);
@@ -3369,14 +3403,18 @@ impl Book {
                 parts.push((id, part));
             }
         }
-        self.change(TransactionType::Clawback, open - points, parts.clone(), at, Some(id), |book| {
+        // What a merged account has not is with another.
+        let forgiven = if new.forgives && self.merged.is_none() { open } else { 0 };
+        self.change(TransactionType::Clawback, open - points, parts.clone(), at, Some(new.transaction), |book| {
             for (id, part) in parts {
                 let lot = book.lot(id);
                 lot.remaining -= part;
                 lot.revoked += part;
             }
-            book.debt += open;
+            book.debt += open - forgiven;
         });
+        let line = self.last();
+        (line.forgiven, line.rules) = (forgiven, new.rules);
     }
 
     fn refund(&mut self, parts: &[(LotId, i64)], points: i64, revoked: bool, grace: u32, at: Timestamp, new: &New) {

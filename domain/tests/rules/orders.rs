@@ -6,7 +6,7 @@ use scrip_domain::command::{Command, Envelope, Movement};
 use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::id::IdSeed;
 use scrip_domain::order::{Order, Refund, RefundRequest, Reservation};
-use scrip_domain::points::{Spendable, TransactionType};
+use scrip_domain::points::{DebtPolicy, Spendable, TransactionType};
 use scrip_domain::pricing::{Basket, Line, Rules};
 use scrip_domain::tenant::Tenant;
 use scrip_domain::time::{Calendar, LocalTime};
@@ -308,6 +308,22 @@ scenarios! {
              show account m1                                => debt=100 available=0
     "
 
+    /// The order keeps the rules that made its price; what becomes of a shortfall is asked when it comes.
+    earned_points_that_were_spent_are_forgiven_where_the_rules_of_the_refund_say_so: "
+        @0  rules 0 earn 1/1 redeem 1/1                     => version=1
+            o = reserve b1 m1 100x3                         => RESERVED pay=300 earns=300
+            pay o                                           => PAID granted=300
+            debit m1 250                                    => after=50
+            rules 1 earn 5/1 redeem 1/1 forgive             => version=2
+            refund o r1 a:1                                 => PARTIALLY_REFUNDED amount=100 clawed=100 owed=0 forgiven=50
+            refund o r1 a:1                                 => PARTIALLY_REFUNDED forgiven=50
+            refund o r2 a:1                                 => PARTIALLY_REFUNDED clawed=100 owed=0 forgiven=100
+            grant m1 30                                     => ok
+            refund o r3 full                                => REFUNDED clawed=100 owed=0 forgiven=70
+            show account m1                                 => total=330 available=0 used=250 revoked=80 debt=0
+            show order o                                    => REFUNDED clawed=300 rules=1
+    "
+
     /// odoo PR 257854, erpnext#32951: bought, the points spent, and the goods returned.
     earned_points_that_were_spent_are_owed: "
         @0  rules 0 earn 1/1 redeem 1/1                     => version=1
@@ -482,6 +498,13 @@ impl Shop {
         }
     }
 
+    fn spend_all_but(&mut self, left: i64) {
+        let available = self.harness.rows.accounts[&(TENANT, self.member.clone())].available;
+        let movement =
+            Movement { points: available - left, kind: TransactionType::UseProduct, reference: None, remark: None };
+        self.ask(Command::Debit { member_id: self.member.clone(), movement });
+    }
+
     fn coupon(&mut self, benefit: Benefit) -> scrip_domain::CouponId {
         let definition = Definition::new("T", benefit, Validity::days(30));
         let create = Command::CreateTemplate { definition: Box::new(definition), total_stock: None };
@@ -554,6 +577,8 @@ fn play(row: &str) -> String {
     let [earn, redeem, cap, goods, coupon, freight, points, refunds] = columns[..] else { panic!("columns of {row}") };
     let mut rules = Rules::default();
     let ratio = |text: &str| text.split_once('/').map(|(ratio, base)| (number(ratio), number(base))).expect("a ratio");
+    let (earn, forgives) = earn.strip_suffix('!').map_or((earn, false), |earn| (earn, true));
+    rules.points.debt_policy = if forgives { DebtPolicy::Forgive } else { DebtPolicy::Owe };
     let (earn, most) = earn.split_once('<').map_or((earn, None), |(earn, most)| (earn, Some(number(most))));
     (rules.points.earn.ratio, rules.points.earn.base) = ratio(earn);
     rules.points.earn.max_points_per_day = most;
@@ -584,13 +609,27 @@ fn play(row: &str) -> String {
     assert_eq!(order.points_granted, order.quote.points_to_earn - order.points_cut(), "{row}");
     let mut told = Vec::new();
     for (index, asked) in refunds.split(';').map(str::trim).enumerate() {
+        if let Some(left) = asked.strip_prefix("left") {
+            shop.spend_all_but(number(left));
+            told.push(asked.to_owned());
+            continue;
+        }
         let (items, freight) = asked.split_once("+f").unwrap_or((asked, "0"));
         let lines = (asked != "full").then(|| {
             let items = items.split(',').filter(|item| !item.is_empty());
             items.map(|item| (item[..1].to_owned(), number(&item[1..]))).collect()
         });
         let refund = shop.refund(&order, index, lines, number(freight));
-        told.push(format!("{asked}={}/{}/{}", refund.amount, refund.points_returned, refund.points_clawed_back));
+        let lacking = match (refund.points_owed, refund.points_forgiven) {
+            (0, 0) => String::new(),
+            (owed, 0) => format!("?{owed}"),
+            (0, forgiven) => format!("!{forgiven}"),
+            both => panic!("{both:?}"),
+        };
+        told.push(format!(
+            "{asked}={}/{}/{}{lacking}",
+            refund.amount, refund.points_returned, refund.points_clawed_back
+        ));
     }
     shop.harness.check_all();
     let quote = &order.quote;

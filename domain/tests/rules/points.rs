@@ -443,6 +443,48 @@ scenarios! {
             debit m1 31                        => POINTS_INSUFFICIENT available=30 requested=31
     "
 
+    what_a_claw_back_cannot_take_is_forgiven_where_the_rules_say_so: "
+        @0  rules 0 forgive                    => version=1
+            a = grant m1 100                   => rules=none
+            d = debit m1 70                    => rules=none
+        @1  reverse a 40                       => CLAWBACK points=-30 before=30 after=0 from=a:30 debt=0 forgiven=10 rules=1
+        # What was forgiven is undone: it is not asked for again, and no later grant pays it.
+            reverse a                          => CLAWBACK points=0 before=0 after=0 from= debt=0 forgiven=60
+            reverse a                          => POINTS_REVERSAL_EXCEEDS left=0
+            show account m1                    => total=100 available=0 used=70 revoked=30 debt=0
+        @2  grant m1 50                        => before=0 after=50 debt=0 forgiven=0
+            reverse d                          => REFUND after=120 forgiven=0 rules=none
+            show account m1                    => total=150 available=120 used=0 revoked=30 debt=0
+            events m1                          => points.granted@0 points.debited@0 points.reversed@1 points.reversed@1 points.granted@2 points.reversed@2
+    "
+
+    the_rules_that_hold_at_a_claw_back_say_what_becomes_of_the_rest: "
+        @0  a = grant m1 100                   => ok
+            debit m1 100                       => ok
+        @1  reverse a 10                       => debt=10 forgiven=0 rules=0
+            rules 0 forgive from 5             => version=1
+        @2  reverse a 10                       => debt=20 forgiven=0 rules=0
+        @5  reverse a 10                       => debt=20 forgiven=10 rules=1
+            reverse a 10 at 4                  => debt=30 forgiven=0 rules=0
+            rules 1                            => version=2
+        @6  reverse a                          => debt=90 forgiven=0 rules=2
+        # A debt stays one, whatever the rules say later.
+            rules 2 forgive                    => version=3
+            grant m1 100                       => debt=90
+            show account m1                    => available=10 debt=0
+    "
+
+    what_a_merged_account_lacks_is_not_forgiven: "
+        @0  rules 0 forgive                    => version=1
+            g = grant m1 30                    => ok
+            debit m1 10                        => ok
+            merge m1 m2                        => received=20
+        # It is the other member's now, from whom the next merge takes it.
+            reverse g                          => CLAWBACK points=0 debt=30 forgiven=0 rules=1
+            merge m1 m2                        => received=0 debt=30
+            show account m2                    => available=0 revoked=20 debt=10
+    "
+
     a_refund_does_not_settle_debt_only_earnings_do: "
         @0  a = grant m1 10       => ok
             d = debit m1 10       => ok
@@ -459,6 +501,15 @@ scenarios! {
             reverse a                  => points=-4 debt=6 frozen=6
             release h                  => available=6
             show account m1            => available=6 revoked=4 debt=6
+    "
+
+    held_points_are_not_there_when_a_claw_back_forgives: "
+        @0  rules 0 forgive            => version=1
+            a = grant m1 10            => ok
+            h = hold m1 6              => ok
+            reverse a                  => points=-4 debt=0 forgiven=6 frozen=6
+            release h                  => available=6
+            show account m1            => available=6 revoked=4 debt=0
     "
 
     a_debit_never_makes_debt: "

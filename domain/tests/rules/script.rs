@@ -29,7 +29,7 @@ use scrip_domain::decide::Sweep;
 use scrip_domain::id::IdSeed;
 use scrip_domain::order::{Order, Quoted, RefundRequest, Reservation};
 use scrip_domain::points::{
-    AdjustmentRequest, Allocation, Columns, ImportedAccount, ImportedAction, ImportedStep, PointsValidity,
+    AdjustmentRequest, Allocation, Columns, DebtPolicy, ImportedAccount, ImportedAction, ImportedStep, PointsValidity,
     ReminderPage, Spendable, StreakBonus, TransactionType, rehearse,
 };
 use scrip_domain::pricing::{Basket, Rules};
@@ -542,6 +542,7 @@ impl Script {
                 facts.insert("returned", row.points_returned.to_string());
                 facts.insert("clawed", row.points_clawed_back.to_string());
                 facts.insert("owed", row.points_owed.to_string());
+                facts.insert("forgiven", row.points_forgiven.to_string());
                 let coupons = row.coupons.iter().map(|one| one.status.as_str()).collect::<Vec<_>>();
                 facts.insert("coupons", coupons.join(","));
             }
@@ -578,6 +579,8 @@ impl Script {
                 facts.insert("after", row.balance_after.to_string());
                 facts.insert("frozen", row.frozen_after.to_string());
                 facts.insert("debt", row.debt_after.to_string());
+                facts.insert("forgiven", row.points_forgiven.to_string());
+                facts.insert("rules", row.rules_version.map_or("none".into(), |version| version.to_string()));
                 facts.insert("sequence", row.sequence.to_string());
                 facts.insert("from", self.parts(&row.allocations));
                 facts.insert("expires_at", row.expires_at.map_or("none".into(), show_time));
@@ -1108,6 +1111,7 @@ fn rules(words: &[&str]) -> Line<Rules> {
         None => PointsValidity::Never,
     };
     rules.points.approval_above = option(words, "approve-above").map(parse_number).transpose()?;
+    rules.points.debt_policy = if words.contains(&"forgive") { DebtPolicy::Forgive } else { DebtPolicy::Owe };
     rules.orders.points_with_coupons = !words.contains(&"apart");
     rules.points.check_in.enabled = !words.contains(&"no-check-ins");
     let make_up = |name| option(words, name).map_or(Ok(0), parse_number);

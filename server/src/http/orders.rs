@@ -432,8 +432,8 @@ pub async fn cancel_order(
 
 /// Refund an order, wholly or in part
 ///
-/// Tells how much to pay back. Spent points return to their lots, earned points are taken back, what is missing becomes debt.
-/// Any number of refunds adds up exactly. When no goods are left, the coupons return to the member; one that has expired
+/// Tells how much to pay back. Spent points return to their lots, earned points are taken back; what is missing becomes debt or is
+/// forgiven, as the points rules of the time say (`refund.debt_policy`). Any number of refunds adds up exactly. When no goods are left, the coupons return to the member; one that has expired
 /// meanwhile lives for its template's `refund_extend_days` more, or becomes a compensation case.
 #[utoipa::path(post, path = "/v1/orders/{order_id}/refunds", tag = "Orders", security(("key" = ["SERVICE"])),
     params(("order_id" = schema::OrderId, Path), IdempotencyKey), request_body = RefundRequest,
@@ -680,8 +680,10 @@ pub struct RefundView<'a> {
     points_returned: i64,
     /// Earned points that were taken back, or will not be granted.
     points_clawed_back: i64,
-    /// Of them, what the member owes now.
+    /// Of them, what the member does not have any more and owes now.
     points_owed: i64,
+    /// Of them, what the member does not have any more and does not owe, as the points rules say.
+    points_forgiven: i64,
     #[schema(required, value_type = Option<schema::TransactionId>)]
     return_transaction_id: Option<TransactionId>,
     #[schema(required, value_type = Option<schema::TransactionId>)]
@@ -746,6 +748,7 @@ impl<'a> From<&'a Refund> for RefundView<'a> {
             points_returned: refund.points_returned,
             points_clawed_back: refund.points_clawed_back,
             points_owed: refund.points_owed,
+            points_forgiven: refund.points_forgiven,
             return_transaction_id: refund.return_transaction_id,
             clawback_transaction_id: refund.clawback_transaction_id,
             coupons: coupons.collect(),

@@ -439,8 +439,8 @@ pub async fn get_transaction(
 
 /// Reverse a grant or a debit, wholly or in part
 ///
-/// Reversing a debit restores the original lots with their expiry. Reversing a grant takes back what is left and records the
-/// rest as debt, which later grants settle first. Reversing a transfer moves back what the other member has not spent, and
+/// Reversing a debit restores the original lots with their expiry. Reversing a grant takes back what is left; the rest becomes
+/// debt, which later grants settle first, or is forgiven, as the points rules say (`refund.debt_policy`). Reversing a transfer moves back what the other member has not spent, and
 /// answers with both transactions.
 #[utoipa::path(post, path = "/v1/points-transactions/{transaction_id}/reversals", tag = "Points",
     security(("key" = ["SERVICE"])), params(("transaction_id" = schema::TransactionId, Path), IdempotencyKey),

@@ -222,8 +222,9 @@ pub struct PointsStatistic {
     /// Null in totals.
     #[schema(value_type = Option<schema::LocalDate>)]
     day: Option<String>,
+    /// A transaction's type; or FORGIVEN, for what claw-backs wrote off, which no transaction has moved.
     #[serde(rename = "type")]
-    #[schema(value_type = schema::TransactionType)]
+    #[schema(value_type = schema::PointsStatisticType)]
     kind: String,
     count: i64,
     points: i64,

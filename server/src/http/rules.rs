@@ -11,8 +11,8 @@ use scrip_domain::check_in::MAX_MAKE_UP_DAYS;
 use scrip_domain::condition::Condition;
 use scrip_domain::coupon::MAX_AMOUNT;
 use scrip_domain::points::{
-    Campaign, CheckIn, Earn, Earned, MAX_CAMPAIGN_CONDITIONS, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS, MAX_POINTS,
-    MAX_REMINDER_DAYS, MAX_REMINDERS, PointsRule, PointsValidity, Redeem, StreakBonus,
+    Campaign, CheckIn, DebtPolicy, Earn, Earned, MAX_CAMPAIGN_CONDITIONS, MAX_CAMPAIGN_PERCENT, MAX_CAMPAIGNS,
+    MAX_POINTS, MAX_REMINDER_DAYS, MAX_REMINDERS, PointsRule, PointsValidity, Redeem, StreakBonus,
 };
 use scrip_domain::pricing::{MAX_COUPONS, OrderRule, PercentBase, Rounding, Rules};
 use scrip_domain::rules::RulesVersion;
@@ -67,6 +67,8 @@ pub struct RulesRequest {
     expiry_reminder_days: Option<Vec<i64>>,
     #[schema(value_type = Option<AdjustmentsRequest>)]
     adjustments: Option<Object<AdjustmentsRequest>>,
+    #[schema(value_type = Option<RefundRuleRequest>)]
+    refund: Option<Object<RefundRuleRequest>>,
     #[schema(value_type = Option<OrderRuleRequest>)]
     orders: Option<Object<OrderRuleRequest>>,
     /// From when the rules hold. Default: at once.
@@ -83,6 +85,17 @@ pub struct AdjustmentsRequest {
     /// More points than this at a time need the approval of another key. Default: none do.
     #[schema(minimum = 0, maximum = 1_000_000_000_000_000i64)]
     approval_above: Option<i64>,
+}
+
+/// Grants that are taken back: by refunds of orders, and by reversals.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PointsRefundRuleRequest)]
+pub struct RefundRuleRequest {
+    /// What becomes of points that the account does not have any more: OWE, a debt that later grants settle first; FORGIVE, they
+    /// are written off. The rules of the time at which they are taken back count. Default: OWE.
+    #[schema(value_type = Option<schema::DebtPolicy>)]
+    debt_policy: Option<DebtPolicy>,
 }
 
 /// `ratio` points for each `base` minor units paid for goods after coupons.
@@ -269,6 +282,7 @@ impl RulesRequest {
         if let Some(above) = approval_above {
             errors.within("adjustments.approval_above", above, 0..=MAX_POINTS);
         }
+        let debt_policy = self.refund.unwrap_or_default().0.debt_policy.unwrap_or(defaults.debt_policy);
         let orders = self.orders.unwrap_or_default().0.check(errors, OrderRule::default());
         let points = PointsRule {
             enabled: self.enabled.unwrap_or(defaults.enabled),
@@ -279,6 +293,7 @@ impl RulesRequest {
             campaigns: campaigns?,
             expiry_reminder_days: reminders?,
             approval_above,
+            debt_policy,
         };
         let rules = Rules { version: 0, points, orders: orders? };
         Some((rules, self.effective_from.map(|at| at.0)))
@@ -518,6 +533,7 @@ pub struct RulesView<'a> {
     #[schema(value_type = Vec<u32>)]
     expiry_reminder_days: &'a [u32],
     adjustments: AdjustmentsView,
+    refund: RefundRuleView,
     orders: OrderRuleView,
     created_at: Time,
 }
@@ -528,6 +544,13 @@ pub struct AdjustmentsView {
     /// More points than this at a time need the approval of another key; null: none do.
     #[schema(required)]
     approval_above: Option<i64>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = PointsRefundRule)]
+pub struct RefundRuleView {
+    #[schema(value_type = schema::DebtPolicy)]
+    debt_policy: DebtPolicy,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -677,6 +700,7 @@ impl<'a> From<&'a RulesVersion> for RulesView<'a> {
             campaigns: points.campaigns.iter().map(CampaignView::from).collect(),
             expiry_reminder_days: &points.expiry_reminder_days,
             adjustments: AdjustmentsView { approval_above: points.approval_above },
+            refund: RefundRuleView { debt_policy: points.debt_policy },
             orders: OrderRuleView {
                 max_coupons_per_order: orders.max_coupons_per_order,
                 max_total_percent: orders.max_total_percent,
@@ -906,6 +930,7 @@ mod tests {
             "campaigns": [{ "name": "double", "starts_at": "2026-11-11T00:00:00Z", "ends_at": null,
                 "categories": ["c"], "member_levels": ["GOLD"], "percent": 200 }],
             "expiry_reminder_days": [1, 7, 30],
+            "refund": { "debt_policy": "FORGIVE" },
             "orders": { "max_coupons_per_order": 2, "max_total_percent": 80, "max_total_amount": 5000,
                 "points_with_coupons": false, "one_coupon_per_line": true, "percent_base": "INITIAL", "rounding": "HALF_EVEN" },
         }))
@@ -951,6 +976,9 @@ mod tests {
                 "check_in.streak_bonuses[1].days",
             ),
             (json!({ "adjustments": { "approval_above": -1 } }), "adjustments.approval_above"),
+            (json!({ "refund": { "debt_policy": "X" } }), "refund.debt_policy"),
+            (json!({ "refund": { "debt_policy": "forgive" } }), "refund.debt_policy"),
+            (json!({ "refund": { "policy": "OWE" } }), "refund.policy"),
             (json!({ "expiry_reminder_days": [7, 0] }), "expiry_reminder_days[1]"),
             (json!({ "expiry_reminder_days": [366] }), "expiry_reminder_days[0]"),
             (json!({ "expiry_reminder_days": [7, 7] }), "expiry_reminder_days[1]"),

@@ -114,6 +114,9 @@ schemas! {
     AdjustmentId = id(scrip_domain::AdjustmentId::PREFIX);
     HoldStatus = names(points::HoldStatus::ALL.map(|status| status.as_str()));
     TransactionType = names(points::TransactionType::ALL.map(|kind| kind.as_str()));
+    PointsStatisticType =
+        names(points::TransactionType::ALL.map(|kind| kind.as_str()).into_iter().chain([crate::projection::FORGIVEN]));
+    DebtPolicy = names(points::DebtPolicy::ALL.map(|policy| policy.as_str()));
     GrantType = types(points::TransactionType::is_earn);
     DebitType = types(points::TransactionType::is_debit);
     KeyScope = names(tenant::Scope::ALL.map(|scope| scope.as_str()));

@@ -859,6 +859,8 @@ pub struct TransactionView<'a> {
     balance_after: i64,
     frozen_after: i64,
     debt_after: i64,
+    /// Of a CLAWBACK: what was to be taken back, was not there, and is not owed.
+    points_forgiven: i64,
     #[schema(required, value_type = Option<String>)]
     reference: Option<&'a str>,
     #[schema(required, value_type = Option<String>)]
@@ -873,6 +875,9 @@ pub struct TransactionView<'a> {
     #[schema(required, value_type = Option<schema::LotId>)]
     lot_id: Option<LotId>,
     allocations: Vec<AllocationView>,
+    /// The version of the points rules that was asked what becomes of points that are not there: of a CLAWBACK of a grant.
+    #[schema(required)]
+    rules_version: Option<i64>,
     #[schema(required)]
     expires_at: Option<Time>,
     occurred_at: Time,
@@ -892,6 +897,7 @@ impl<'a> From<&'a Transaction> for TransactionView<'a> {
             balance_after: line.balance_after,
             frozen_after: line.frozen_after,
             debt_after: line.debt_after,
+            points_forgiven: line.points_forgiven,
             reference: line.reference.as_deref(),
             remark: line.remark.as_deref(),
             hold_id: line.hold_id,
@@ -899,6 +905,7 @@ impl<'a> From<&'a Transaction> for TransactionView<'a> {
             counterpart_id: line.counterpart_id,
             lot_id: line.lot_id,
             allocations: parts.collect(),
+            rules_version: line.rules_version,
             expires_at: time(line.expires_at),
             occurred_at: Time(line.occurred_at),
             recorded_at: Time(line.recorded_at),

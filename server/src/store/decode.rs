@@ -235,8 +235,9 @@ pub fn lot(row: &Row) -> Decoded<Lot> {
 
 pub const TRANSACTION: &str = "tenant_id, id, member_id, sequence, type, points, balance_before, balance_after, \
                                frozen_after, debt_after, reference, remark, hold_id, reverses_id, lot_id, allocations, \
-                               expires_at, occurred_at, recorded_at, by_order, counterpart_id";
-pub const TRANSACTION_COLUMNS: usize = 21;
+                               expires_at, occurred_at, recorded_at, by_order, counterpart_id, rules_version, \
+                               points_forgiven";
+pub const TRANSACTION_COLUMNS: usize = 23;
 
 pub fn transaction(row: &Row) -> Decoded<Transaction> {
     Ok(Transaction {
@@ -260,6 +261,8 @@ pub fn transaction(row: &Row) -> Decoded<Transaction> {
         recorded_at: row.time(18)?,
         by_order: row.bool(19)?,
         counterpart_id: row.opt_uuid(20)?.map(TransactionId),
+        rules_version: row.opt_int(21)?,
+        points_forgiven: row.int(22)?,
     })
 }
 
@@ -320,7 +323,7 @@ pub fn order(row: &Row) -> Decoded<Order> {
 
 pub const REFUND: &str = "tenant_id, order_id, refund_id, order_uid, member_id, is_full, lines, freight, amount, \
                           points_returned, points_clawed_back, points_owed, return_transaction_id, \
-                          clawback_transaction_id, coupons, remark, order_status, created_at";
+                          clawback_transaction_id, coupons, remark, order_status, created_at, points_forgiven";
 
 pub fn refund(row: &Row) -> Decoded<Refund> {
     Ok(Refund {
@@ -341,6 +344,7 @@ pub fn refund(row: &Row) -> Decoded<Refund> {
         remark: row.opt_text(15)?,
         order_status: row.name(16, OrderStatus::parse)?,
         created_at: row.time(17)?,
+        points_forgiven: row.int(18)?,
     })
 }
 

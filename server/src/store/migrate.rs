@@ -100,6 +100,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0016_habits.sqlite.sql"),
         postgres: include_str!("migrations/0016_habits.postgres.sql"),
     },
+    Migration {
+        number: 17,
+        name: "forgiven",
+        sqlite: include_str!("migrations/0017_forgiven.sqlite.sql"),
+        postgres: include_str!("migrations/0017_forgiven.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

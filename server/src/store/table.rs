@@ -530,6 +530,8 @@ pub static TRANSACTION: Table = log(
         ("occurred_at", Int),
         ("recorded_at", Int),
         ("counterpart_id", Uuid),
+        ("rules_version", Int),
+        ("points_forgiven", Int),
     ],
 );
 
@@ -556,6 +558,8 @@ fn transaction(tenant: TenantId, row: &Transaction) -> Vec<Param<'_>> {
         row.occurred_at.into(),
         row.recorded_at.into(),
         row.counterpart_id.map(|id| id.0).into(),
+        row.rules_version.into(),
+        row.points_forgiven.into(),
     ]
 }
 
@@ -718,6 +722,7 @@ static REFUND: Table = log(
         ("remark", Text),
         ("order_status", Text),
         ("created_at", Int),
+        ("points_forgiven", Int),
     ],
 );
 
@@ -741,6 +746,7 @@ fn refund(tenant: TenantId, row: &Refund) -> Vec<Param<'_>> {
         row.remark.as_deref().into(),
         row.order_status.as_str().into(),
         row.created_at.into(),
+        row.points_forgiven.into(),
     ]
 }
 

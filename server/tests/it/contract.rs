@@ -2,7 +2,8 @@
 
 use scrip_domain::command::Movement;
 use scrip_domain::coupon::Definition;
-use scrip_domain::points::TransactionType;
+use scrip_domain::points::{DebtPolicy, TransactionType};
+use scrip_domain::pricing::Rules;
 use scrip_domain::{Answer, Command, Idempotency, MemberId, Outcome, Rejection};
 use scrip_server::engine::EngineOptions;
 use scrip_server::store::{Store, StoreOptions, StoreUrl};
@@ -163,6 +164,51 @@ async fn holds_reversals_and_many_lots_survive_the_store() {
         assert_eq!((balance.available, balance.frozen, balance.used), (255, 0, 345), "{kind:?}");
         let stored = fixture.store.find_hold(tenant, hold.id).await.unwrap().unwrap();
         assert_eq!((stored.captured, stored.released), (45, 15), "{kind:?}");
+    }
+}
+
+/// Odd parts of a grant taken back at once, of which the member has spent most: each point is taken once or forgiven once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claw_backs_at_once_take_or_forgive_every_point_once() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let dave = member("dave");
+        let mut rules = Rules::default();
+        rules.points.debt_policy = DebtPolicy::Forgive;
+        let rules = Command::SetRules { expected_version: 0, rules: Box::new(rules), effective_from: None };
+        engine.submit(envelope(tenant, rules)).await.expect("an answer");
+        let answer = engine.submit(envelope(tenant, grant(&dave, 640))).await;
+        let Ok(Answer::Accepted { outcome: Outcome::Transaction(granted), .. }) = answer else {
+            panic!("{kind:?}: {answer:?}")
+        };
+        engine.submit(envelope(tenant, debit(&dave, 605))).await.expect("an answer");
+        let reversals = (0..64).map(|_| {
+            let (member_id, points) = (dave.clone(), Some(11));
+            let reverse = Command::Reverse { member_id, transaction_id: granted.id, points, remark: None };
+            engine.submit(envelope(tenant, reverse))
+        });
+        let (mut taken, mut forgiven, mut refused) = (0, 0, 0);
+        for answer in futures_util::future::join_all(reversals).await {
+            match answer {
+                Ok(Answer::Accepted { outcome: Outcome::Transaction(line), .. }) => {
+                    assert_eq!((line.debt_after, line.rules_version), (0, Some(1)), "{kind:?}: {line:?}");
+                    let stored = fixture.store.find_transaction(tenant, line.id).await.unwrap().unwrap();
+                    assert_eq!(*line, stored, "{kind:?}");
+                    taken -= line.points;
+                    forgiven += line.points_forgiven;
+                }
+                Ok(Answer::Refused(Rejection::ReversalExceeds { left: 2 })) => refused += 1,
+                other => panic!("{kind:?}: {other:?}"),
+            }
+        }
+        assert_eq!((taken, forgiven, refused), (35, 603, 6), "{kind:?}");
+        let now = scrip_server::clock::now();
+        let balance = fixture.store.balance(tenant, &dave, now, now).await.unwrap();
+        assert_eq!((balance.available, balance.used, balance.revoked, balance.debt), (0, 605, 35, 0), "{kind:?}");
+        let report = scrip_server::verify::verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
+        assert!(report.is_clean(), "{kind:?}");
     }
 }
 

@@ -39,7 +39,7 @@ const FILL: &[&str] = &[
     "INSERT INTO mkt_points_account SELECT {t}, 'm-' || {n}, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, NULL, 0, 0, 0, 0 {from}",
     "INSERT INTO mkt_points_lot SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 1, 0, 0, 0, 0, 0, 0, {n}, {id}, 0, {n} >= 0 {from}",
     "INSERT INTO mkt_points_transaction SELECT {t}, {id}, 'm-' || ({n} / 20), {n} + 1, 'EARN_ORDER', 1, 0, 1, 0, 0, NULL, NULL, \
-     NULL, NULL, NULL, '[]', {n}, 0, 0, {n} < 0, NULL {from}",
+     NULL, NULL, NULL, '[]', {n}, 0, 0, 0 > {n}, NULL, NULL, 0 {from}",
     "INSERT INTO mkt_points_hold SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 0, 0, 'OPEN', NULL, NULL, {n}, '[]', 0, NULL, \
      {n} < 0, {n} < 0 {from}",
     "INSERT INTO mkt_points_rule SELECT {t}, {n} + 1, {n}, '{}', 0 {from}",
@@ -47,7 +47,7 @@ const FILL: &[&str] = &[
      CASE WHEN {n} % 2 = 0 THEN 'RESERVED' ELSE 'PAID' END, NULL, NULL, NULL, CASE WHEN {n} % 4 = 1 THEN {n} END, 0, '[]', 0, 0, 0, \
      0, {n} < 0, CASE WHEN {n} % 2 = 1 THEN {n} END, NULL, 0, NULL {from}",
     "INSERT INTO mkt_order_refund SELECT {t}, 'o-' || {n}, 'r', {id}, 'm-' || ({n} / 20), {n} < 0, '[]', 0, 0, 0, 0, 0, NULL, NULL, \
-     '[]', NULL, 'REFUNDED', {n} {from}",
+     '[]', NULL, 'REFUNDED', {n}, 0 {from}",
     "INSERT INTO mkt_coupon_refund_compensation SELECT {t}, {id}, {id}, {id}, 'm-' || ({n} / 20), 'o-' || {n}, 'NO_EXTENSION', {n}, \
      'PENDING', NULL, NULL, NULL {from}",
     "INSERT INTO mkt_points_check_in SELECT {t}, 'm-' || ({n} / 20), {n}, 1, 1, 0, {id}, 0, {n} < 0, NULL {from}",

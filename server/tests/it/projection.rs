@@ -8,7 +8,7 @@ use scrip_domain::points::{Spendable, TransactionType};
 use scrip_domain::time::MICROS_PER_DAY;
 use scrip_domain::{Answer, Command, Envelope, MemberId, TenantId, Timestamp};
 use scrip_server::engine::EngineOptions;
-use scrip_server::projection::{Above, Metric, POINTS, Period, board, catch_up, local_date};
+use scrip_server::projection::{Above, FORGIVEN, Metric, POINTS, Period, board, catch_up, local_date};
 use scrip_server::store::read::EventPosition;
 use scrip_server::store::{Param, Store};
 
@@ -135,6 +135,9 @@ async fn compare(store: &Store, tenant: TenantId) -> usize {
     let earned = of(&["EARN_ORDER", "EARN_CHECKIN", "EARN_TASK", "EARN_ADMIN"]);
     assert_eq!(earned, sum(books(store, tenant, "total_points").await));
     assert_eq!(of(&["EXPIRE"]), sum(books(store, tenant, "expired").await));
+    let forgiven = "SELECT member_id, CAST(sum(points_forgiven) AS BIGINT) FROM mkt_points_transaction \
+                    WHERE tenant_id = $1 GROUP BY member_id";
+    assert_eq!(of(&[FORGIVEN]), sum(members(store, tenant, forgiven).await));
     let templates = store.list_templates(tenant, None, None, None, None, 200).await.expect("templates");
     for template in templates {
         let totals = store.statistic_totals(tenant, &template.id.to_string()).await.expect("totals");

@@ -9,7 +9,7 @@ use scrip_domain::command::Movement;
 use scrip_domain::coupon::{Benefit, Definition, Validity};
 use scrip_domain::job::{JobPool, JobTicket};
 use scrip_domain::order::{RefundRequest, Reservation};
-use scrip_domain::points::{AdjustmentRequest, MAX_POINTS, ReminderPage, Spendable, TransactionType};
+use scrip_domain::points::{AdjustmentRequest, DebtPolicy, MAX_POINTS, ReminderPage, Spendable, TransactionType};
 use scrip_domain::pricing::{Attributes, Basket, Line, Rules};
 use scrip_domain::task;
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
@@ -143,6 +143,20 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("O19", "UPDATE mkt_order SET earn_cut = replace(earn_cut, '\"r\":0', '\"r\":1') WHERE points_cut > 0"),
     ("O19", "UPDATE mkt_order SET earn_cut = replace(earn_cut, '\"p\":', '\"p\":1') WHERE points_cut > 0"),
     ("O19", "UPDATE mkt_order SET earn_cut = '{' WHERE points_cut > 0"),
+    ("T13", "UPDATE mkt_points_transaction SET points_forgiven = points_forgiven + 1 WHERE points_forgiven > 0"),
+    ("T26", "UPDATE mkt_points_transaction SET rules_version = NULL WHERE rules_version IS NOT NULL"),
+    ("T26", "UPDATE mkt_points_transaction SET rules_version = 999 WHERE type = 'CLAWBACK' AND reverses_id IS NOT NULL"),
+    ("T26", "UPDATE mkt_points_transaction SET rules_version = 0 WHERE type = 'EARN_TASK'"),
+    ("T27", "UPDATE mkt_points_rule SET rules = replace(rules, '\"FORGIVE\"', '\"OWE\"')"),
+    ("T27", "UPDATE mkt_points_rule SET rules = replace(rules, '\"OWE\"', '\"FORGIVE\"')"),
+    (
+        "T27",
+        "UPDATE mkt_points_transaction SET debt_after = debt_after + points_forgiven, points_forgiven = 0 WHERE points_forgiven > 0",
+    ),
+    ("T27", "UPDATE mkt_points_transaction SET points_forgiven = 1 WHERE type = 'EARN_ORDER'"),
+    ("O15", "UPDATE mkt_order_refund SET points_forgiven = points_forgiven - 1 WHERE points_forgiven > 0"),
+    ("O15", "UPDATE mkt_order_refund SET points_owed = points_forgiven, points_forgiven = 0 WHERE points_forgiven > 0"),
+    ("E9", "UPDATE event SET data = replace(data, 'points_forgiven', 'points_forgotten') WHERE type = 'points.reversed'"),
     ("M20", "UPDATE mkt_points_adjustment SET points = points + 1 WHERE status = 'APPROVED'"),
     ("M20", "UPDATE mkt_points_adjustment SET transaction_id = id WHERE status = 'APPROVED'"),
     ("M21", "UPDATE mkt_points_adjustment SET decided_by = requested_by WHERE status = 'APPROVED'"),
@@ -341,6 +355,7 @@ async fn history(kind: Kind) -> Fixture {
     let tenant = tenant.expect("some commands");
     finish(&mut writer, tenant).await;
     orders(&mut writer).await;
+    forgiven(&mut writer).await;
     adjustments(&mut writer).await;
     prerequisites(&mut writer).await;
     jobs(&fixture, tenant).await;
@@ -619,6 +634,58 @@ async fn orders(writer: &mut Writer) {
         let refund = RefundRequest { refund_id, lines, freight: 0, return_coupons: true, remark: None };
         run(writer, tenant, Command::RefundOrder { member_id, order_id, refund: Box::new(refund) }).await;
     }
+}
+
+/// An order of which all that it earned was spent before its refund, and a grant alike, where what is not there is forgiven.
+async fn forgiven(writer: &mut Writer) {
+    let tenant = made_tenant(writer, "Forgiving").await;
+    let mut rules = Rules::default();
+    rules.points.debt_policy = DebtPolicy::Forgive;
+    run(writer, tenant, Command::SetRules { expected_version: 0, rules: Box::new(rules), effective_from: None }).await;
+    let member_id = member("m-1");
+    let movement = |points, kind| Movement { points, kind, reference: None, remark: None };
+    let order_id = OrderId::from_str("o").expect("an order id");
+    let line = Line {
+        item_id: "i".into(),
+        product_id: "p".into(),
+        sku_id: None,
+        category_ids: Vec::new(),
+        unit_price: 5_000,
+        quantity: 2,
+        points_ratio: 100,
+    };
+    let now = scrip_server::clock::now();
+    let reserve = Command::ReserveOrder(Box::new(Reservation {
+        quoted: None,
+        order_id: order_id.clone(),
+        member_id: member_id.clone(),
+        basket: Basket {
+            lines: vec![line],
+            freight: 0,
+            member_level: None,
+            local_time: LocalTime { day: 0, minute: 0 },
+            attributes: Attributes::default(),
+            member_attributes: Attributes::default(),
+        },
+        coupon_ids: Vec::new(),
+        points: 0,
+        expires_at: now.plus_days(7),
+    }));
+    run(writer, tenant, reserve).await;
+    let calendar = Arc::new(scrip_server::calendar::calendar(&jiff::tz::TimeZone::UTC, now));
+    let pay = Command::PayOrder { member_id: member_id.clone(), order_id: order_id.clone(), calendar };
+    run(writer, tenant, pay).await;
+    let movements = (movement(50, TransactionType::EarnTask), movement(130, TransactionType::UseProduct));
+    let grant =
+        Command::Grant { member_id: member_id.clone(), movement: movements.0, spendable: Spendable::default() };
+    let Outcome::Transaction(granted) = run(writer, tenant, grant).await else { unreachable!("it is a grant") };
+    run(writer, tenant, Command::Debit { member_id: member_id.clone(), movement: movements.1 }).await;
+    let lines = Some(vec![("i".to_owned(), 1)]);
+    let refund_id = "r".parse().expect("a refund id");
+    let refund = Box::new(RefundRequest { refund_id, lines, freight: 0, return_coupons: true, remark: None });
+    run(writer, tenant, Command::RefundOrder { member_id: member_id.clone(), order_id, refund }).await;
+    let reverse = Command::Reverse { member_id, transaction_id: granted.id, points: None, remark: None };
+    run(writer, tenant, reverse).await;
 }
 
 /// Issue windows that have begun and ended, told.

@@ -84,6 +84,10 @@ const OF_LINE: (&str, &str) = ("ptx_", "subject_id");
 const OF_HOLD: (&str, &str) = ("hold_", "subject_id");
 const ABOUT_TEMPLATE: (&str, &str) = ("tpl_", "subject_id");
 
+/// One that was not recorded with the first line of its account, as all lines of an import are.
+const LATER_CLAW_BACK: &str = "type = 'CLAWBACK' AND rules_version IS NOT NULL AND recorded_at > (SELECT x.recorded_at \
+    FROM mkt_points_transaction x WHERE x.tenant_id = r.tenant_id AND x.member_id = r.member_id AND x.sequence = 1)";
+
 /// A lock that led to something.
 const WAS_LOCKED: &str =
     "type = 'coupon.locked' AND subject_id IN (SELECT id FROM mkt_user_coupon WHERE status = 'USED')";
@@ -107,6 +111,17 @@ const CORRUPTIONS: &[Corruption] = &[
     row("O2", ORDER, "points_cut > 0", "SET earn_cut = NULL", OWN_ORDER),
     row("O19", ORDER, "points_cut > 0", "SET points_granted = points_granted + 1", OWN_ORDER),
     row("O19", ORDER, "points_cut > 0", "SET earn_cut = '{\"by\":\"DAY\",\"points\":1,\"lines\":[]}'", OWN_ORDER),
+    row("T13", LINE, "points_forgiven > 0", "SET points_forgiven = points_forgiven - 1", OWN_LINE),
+    row("T26", LINE, LATER_CLAW_BACK, "SET rules_version = NULL", OWN_LINE),
+    row("T26", LINE, "type = 'REFUND'", "SET rules_version = 0", OWN_LINE),
+    row(
+        "T27",
+        LINE,
+        "points_forgiven > 0",
+        "SET debt_after = debt_after + points_forgiven, points_forgiven = 0",
+        OWN_LINE,
+    ),
+    row("O15", REFUND, "points_forgiven > 0", "SET points_forgiven = 0", OWN_ORDER),
     row("T11", ACCOUNT, ANY, "DELETE", MEMBER),
     row("L5", LOT, "used > 0", "SET used = used - 1, revoked = revoked + 1", OWN_LOT),
     row("L10", LOT, "revoked > 0", "SET revoked = revoked - 1, moved = moved + 1", OWN_LOT),

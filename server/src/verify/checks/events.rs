@@ -41,7 +41,8 @@ fn each(dialect: Dialect) -> Group {
          ELSE 'points.debited' END"
     );
     let line = "'{\"type\":\"' || t.type || '\",\"points\":' || t.points || ',\"balance_after\":' || t.balance_after \
-                || ',\"sequence\":' || t.sequence || '}'";
+                || ',\"sequence\":' || t.sequence || CASE WHEN t.points_forgiven = 0 THEN '' \
+                ELSE ',\"points_forgiven\":' || t.points_forgiven END || '}'";
     let hold = "'{\"status\":\"' || CASE e.type WHEN 'points.held' THEN 'OPEN' ELSE h.status END || '\",\"points\":' \
                 || h.points || ',\"captured\":' || CASE e.type WHEN 'points.held' THEN 0 ELSE h.captured END \
                 || ',\"released\":' || CASE e.type WHEN 'points.held' THEN 0 ELSE h.released END || ',\"balance_after\":'";

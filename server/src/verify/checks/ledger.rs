@@ -5,7 +5,8 @@ use super::{Dialect, EARN, Group, USE, check, differs, equal, says};
 
 /// Every line beside what stood before it. Read in the index's order, so nothing is sorted.
 const CHAIN: &str = "(SELECT tenant_id, id, member_id, sequence, type, points, balance_before, balance_after, frozen_after, \
-    debt_after, reference, remark, hold_id, reverses_id, counterpart_id, lot_id, allocations, expires_at, occurred_at, recorded_at, \
+    debt_after, points_forgiven, rules_version, reference, remark, hold_id, reverses_id, counterpart_id, lot_id, allocations, \
+    expires_at, occurred_at, recorded_at, \
     coalesce(lead(balance_after) OVER w, 0) AS balance, coalesce(lead(frozen_after) OVER w, 0) AS frozen, \
     coalesce(lead(debt_after) OVER w, 0) AS debt, coalesce(lead(sequence) OVER w, 0) AS preceding \
     FROM mkt_points_transaction WINDOW w AS (PARTITION BY tenant_id, member_id ORDER BY sequence DESC))";
@@ -19,6 +20,12 @@ fn is_capture() -> String {
     format!("(t.type IN {USE} AND t.hold_id IS NOT NULL)")
 }
 
+/// True for a claw-back of a grant, which asks the tenant's rules.
+const OF_GRANT: &str = "(t.type = 'CLAWBACK' AND t.reverses_id IS NOT NULL)";
+
+/// True for rules by which a claw-back forgives what it does not find.
+const FORGIVES: &str = r#"(coalesce(v.rules, '') LIKE '%"debt_policy":"FORGIVE"%')"#;
+
 fn lines(dialect: Dialect) -> Group {
     let rows = format!(
         "{CHAIN} t \
@@ -30,6 +37,9 @@ fn lines(dialect: Dialect) -> Group {
          LEFT JOIN mkt_points_transaction c ON c.tenant_id = t.tenant_id AND c.id = t.counterpart_id \
          LEFT JOIN mkt_points_transaction p ON p.tenant_id = c.tenant_id AND p.member_id = c.member_id \
           AND p.sequence = c.sequence - 1 \
+         LEFT JOIN mkt_points_rule v ON v.tenant_id = t.tenant_id AND v.version = t.rules_version \
+         LEFT JOIN mkt_points_transaction b ON b.tenant_id = t.tenant_id AND b.member_id = t.member_id \
+          AND b.sequence = CASE WHEN {OF_GRANT} AND t.rules_version IS NULL THEN 1 END \
          LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n FROM event WHERE type IN {TOLD} \
           GROUP BY tenant_id, subject_id) e ON e.tenant_id = t.tenant_id AND e.subject_id = t.id"
     );
@@ -162,6 +172,28 @@ fn lines(dialect: Dialect) -> Group {
             format!("NOT ({})", dialect.is_allocations("t.allocations")),
             says("its allocations are no list of lots and points"),
         ),
+        check(
+            "T26",
+            "a claw-back of a grant names the rules it asked, which held then, unless it was imported; nothing else does",
+            // All lines of an import were recorded with its first.
+            format!(
+                "CASE WHEN t.rules_version IS NULL THEN {OF_GRANT} AND b.recorded_at IS DISTINCT FROM t.recorded_at \
+                 ELSE NOT {OF_GRANT} OR t.rules_version < 0 OR (t.rules_version > 0 AND v.version IS NULL) \
+                 OR coalesce(v.effective_from > t.occurred_at, false) END"
+            ),
+            differs("its version of the rules", "t.rules_version", "'another'"),
+        ),
+        check(
+            "T27",
+            "what a claw-back did not find is forgiven or owed, as its rules say; of a merged account it is owed",
+            format!(
+                "CASE WHEN t.points_forgiven <> 0 THEN t.points_forgiven < 0 OR NOT {OF_GRANT} OR NOT {FORGIVES} \
+                 OR t.debt_after <> t.debt WHEN {OF_GRANT} AND t.debt_after > t.debt \
+                 THEN {FORGIVES} AND a.merged_into IS NULL ELSE false END"
+            ),
+            "t.points_forgiven || ' forgiven, ' || (t.debt_after - t.debt) || ' owed, by version ' \
+             || coalesce(t.rules_version, 0)",
+        ),
         equal(
             "E3",
             "every transaction outside holds is told by one event",
@@ -215,11 +247,11 @@ fn allocations(dialect: Dialect) -> Group {
 }
 
 fn reversals(dialect: Dialect) -> Group {
-    // What a claw-back could not take became debt: the difference to the line before.
+    // What a claw-back could not take it has forgiven, or it became debt: the difference to the line before.
     let rows = format!(
         "mkt_points_reversal r LEFT JOIN \
          (SELECT t.tenant_id, t.reverses_id, sum(abs(t.points) + CASE t.type WHEN 'CLAWBACK' \
-          THEN t.debt_after - coalesce(p.debt_after, 0) ELSE 0 END) AS points \
+          THEN t.debt_after - coalesce(p.debt_after, 0) + t.points_forgiven ELSE 0 END) AS points \
           FROM mkt_points_transaction t LEFT JOIN mkt_points_transaction p \
           ON p.tenant_id = t.tenant_id AND p.member_id = t.member_id AND p.sequence = t.sequence - 1 \
           WHERE t.reverses_id IS NOT NULL GROUP BY t.tenant_id, t.reverses_id) u \
@@ -230,7 +262,7 @@ fn reversals(dialect: Dialect) -> Group {
     let checks = vec![
         check(
             "T13",
-            "what was reversed is what the reversals undid, debt included, and never more than there was",
+            "what was reversed is what the reversals undid, what is owed or forgiven included, and never more than there was",
             "r.reversed <> coalesce(u.points, 0) OR r.reversed > r.points",
             differs("reversed", "r.reversed", "coalesce(u.points, 0) || ' of ' || r.points"),
         ),

@@ -199,12 +199,15 @@ fn refunds() -> Group {
             "(f.points_returned > 0) <> (f.return_transaction_id IS NOT NULL) \
              OR (f.return_transaction_id IS NOT NULL AND (b.points IS DISTINCT FROM f.points_returned \
               OR b.type <> 'REFUND' OR b.reverses_id IS DISTINCT FROM o.spend_id)) \
-             OR (f.clawback_transaction_id IS NOT NULL AND (k.points IS DISTINCT FROM f.points_owed - f.points_clawed_back \
-              OR k.type <> 'CLAWBACK' OR k.reverses_id IS DISTINCT FROM o.earn_id))",
+             OR (f.clawback_transaction_id IS NOT NULL AND (k.points IS DISTINCT FROM \
+              f.points_owed + f.points_forgiven - f.points_clawed_back OR k.points_forgiven <> f.points_forgiven \
+              OR k.type <> 'CLAWBACK' OR k.reverses_id IS DISTINCT FROM o.earn_id)) \
+             OR (f.clawback_transaction_id IS NULL AND f.points_owed + f.points_forgiven <> 0)",
             differs(
                 "it",
                 "f.points_returned || ' and ' || f.points_clawed_back",
-                "coalesce(b.points, 0) || ' and ' || coalesce(-k.points, 0) || ' with ' || f.points_owed || ' owed'",
+                "coalesce(b.points, 0) || ' and ' || coalesce(-k.points, 0) || ' with ' || f.points_owed || ' owed and ' \
+                 || f.points_forgiven || ' forgiven'",
             ),
         ),
     ];

@@ -218,7 +218,8 @@ const CONSTRAINTS: &[&str] = &[
      mkt_points_lot_moved_check",
     "mkt_points_transaction_pkey ck_transaction_balance mkt_points_transaction_sequence_check \
      mkt_points_transaction_balance_before_check mkt_points_transaction_balance_after_check \
-     mkt_points_transaction_frozen_after_check mkt_points_transaction_debt_after_check",
+     mkt_points_transaction_frozen_after_check mkt_points_transaction_debt_after_check \
+     ck_transaction_forgiven",
     "mkt_points_hold_pkey ck_hold_points ck_hold_closed mkt_points_hold_points_check mkt_points_hold_captured_check \
      mkt_points_hold_released_check mkt_points_hold_status_check",
     "mkt_points_reversal_pkey ck_reversal_bound",
@@ -235,7 +236,8 @@ const CONSTRAINTS: &[&str] = &[
      mkt_order_points_discount_check mkt_order_freight_check mkt_order_pay_amount_check mkt_order_points_spent_check \
      mkt_order_points_to_earn_check mkt_order_coupon_count_check mkt_order_status_check mkt_order_points_granted_check",
     "mkt_order_refund_pkey mkt_order_refund_freight_check mkt_order_refund_check mkt_order_refund_points_returned_check \
-     mkt_order_refund_points_clawed_back_check mkt_order_refund_check1 mkt_order_refund_order_status_check",
+     mkt_order_refund_points_clawed_back_check mkt_order_refund_check1 mkt_order_refund_order_status_check \
+     ck_refund_forgiven",
     "mkt_coupon_refund_compensation_pkey ck_compensation_closed mkt_coupon_refund_compensation_reason_check \
      mkt_coupon_refund_compensation_status_check",
     "mkt_points_check_in_pkey ck_check_in_points ck_check_in_price mkt_points_task_pkey ck_task_deleted mkt_points_task_version_check \

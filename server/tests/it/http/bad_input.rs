@@ -416,6 +416,8 @@ const CASES: &[(&str, &str, u16, &str, &str)] = &[
     ),
     ("PUT /v1/points-rules", "{\"validity\":{\"type\":\"WEEKS\"}}", 400, "INVALID_REQUEST", "validity.type"),
     ("PUT /v1/points-rules", "{\"redeem\":{\"ratio\":HUGE}}", 400, "INVALID_REQUEST", "redeem.ratio"),
+    ("PUT /v1/points-rules", "{\"refund\":{\"debt_policy\":\"X\"}}", 400, "INVALID_REQUEST", "refund.debt_policy"),
+    ("PUT /v1/points-rules", "{\"refund\":\"FORGIVE\"}", 400, "INVALID_REQUEST", "refund"),
     ("GET /v1/points-rules?at=yesterday", "", 400, "INVALID_REQUEST", "at"),
     ("GET /v1/points-rules/versions?cursor=x", "", 400, "INVALID_REQUEST", "cursor"),
     // Claims and coupons.

@@ -133,6 +133,94 @@ async fn limits_of_a_day_a_week_and_a_month_cut_what_is_granted() {
     }
 }
 
+/// Who has spent what an order earned owes it, or is forgiven, as the shop has laid down; either way it is asked for once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_refund_does_not_find_is_owed_or_forgiven_as_the_rules_say() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let set = async |tag: &str, policy: Value| {
+            let rules = json!({ "earn": { "base": 1 }, "refund": policy }).to_string();
+            let mut client = server.client(&shop.operator).await;
+            let answer = client.send("PUT", "/v1/points-rules", &[JSON, ("if-match", tag)], rules).await.json(200);
+            answer["refund"].clone()
+        };
+        assert_eq!(client.get("/v1/points-rules").await.json(200)["refund"], json!({ "debt_policy": "OWE" }));
+        assert_eq!(set("\"0\"", json!({ "debt_policy": "FORGIVE" })).await, json!({ "debt_policy": "FORGIVE" }));
+        for (id, member) in [("o-1", "m-1"), ("o-2", "m-2")] {
+            let lines = json!([{ "item_id": "a", "product_id": "p", "unit_price": 100, "quantity": 3 }]);
+            let asked = json!({ "order_id": id, "member_id": member, "lines": lines });
+            client.post("/v1/orders", asked).await.json(201);
+            let paid = client.post(&format!("/v1/orders/{id}/pay"), json!({})).await.json(200);
+            assert_eq!(paid["points_granted"], 300, "{kind:?}");
+            let path = format!("/v1/members/{member}/points/debits");
+            client.post(&path, json!({ "points": 250 })).await.json(201);
+        }
+        let one = |id: &str| json!({ "refund_id": id, "lines": [{ "item_id": "a", "quantity": 1 }] });
+        let shown = |refund: &Value| {
+            ["points_clawed_back", "points_owed", "points_forgiven"]
+                .map(|field| refund[field].as_i64().expect("points"))
+        };
+        let first = client.post("/v1/orders/o-1/refunds", one("r-1")).await.json(201);
+        assert_eq!(shown(&first), [100, 0, 50], "{kind:?}");
+        assert_eq!(client.post("/v1/orders/o-1/refunds", one("r-1")).await.json(201), first, "{kind:?}");
+        let path = format!("/v1/points-transactions/{}", text(&first, "clawback_transaction_id"));
+        let line = client.get(&path).await.json(200);
+        let told = ["points", "debt_after", "points_forgiven", "rules_version"].map(|field| line[field].as_i64());
+        assert_eq!(told, [Some(-50), Some(0), Some(50), Some(1)], "{kind:?}: {line}");
+        let rest = client.post("/v1/orders/o-1/refunds", json!({ "refund_id": "r-2", "full": true })).await.json(201);
+        assert_eq!(shown(&rest), [200, 0, 200], "{kind:?}");
+        let listed = client.get("/v1/orders/o-1/refunds").await.json(200);
+        assert_eq!(listed["data"], json!([first, rest]), "{kind:?}");
+
+        // The rules of the refund count, not those that made the order.
+        set("\"1\"", json!({})).await;
+        let owed = client.post("/v1/orders/o-2/refunds", one("r-1")).await.json(201);
+        assert_eq!(shown(&owed), [100, 50, 0], "{kind:?}");
+        for (member, debt) in [("m-1", 0), ("m-2", 50)] {
+            grant(&mut client, member, 70).await;
+            let balance = client.get(&format!("/v1/members/{member}/points")).await.json(200);
+            assert_eq!((&balance["available"], &balance["debt"]), (&json!(70 - debt), &json!(0)), "{kind:?}");
+        }
+        let statement = client.get("/v1/members/m-1/points/statement?format=csv").await;
+        let statement = String::from_utf8_lossy(&statement.body).into_owned();
+        let head = statement.lines().next().expect("a head").split(',').position(|name| name == "points_forgiven");
+        let forgiven = statement.lines().filter(|line| line.contains(",CLAWBACK,"));
+        let forgiven: Vec<&str> = forgiven.map(|line| line.split(',').nth(head.expect("a column")).unwrap()).collect();
+        assert_eq!(forgiven, ["50", "200"], "{kind:?}: {statement}");
+        server.assert_sound().await;
+    }
+}
+
+/// An operator's reversal goes by the same rule as a refund.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reversal_of_a_grant_forgives_as_the_rules_say() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut client = server.client(&shop.operator).await;
+        let rules = json!({ "refund": { "debt_policy": "FORGIVE" } }).to_string();
+        client.send("PUT", "/v1/points-rules", &[JSON, ("if-match", "\"0\"")], rules).await.json(200);
+        let granted = client.post("/v1/members/m-1/points/grants", json!({ "points": 100 })).await.json(201);
+        assert_eq!((&granted["points_forgiven"], &granted["rules_version"]), (&json!(0), &Value::Null), "{kind:?}");
+        client.post("/v1/members/m-1/points/debits", json!({ "points": 90 })).await.json(201);
+        let path = format!("/v1/points-transactions/{}/reversals", text(&granted, "id"));
+        let keyed = [JSON, ("idempotency-key", "once")];
+        let reversed = client.send("POST", &path, &keyed, json!({ "points": 30 }).to_string()).await.json(201);
+        let told = ["points", "debt_after", "points_forgiven", "rules_version"].map(|field| reversed[field].as_i64());
+        assert_eq!(told, [Some(-10), Some(0), Some(20), Some(1)], "{kind:?}: {reversed}");
+        let again = client.send("POST", &path, &keyed, json!({ "points": 30 }).to_string()).await.json(201);
+        assert_eq!(again, reversed, "{kind:?}");
+        let much = client.post(&path, json!({ "points": 71 })).await.json(422);
+        assert_eq!(much["code"], "POINTS_REVERSAL_EXCEEDS", "{kind:?}");
+        assert!(text(&much, "detail").starts_with("70 "), "{much}");
+        let balance = client.get("/v1/members/m-1/points").await.json(200);
+        assert_eq!((&balance["available"], &balance["debt"]), (&json!(0), &json!(0)), "{kind:?}");
+        server.assert_sound().await;
+    }
+}
+
 /// However many orders are paid at once, the day gives what it gives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_paid_at_once_share_what_the_day_has_left() {
