@@ -347,7 +347,7 @@ impl Command {
     /// Whether it moves points as only an operator may, so that the rules on approvals are wanted.
     pub fn is_administrative(&self) -> bool {
         match self {
-            Command::Adjust(_) => true,
+            Command::Adjust(_) | Command::ApproveAdjustment { .. } => true,
             Command::Grant { movement, .. }
             | Command::EnqueueGrant { movement, .. }
             | Command::Debit { movement, .. } => movement.kind.is_administrative(),

@@ -9,7 +9,8 @@
 //! The tenant's rules say above how many points (`approval_above`) an adjustment is not made but waits. Which rules hold is asked of
 //! the time at which it is recorded, not of the one at which it takes effect: an earlier effective time is no way around. The
 //! approval makes the transaction in the decision that closes the adjustment, so an approved one has its line, and only one. Every
-//! other way to move administrative points is bound by the same number and refused above it.
+//! other way to move administrative points is bound by the same number and refused above it, but for the history of an account that is
+//! imported. Each line keeps the version of the rules that held, so that an auditor finds one above its number without an approval.
 //!
 //! Deliberately absent: an approval that reserves. What is taken away on approval must be there then; else the approval is refused,
 //! and the adjustment goes on waiting.
@@ -183,6 +184,13 @@ pub(crate) fn refuse_unapproved(state: &State, envelope: &Envelope, movement: &M
         Some(above) => Err(Rejection::ApprovalNeeded { above }),
         None => Ok(()),
     }
+}
+
+/// The version of the rules that says how many points one key may move alone, for a line of this type; `None` where nobody asks: for
+/// types that are not an operator's, and for what an import brings.
+pub(super) fn rules_asked(state: &State, envelope: &Envelope, kind: TransactionType) -> Option<i64> {
+    let asks = kind.is_administrative() && envelope.command.is_administrative();
+    asks.then(|| state.rules_at(envelope.tenant, envelope.now).version)
 }
 
 fn approval_above(state: &State, envelope: &Envelope) -> Option<i64> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::adjustment::rules_asked;
 use super::{Account, Allocation, Hold, HoldStatus, Lot, MAX_TOTAL_POINTS, Transaction, TransactionType};
 use crate::command::{Envelope, Movement};
 use crate::decide::{Interrupt, Need, Outcome};
@@ -99,6 +100,7 @@ pub(crate) fn grant_points(
         remark: movement.remark.as_deref(),
         lot_id: Some(lot_id),
         expires_at,
+        rules_version: rules_asked(state, envelope, movement.kind),
         ..Note::default()
     };
     let granted = post(state, envelope, transaction_id, member_id, envelope.at, movement.kind, movement.points, note);
@@ -234,6 +236,7 @@ pub(crate) fn debit_points(
         reference: movement.reference.as_deref(),
         remark: movement.remark.as_deref(),
         allocations,
+        rules_version: rules_asked(state, envelope, movement.kind),
         ..Note::default()
     };
     let id = TransactionId(ids.draw());

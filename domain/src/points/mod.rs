@@ -271,8 +271,8 @@ pub struct Transaction {
     /// Whether an order of ours made it, which alone may undo it.
     #[serde(rename = "bo", skip_serializing_if = "std::ops::Not::not", default)]
     pub by_order: bool,
-    /// The version of the tenant's rules that was asked whether, and how, it may be made: of a claw-back of a grant. None was
-    /// asked of an account that was imported.
+    /// The version of the tenant's rules that was asked whether, and how, it may be made: of a claw-back of a grant, and of points
+    /// that an operator gave or took. None was asked of an account that was imported.
     #[serde(rename = "v", skip_serializing_if = "Option::is_none", default)]
     pub rules_version: Option<i64>,
     /// When a credit expires.

@@ -50,8 +50,10 @@ scenarios! {
              l = api-key                                   => ok
              grant m1 100                                  => ok
         @2   rules 0 approve-above 50                      => version=1
-        @3   adjust m1 50 by k                             => EARN_ADMIN points=50 after=150
-             adjust m1 -50 by k                            => DEDUCT_ADMIN points=-50 after=100
+        @3   adjust m1 50 by k                             => EARN_ADMIN points=50 after=150 rules=1
+             adjust m1 -50 by k                            => DEDUCT_ADMIN points=-50 after=100 rules=1
+             adjust m1 1 by k at 1                         => EARN_ADMIN rules=1
+             adjust m1 -1 by k                             => after=100
              a = adjust m1 51 by k                         => PENDING points=51 made=false
              show account m1                               => available=100
              adjust m1 51 by k at 1                        => PENDING
@@ -68,7 +70,7 @@ scenarios! {
              approve b by k                                => POINTS_INSUFFICIENT available=201 requested=300
              grant m1 99                                   => ok
              approve b by k                                => APPROVED points=-300
-             show account m1                               => available=0 revoked=350
+             show account m1                               => available=0 revoked=351
              c = adjust m1 60 by k                         => PENDING
              reject c by k                                 => REJECTED made=false
              approve c by l                                => POINTS_ADJUSTMENT_CLOSED status=Rejected

@@ -1305,7 +1305,8 @@ impl Model {
             Command::Adjust(asked) => {
                 let waits = self.approval_above(tenant, envelope.now).is_some_and(|above| asked.points.abs() > above);
                 if !waits {
-                    return self.adjust(tenant, asked, at, new);
+                    let new = new.by(&self.rules_at(tenant, envelope.now));
+                    return self.adjust(tenant, asked, at, &new);
                 }
                 if asked.expires_at.is_some_and(|end| end <= at) {
                     return Err("DEADLINE_PASSED");
@@ -1352,7 +1353,8 @@ impl Model {
                         reference: row.reference.clone(),
                         expires_at: row.expires_at,
                     };
-                    self.adjust(tenant, &asked, at, new)?;
+                    let new = new.by(&self.rules_at(tenant, envelope.now));
+                    self.adjust(tenant, &asked, at, &new)?;
                     row.transaction_id = Some(new.transaction);
                 } else if let Command::RejectAdjustment { reason, .. } = &envelope.command {
                     row.remark = Some(reason.clone());
@@ -1363,9 +1365,13 @@ impl Model {
                 Ok(text)
             }
             Command::Grant { member_id, movement, spendable } => {
-                self.book(tenant, member_id).grant(movement, *spendable, at, new)
+                let new = new.by(&self.rules_at(tenant, envelope.now));
+                self.book(tenant, member_id).grant(movement, *spendable, at, &new)
             }
-            Command::Debit { member_id, movement } => self.book(tenant, member_id).debit(movement, at, new),
+            Command::Debit { member_id, movement } => {
+                let new = new.by(&self.rules_at(tenant, envelope.now));
+                self.book(tenant, member_id).debit(movement, at, &new)
+            }
             Command::ImportAccount(imported) => self.import(tenant, imported, at, new),
             Command::Hold { member_id, movement, expires_at } => {
                 self.book(tenant, member_id).hold(movement, *expires_at, at, new)
@@ -1675,7 +1681,7 @@ impl Model {
                 for row in grants {
                     let told = told.pop().unwrap_or_default();
                     let transaction = told.parse::<TransactionId>().unwrap_or(TransactionId(id.0));
-                    let new = New { transaction, lot: LotId(transaction.0), ..new.clone() };
+                    let new = New { transaction, lot: LotId(transaction.0), ..new.by(&self.rules_at(tenant, envelope.now)) };
                     let spendable = Spendable { available_from: None, expires_at: row.expires_at };
                     let granted = if self.needs_approval(tenant, &row.movement, envelope.now) {
                         Err("POINTS_APPROVAL_NEEDED")
@@ -3083,6 +3089,13 @@ impl Book {
         self.lines.push(Line { id, lot: None, reversed: 0, undoes: false, row });
     }
 
+    /// Notes the rules that are asked whether an operator's points need an approval.
+    fn name_rules(&mut self, kind: TransactionType, new: &New) {
+        if matches!(kind, TransactionType::EarnAdmin | TransactionType::DeductAdmin) {
+            self.last().rules = new.rules;
+        }
+    }
+
     /// Notes which order of ours wrote a line.
     fn name_line(&mut self, id: TransactionId, order: &str) {
         let line = self.lines.iter_mut().find(|line| line.id == Some(id)).expect("just written");
@@ -3234,6 +3247,7 @@ impl Book {
             book.lots.push((new.lot, LotRow { from, ..lot }));
         });
         self.lines.last_mut().expect("just written").lot = Some(new.lot);
+        self.name_rules(movement.kind, new);
         let text = self.show_line(new.transaction);
         if from > at {
             self.keep(new.lot, HoldId(new.lot.0), at);
@@ -3255,6 +3269,7 @@ impl Book {
                 *(if revoking { &mut lot.revoked } else { &mut lot.used }) += points;
             }
         });
+        self.name_rules(movement.kind, new);
         Ok(self.show_line(new.transaction))
     }
 

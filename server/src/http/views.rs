@@ -875,7 +875,8 @@ pub struct TransactionView<'a> {
     #[schema(required, value_type = Option<schema::LotId>)]
     lot_id: Option<LotId>,
     allocations: Vec<AllocationView>,
-    /// The version of the points rules that was asked what becomes of points that are not there: of a CLAWBACK of a grant.
+    /// The version of the points rules that was asked: of a CLAWBACK of a grant what becomes of points that are not there, of
+    /// EARN_ADMIN and DEDUCT_ADMIN whether they need an approval. Null for other types, and for what was imported.
     #[schema(required)]
     rules_version: Option<i64>,
     #[schema(required)]

@@ -145,7 +145,10 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("O19", "UPDATE mkt_order SET earn_cut = '{' WHERE points_cut > 0"),
     ("T13", "UPDATE mkt_points_transaction SET points_forgiven = points_forgiven + 1 WHERE points_forgiven > 0"),
     ("T26", "UPDATE mkt_points_transaction SET rules_version = NULL WHERE rules_version IS NOT NULL"),
-    ("T26", "UPDATE mkt_points_transaction SET rules_version = 999 WHERE type = 'CLAWBACK' AND reverses_id IS NOT NULL"),
+    (
+        "T26",
+        "UPDATE mkt_points_transaction SET rules_version = 999 WHERE type = 'CLAWBACK' AND reverses_id IS NOT NULL",
+    ),
     ("T26", "UPDATE mkt_points_transaction SET rules_version = 0 WHERE type = 'EARN_TASK'"),
     ("T27", "UPDATE mkt_points_rule SET rules = replace(rules, '\"FORGIVE\"', '\"OWE\"')"),
     ("T27", "UPDATE mkt_points_rule SET rules = replace(rules, '\"OWE\"', '\"FORGIVE\"')"),
@@ -156,7 +159,17 @@ const CORRUPTIONS: &[(&str, &str)] = &[
     ("T27", "UPDATE mkt_points_transaction SET points_forgiven = 1 WHERE type = 'EARN_ORDER'"),
     ("O15", "UPDATE mkt_order_refund SET points_forgiven = points_forgiven - 1 WHERE points_forgiven > 0"),
     ("O15", "UPDATE mkt_order_refund SET points_owed = points_forgiven, points_forgiven = 0 WHERE points_forgiven > 0"),
-    ("E9", "UPDATE event SET data = replace(data, 'points_forgiven', 'points_forgotten') WHERE type = 'points.reversed'"),
+    (
+        "E9",
+        "UPDATE event SET data = replace(data, 'points_forgiven', 'points_forgotten') WHERE type = 'points.reversed'",
+    ),
+    ("T28", "DELETE FROM mkt_points_adjustment WHERE status = 'APPROVED'"),
+    ("T28", "UPDATE mkt_points_adjustment SET status = 'PENDING' WHERE status = 'APPROVED'"),
+    ("T28", "UPDATE mkt_points_rule SET rules = replace(rules, '\"approval_above\":50', '\"approval_above\":5')"),
+    ("T28", "UPDATE mkt_points_transaction SET points = points + 50 WHERE type = 'EARN_ADMIN' AND rules_version = 2"),
+    ("T29", "UPDATE mkt_points_transaction SET rules_version = 1 WHERE rules_version = 2 AND type = 'DEDUCT_ADMIN'"),
+    ("T29", "UPDATE mkt_points_rule SET effective_from = 9000000000000000"),
+    ("T29", "UPDATE event SET recorded_at = recorded_at + 99999999999999 WHERE type = 'points_rules.changed'"),
     ("M20", "UPDATE mkt_points_adjustment SET points = points + 1 WHERE status = 'APPROVED'"),
     ("M20", "UPDATE mkt_points_adjustment SET transaction_id = id WHERE status = 'APPROVED'"),
     ("M21", "UPDATE mkt_points_adjustment SET decided_by = requested_by WHERE status = 'APPROVED'"),
@@ -476,7 +489,7 @@ async fn park(writer: &mut Writer, store: &Store, tenant: TenantId) {
     assert!(store.finish_round(tenant, webhook.id, from, to, &round).await.expect("the round is kept"));
 }
 
-/// Large adjustments: one that another key approved, one that it rejected, one that waits.
+/// Small adjustments, and large ones: one that another key approved, one that it rejected, one that waits.
 async fn adjustments(writer: &mut Writer) {
     let tenant = made_tenant(writer, "Adjustments").await;
     let mut keys = Vec::new();
@@ -495,19 +508,27 @@ async fn adjustments(writer: &mut Writer) {
         keys.push(key.id);
         run(writer, tenant, Command::CreateApiKey { key, secret_digest: [digest; 32] }).await;
     }
-    let mut rules = Rules::default();
-    rules.points.approval_above = Some(50);
-    run(writer, tenant, Command::SetRules { expected_version: 0, rules: Box::new(rules), effective_from: None }).await;
+    // A number that held before, and the one that holds.
+    for (expected_version, hours, above) in [(0, 3, 500), (1, 2, 50)] {
+        let mut rules = Rules::default();
+        rules.points.approval_above = Some(above);
+        let rules = Command::SetRules { expected_version, rules: Box::new(rules), effective_from: None };
+        let then = Timestamp(scrip_server::clock::now().0 - hours * MICROS_PER_DAY / 24);
+        run_envelope(writer, Envelope { at: then, now: then, ..envelope(tenant, rules) }).await;
+    }
+    let small = |points| AdjustmentRequest {
+        member_id: member("m-1"),
+        points,
+        reason: "as agreed".into(),
+        reference: None,
+        expires_at: None,
+    };
+    for points in [30, -20] {
+        run_as(writer, tenant, keys[0], Command::Adjust(Box::new(small(points)))).await;
+    }
     for decision in ["approve", "reject", "wait"] {
-        let request = AdjustmentRequest {
-            member_id: member("m-1"),
-            points: 100,
-            reason: "as agreed".into(),
-            reference: None,
-            expires_at: None,
-        };
-        let Outcome::Adjustment(asked) = run_as(writer, tenant, keys[0], Command::Adjust(Box::new(request))).await
-        else {
+        let large = Command::Adjust(Box::new(small(100)));
+        let Outcome::Adjustment(asked) = run_as(writer, tenant, keys[0], large).await else {
             unreachable!("it waits for an approval")
         };
         let (member_id, adjustment_id) = (asked.member_id.clone(), asked.id);
@@ -676,8 +697,7 @@ async fn forgiven(writer: &mut Writer) {
     let pay = Command::PayOrder { member_id: member_id.clone(), order_id: order_id.clone(), calendar };
     run(writer, tenant, pay).await;
     let movements = (movement(50, TransactionType::EarnTask), movement(130, TransactionType::UseProduct));
-    let grant =
-        Command::Grant { member_id: member_id.clone(), movement: movements.0, spendable: Spendable::default() };
+    let grant = Command::Grant { member_id: member_id.clone(), movement: movements.0, spendable: Spendable::default() };
     let Outcome::Transaction(granted) = run(writer, tenant, grant).await else { unreachable!("it is a grant") };
     run(writer, tenant, Command::Debit { member_id: member_id.clone(), movement: movements.1 }).await;
     let lines = Some(vec![("i".to_owned(), 1)]);

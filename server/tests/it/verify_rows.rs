@@ -31,6 +31,7 @@ const LOT: &str = "mkt_points_lot";
 const LINE: &str = "mkt_points_transaction";
 const HOLD: &str = "mkt_points_hold";
 const REVERSAL: &str = "mkt_points_reversal";
+const ADJUSTMENT: &str = "mkt_points_adjustment";
 const TEMPLATE: &str = "mkt_coupon_template";
 const VERSION: &str = "mkt_coupon_template_version";
 const CHECK_IN: &str = "mkt_points_check_in";
@@ -88,6 +89,10 @@ const ABOUT_TEMPLATE: (&str, &str) = ("tpl_", "subject_id");
 const LATER_CLAW_BACK: &str = "type = 'CLAWBACK' AND rules_version IS NOT NULL AND recorded_at > (SELECT x.recorded_at \
     FROM mkt_points_transaction x WHERE x.tenant_id = r.tenant_id AND x.member_id = r.member_id AND x.sequence = 1)";
 
+/// Made when other rules had held for long.
+const BY_THE_SECOND_RULES: &str = "rules_version = 2 AND type = 'EARN_ADMIN' AND points <= 50 \
+    AND tenant_id IN (SELECT x.tenant_id FROM tenant x WHERE x.name = 'Adjustments')";
+
 /// A lock that led to something.
 const WAS_LOCKED: &str =
     "type = 'coupon.locked' AND subject_id IN (SELECT id FROM mkt_user_coupon WHERE status = 'USED')";
@@ -122,6 +127,8 @@ const CORRUPTIONS: &[Corruption] = &[
         OWN_LINE,
     ),
     row("O15", REFUND, "points_forgiven > 0", "SET points_forgiven = 0", OWN_ORDER),
+    row("T28", ADJUSTMENT, "status = 'APPROVED'", "DELETE", ("ptx_", "transaction_id")),
+    row("T29", LINE, BY_THE_SECOND_RULES, "SET rules_version = 1", OWN_LINE),
     row("T11", ACCOUNT, ANY, "DELETE", MEMBER),
     row("L5", LOT, "used > 0", "SET used = used - 1, revoked = revoked + 1", OWN_LOT),
     row("L10", LOT, "revoked > 0", "SET revoked = revoked - 1, moved = moved + 1", OWN_LOT),

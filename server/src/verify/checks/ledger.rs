@@ -23,6 +23,33 @@ fn is_capture() -> String {
 /// True for a claw-back of a grant, which asks the tenant's rules.
 const OF_GRANT: &str = "(t.type = 'CLAWBACK' AND t.reverses_id IS NOT NULL)";
 
+const OF_OPERATOR: &str = "(t.type IN ('EARN_ADMIN', 'DEDUCT_ADMIN'))";
+
+/// When the rules are asked for that hold for a line.
+const ASKED_AT: &str = "(CASE t.type WHEN 'CLAWBACK' THEN t.occurred_at ELSE t.recorded_at END)";
+
+/// How long a command may have waited between its time and its decision, by the clocks of two nodes: whoever asked the rules in
+/// between may have got those before, in microseconds.
+const PATIENCE: i64 = 600_000_000;
+
+/// Every version of rules, the one before all others included, with when it was made known and from when another held in its place:
+/// of those that come after it in the order of `rules_at`, the first that was known and effective.
+fn known_rules(dialect: Dialect) -> String {
+    format!(
+        "WITH known AS MATERIALIZED (SELECT tenant_id, version, effective_from, rules, known_at, \
+         min(CASE WHEN effective_from > known_at THEN effective_from ELSE known_at END) \
+          OVER (PARTITION BY tenant_id ORDER BY effective_from DESC, version DESC \
+          ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS superseded_at FROM \
+         (SELECT r.tenant_id, r.version, r.effective_from, r.rules, coalesce(e.recorded_at, {never}) AS known_at \
+          FROM mkt_points_rule r LEFT JOIN (SELECT tenant_id, {version} AS version, max(recorded_at) AS recorded_at FROM event \
+           WHERE type = 'points_rules.changed' GROUP BY tenant_id, {version}) e \
+          ON e.tenant_id = r.tenant_id AND e.version = r.version \
+          UNION ALL SELECT tenant_id, 0, -{never}, '', -{never} FROM tenant) r)",
+        never = i64::MAX,
+        version = dialect.number("data", "version")
+    )
+}
+
 /// True for rules by which a claw-back forgives what it does not find.
 const FORGIVES: &str = r#"(coalesce(v.rules, '') LIKE '%"debt_policy":"FORGIVE"%')"#;
 
@@ -37,9 +64,11 @@ fn lines(dialect: Dialect) -> Group {
          LEFT JOIN mkt_points_transaction c ON c.tenant_id = t.tenant_id AND c.id = t.counterpart_id \
          LEFT JOIN mkt_points_transaction p ON p.tenant_id = c.tenant_id AND p.member_id = c.member_id \
           AND p.sequence = c.sequence - 1 \
-         LEFT JOIN mkt_points_rule v ON v.tenant_id = t.tenant_id AND v.version = t.rules_version \
+         LEFT JOIN known v ON v.tenant_id = t.tenant_id AND v.version = t.rules_version \
          LEFT JOIN mkt_points_transaction b ON b.tenant_id = t.tenant_id AND b.member_id = t.member_id \
-          AND b.sequence = CASE WHEN {OF_GRANT} AND t.rules_version IS NULL THEN 1 END \
+          AND b.sequence = CASE WHEN ({OF_GRANT} OR {OF_OPERATOR}) AND t.rules_version IS NULL THEN 1 END \
+         LEFT JOIN mkt_points_adjustment d ON d.tenant_id = t.tenant_id AND d.status = 'APPROVED' \
+          AND d.transaction_id = CASE WHEN {OF_OPERATOR} THEN t.id END \
          LEFT JOIN (SELECT tenant_id, subject_id, count(*) AS n FROM event WHERE type IN {TOLD} \
           GROUP BY tenant_id, subject_id) e ON e.tenant_id = t.tenant_id AND e.subject_id = t.id"
     );
@@ -48,6 +77,11 @@ fn lines(dialect: Dialect) -> Group {
     let frozen = format!(
         "(t.frozen + CASE WHEN t.type IN ('HOLD', 'RELEASE') THEN -t.points WHEN {capture} THEN t.points ELSE 0 END)"
     );
+    // How many points one key may move alone; NULL for any number.
+    let limit = match dialect {
+        Dialect::Sqlite => "(CASE WHEN json_valid(v.rules) THEN v.rules ->> '$.points.approval_above' END)".to_owned(),
+        Dialect::Postgres => dialect.number("v.rules", "approval_above"),
+    };
     let allocated = dialect.allocated("t");
     let expected_parts = format!("(CASE WHEN t.type IN {EARN} THEN 0 ELSE abs(t.points) END)");
     let checks = vec![
@@ -174,12 +208,12 @@ fn lines(dialect: Dialect) -> Group {
         ),
         check(
             "T26",
-            "a claw-back of a grant names the rules it asked, which held then, unless it was imported; nothing else does",
+            "a claw-back of a grant, and what an operator moved, name the rules they asked, unless imported; nothing else does",
             // All lines of an import were recorded with its first.
             format!(
-                "CASE WHEN t.rules_version IS NULL THEN {OF_GRANT} AND b.recorded_at IS DISTINCT FROM t.recorded_at \
-                 ELSE NOT {OF_GRANT} OR t.rules_version < 0 OR (t.rules_version > 0 AND v.version IS NULL) \
-                 OR coalesce(v.effective_from > t.occurred_at, false) END"
+                "CASE WHEN t.rules_version IS NULL THEN ({OF_GRANT} OR {OF_OPERATOR}) \
+                 AND b.recorded_at IS DISTINCT FROM t.recorded_at \
+                 ELSE NOT ({OF_GRANT} OR {OF_OPERATOR}) OR v.version IS NULL END"
             ),
             differs("its version of the rules", "t.rules_version", "'another'"),
         ),
@@ -193,6 +227,25 @@ fn lines(dialect: Dialect) -> Group {
             ),
             "t.points_forgiven || ' forgiven, ' || (t.debt_after - t.debt) || ' owed, by version ' \
              || coalesce(t.rules_version, 0)",
+        ),
+        check(
+            "T28",
+            "what an operator moved is no more than the rules let one key move alone, or another key has approved it",
+            format!("{OF_OPERATOR} AND d.id IS NULL AND abs(t.points) > {limit}"),
+            format!("t.points || ' without an approval, which is needed above ' || {limit}"),
+        ),
+        check(
+            "T29",
+            "the rules that a line has asked were known, and held",
+            format!(
+                "v.effective_from > {ASKED_AT} OR v.known_at > t.recorded_at + {PATIENCE} \
+                 OR v.superseded_at < {ASKED_AT} - {PATIENCE}"
+            ),
+            format!(
+                "'version ' || t.rules_version || ', asked at ' || {ASKED_AT} || ', holds from ' || v.effective_from \
+                 || ' to ' || coalesce(v.superseded_at, {})",
+                i64::MAX
+            ),
         ),
         equal(
             "E3",
@@ -208,7 +261,7 @@ fn lines(dialect: Dialect) -> Group {
             format!("{} || ' is no hold of this member'", dialect.id("hold_", "t.hold_id")),
         ),
     ];
-    Group { with: String::new(), rows, owner: Some("t"), key: dialect.id("ptx_", "t.id"), checks }
+    Group { with: known_rules(dialect), rows, owner: Some("t"), key: dialect.id("ptx_", "t.id"), checks }
 }
 
 fn allocations(dialect: Dialect) -> Group {
