@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use scrip_domain::bulk::{Bulk, ChunkWork, GrantRow, Recipient, Staged};
 use scrip_domain::command::{Command, Envelope, Idempotency, Movement};
+use scrip_domain::condition::Condition;
 use scrip_domain::coupon::{
     Benefit, CodeDigest, CodeKind, CodeStatus, CompensationStatus, CouponStatus, Definition, ImportedCoupon,
     NewCodeBatch, TemplatePatch, Validity,
@@ -17,10 +18,10 @@ use scrip_domain::id::IdSeed;
 use scrip_domain::job::{ExtensionPage, ExtensionProgress, JobKind, JobTicket};
 use scrip_domain::order::{Quoted, RefundRequest, Reservation};
 use scrip_domain::points::{
-    AdjustmentRequest, AdjustmentStatus, Columns, DebtPolicy, ImportedAccount, ImportedAction, ImportedStep,
+    AdjustmentRequest, AdjustmentStatus, Campaign, Columns, DebtPolicy, ImportedAccount, ImportedAction, ImportedStep,
     PointsValidity, ReminderPage, Spendable, StreakBonus, TransactionType, rehearse,
 };
-use scrip_domain::pricing::{Basket, Line, Rules};
+use scrip_domain::pricing::{Attributes, Basket, Line, Rules};
 use scrip_domain::task::{self, Period, TaskPatch};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Calendar, LocalTime, Window};
@@ -33,6 +34,20 @@ use scrip_domain::{
 pub const HOUR: i64 = 3_600_000_000;
 /// 2026-01-01T00:00:00Z.
 pub const START: Timestamp = Timestamp(1_767_225_600_000_000);
+
+/// What campaigns ask of orders: each fact, unknown attributes, and what cannot be computed for some orders. The model knows by itself
+/// what each comes to.
+const CAMPAIGN_CONDITIONS: &[&str] = &[
+    "order.amount >= 1000",
+    "eligible.quantity > 2 && order.freight == 0",
+    "eligible.amount < order.amount",
+    "member.level == 'GOLD' || order.attributes.channel == 'app'",
+    "order.lines.exists(line, line.unit_price == 333 && 'toys' in line.category_ids)",
+    "!('books' in order.categories)",
+    "order.attributes.channel != 'web'",
+    "member.attributes.orders < 3",
+    "2000 / (order.quantity - 3) > 0",
+];
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]
@@ -449,7 +464,7 @@ impl Generator {
             item_id: format!("i-{n}"),
             product_id: format!("p-{n}"),
             sku_id: None,
-            category_ids: Vec::new(),
+            category_ids: self.categories(),
             unit_price: *self.random.pick(&[0, 99, 250, 333, 1_000]).expect("some prices"),
             quantity: self.random.between(1, 4),
             points_ratio: *self.random.pick(&[100, 100, 50, 0, 300]).expect("some ratios"),
@@ -461,8 +476,8 @@ impl Generator {
             freight: *self.random.pick(&[0, 0, 500]).expect("some freight"),
             member_level: self.random.percent(30).then(|| "GOLD".into()),
             local_time: LocalTime { day: 0, minute: 0 },
-            attributes: Default::default(),
-            member_attributes: Default::default(),
+            attributes: self.attributes("channel", &["app".into(), "app".into(), "web".into(), 7.into()]),
+            member_attributes: self.attributes("orders", &[0.into(), 2.into(), 3.into(), "many".into()]),
         };
         let points = if self.random.percent(60) { self.random.between(1, 60) } else { 0 };
         let expires_at = self.deadline(12).unwrap_or(Timestamp(self.now.0 + 6 * HOUR));
@@ -475,6 +490,33 @@ impl Generator {
         });
         let reservation = Reservation { order_id, member_id, basket, coupon_ids, points, expires_at, quoted };
         Command::ReserveOrder(Box::new(reservation))
+    }
+
+    fn categories(&mut self) -> Vec<String> {
+        let all = ["books", "toys"];
+        all.into_iter().filter(|_| self.random.percent(40)).map(str::to_owned).collect()
+    }
+
+    /// One of the values, half of the time.
+    fn attributes(&mut self, name: &str, values: &[serde_json::Value]) -> Attributes {
+        let value = self.random.percent(50).then(|| self.random.pick(values).expect("some values").clone());
+        value.into_iter().map(|value| (name.to_owned(), value)).collect()
+    }
+
+    fn campaign(&mut self) -> Campaign {
+        let now = self.now.0;
+        let condition = self.random.pick(CAMPAIGN_CONDITIONS).filter(|_| self.random.percent(70));
+        Campaign {
+            name: format!("Campaign {}", self.random.between(1, 9)),
+            window: Window {
+                starts_at: self.random.percent(30).then(|| Timestamp(now + HOUR * self.random.between(-2, 24))),
+                ends_at: self.random.percent(30).then(|| Timestamp(now + HOUR * self.random.between(24, 200))),
+            },
+            categories: self.categories(),
+            member_levels: if self.random.percent(20) { vec!["GOLD".into()] } else { Vec::new() },
+            condition: condition.map(|source| Condition::compile(source).expect("a condition")),
+            percent: *self.random.pick(&[0, 50, 150, 200, 300, 1_000]).expect("some factors"),
+        }
     }
 
     fn refund(&mut self, asked: &Reservation) -> RefundRequest {
@@ -506,6 +548,7 @@ impl Generator {
         rules.points.earn.max_points_per_day = most(30, 1, 80);
         rules.points.earn.max_points_per_week = most(20, 20, 200);
         rules.points.earn.max_points_per_month = most(20, 50, 400);
+        rules.points.campaigns = (0..self.random.between(0, 4)).map(|_| self.campaign()).collect();
         rules.points.redeem.ratio = *self.random.pick(&[1, 3, 10]).expect("some ratios");
         rules.points.redeem.base = 100;
         rules.points.redeem.max_percent = self.random.percent(50).then_some(60);

@@ -20,12 +20,12 @@ use scrip_domain::coupon::{
 use scrip_domain::job::{ExtensionProgress, Job, JobKind};
 use scrip_domain::order::{Order, OrderStatus, Refund, RefundRequest, Reservation};
 use scrip_domain::points::{
-    Account, Adjustment, AdjustmentRequest, AdjustmentStatus, Allocation, Columns, DebtPolicy, Hold, HoldStatus,
-    ImportedAccount, ImportedAction, Lot, PointsValidity, Spendable, Transaction, TransactionType,
+    Account, Adjustment, AdjustmentRequest, AdjustmentStatus, Allocation, Campaign, Columns, DebtPolicy, Hold,
+    HoldStatus, ImportedAccount, ImportedAction, Lot, PointsValidity, Spendable, Transaction, TransactionType,
 };
-use scrip_domain::pricing::{Basket, Offer, Quote, Rules, price};
+use scrip_domain::pricing::{self, Basket, Offer, Quote, Rules, price};
 use scrip_domain::task::{self, Period, Progress, Report, Task};
-use scrip_domain::time::Calendar;
+use scrip_domain::time::{Calendar, Window};
 use scrip_domain::webhook::{DisabledReason, Webhook, WebhookChange};
 use scrip_domain::{
     AdjustmentId, Answer, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, Day, HoldId, JobId, KeyId,
@@ -833,7 +833,7 @@ pub struct Model {
     exchanges: BTreeMap<(TenantId, CouponId), (MemberId, TransactionId, i64)>,
     books: BTreeMap<(TenantId, MemberId), Book>,
     /// A tenant's rules in the order in which they were set, and from when they hold.
-    rules: BTreeMap<TenantId, Vec<(Timestamp, Rules)>>,
+    rules: BTreeMap<TenantId, Vec<(Timestamp, Arc<Rules>)>>,
     /// Up to when issue windows were told.
     announced: BTreeMap<TenantId, Timestamp>,
     /// Up to which lot reminders were told, by how many days before.
@@ -1459,7 +1459,7 @@ impl Model {
                     return Err("DEADLINE_PASSED");
                 }
                 let version = expected_version + 1;
-                versions.push((from, Rules { version, ..(**rules).clone() }));
+                versions.push((from, Arc::new(Rules { version, ..(**rules).clone() })));
                 Ok(format!("rules {version} of {version}"))
             }
             Command::Transfer { from, to, points, .. } => self.transfer(tenant, from, to, *points, at, new),
@@ -1681,7 +1681,8 @@ impl Model {
                 for row in grants {
                     let told = told.pop().unwrap_or_default();
                     let transaction = told.parse::<TransactionId>().unwrap_or(TransactionId(id.0));
-                    let new = New { transaction, lot: LotId(transaction.0), ..new.by(&self.rules_at(tenant, envelope.now)) };
+                    let new =
+                        New { transaction, lot: LotId(transaction.0), ..new.by(&self.rules_at(tenant, envelope.now)) };
                     let spendable = Spendable { available_from: None, expires_at: row.expires_at };
                     let granted = if self.needs_approval(tenant, &row.movement, envelope.now) {
                         Err("POINTS_APPROVAL_NEEDED")
@@ -1727,10 +1728,10 @@ impl Model {
         found.map(|_| key).ok_or("ORDER_NOT_FOUND")
     }
 
-    fn rules_at(&self, tenant: TenantId, at: Timestamp) -> Rules {
+    fn rules_at(&self, tenant: TenantId, at: Timestamp) -> Arc<Rules> {
         let versions = self.rules.get(&tenant).into_iter().flatten().filter(|(from, _)| *from <= at);
         let last = versions.max_by_key(|(from, rules)| (*from, rules.version));
-        last.map_or_else(Rules::default, |(_, rules)| rules.clone())
+        last.map_or_else(Arc::default, |(_, rules)| rules.clone())
     }
 
     fn open_case(&mut self, tenant: TenantId, coupon: CouponId, order: &OrderId, reason: CompensationReason) {
@@ -1743,8 +1744,12 @@ impl Model {
         let key = (tenant, asked.order_id.clone());
         if let Some((row, basket)) = self.orders.get(&key) {
             let coupons: Vec<CouponId> = row.quote.coupons.iter().map(|one| one.coupon_id).collect();
-            let same_goods = basket.lines == asked.basket.lines && basket.freight == asked.basket.freight;
-            let same_member = row.member == asked.member_id && basket.member_level == asked.basket.member_level;
+            let same_goods = basket.lines == asked.basket.lines
+                && basket.freight == asked.basket.freight
+                && basket.attributes == asked.basket.attributes;
+            let same_member = row.member == asked.member_id
+                && basket.member_level == asked.basket.member_level
+                && basket.member_attributes == asked.basket.member_attributes;
             if !same_goods || !same_member || coupons != asked.coupon_ids || row.quote.points_requested != asked.points
             {
                 return Err("ORDER_EXISTS");
@@ -1783,7 +1788,8 @@ impl Model {
                 refused: row.refusal(at).map(|_| Rejection::CouponRevoked),
             })
             .collect();
-        let quote = price(&asked.basket, &offers, asked.points, &rules).map_err(|refusal| refusal.code())?;
+        let mut quote = price(&asked.basket, &offers, asked.points, &rules).map_err(|refusal| refusal.code())?;
+        earn(&mut quote, &asked.basket, &rules, asked.quoted.map_or(at, |quoted| quoted.at));
         for (priced, (_, row)) in quote.coupons.iter().zip(&coupons) {
             if let Some(refusal) = &priced.refusal {
                 return Err(row.refusal(at).unwrap_or(refusal.code()));
@@ -1929,7 +1935,7 @@ impl Model {
         Ok(())
     }
 
-    fn rules_of(&self, tenant: TenantId, version: i64) -> Rules {
+    fn rules_of(&self, tenant: TenantId, version: i64) -> Arc<Rules> {
         let versions = self.rules.get(&tenant).into_iter().flatten();
         let found = versions.map(|(_, rules)| rules).find(|rules| rules.version == version);
         found.cloned().unwrap_or_default()
@@ -2077,7 +2083,8 @@ impl Model {
             let new = New { transaction: new.earn, lot: LotId(new.earn.0), ..new.clone() };
             book.reverse(earn, Some(taken), grace, at, &new)?;
             owed = book.debt - debt;
-            forgiven = book.lines.iter().find(|line| line.id == Some(new.transaction)).expect("just written").row.forgiven;
+            forgiven =
+                book.lines.iter().find(|line| line.id == Some(new.transaction)).expect("just written").row.forgiven;
         }
         for (place, line) in &lines {
             row.quantities[*place] += line.1;
@@ -2106,8 +2113,16 @@ impl Model {
             self.case_ids.extend(new.cases.iter().map(|(id, coupon)| ((tenant, *id), *coupon)));
         }
         let lines = lines.into_iter().map(|(_, line)| line).collect();
-        let refund =
-            RefundRow { full: asked.lines.is_none(), lines, freight, amount, owed, forgiven, coupons, status: row.status };
+        let refund = RefundRow {
+            full: asked.lines.is_none(),
+            lines,
+            freight,
+            amount,
+            owed,
+            forgiven,
+            coupons,
+            status: row.status,
+        };
         self.orders.get_mut(key).expect("a known order").0 = row;
         let text = format!("{refund:?}");
         self.refunds.insert(refund_key, refund);
@@ -2987,6 +3002,76 @@ fn share_out(points: i64, weights: &[i64]) -> Vec<i64> {
         shares[place] += 1;
     }
     shares
+}
+
+/// What each line of a priced order earns at a time, with the campaigns that hold then, whatever the price says of it.
+fn earn(quote: &mut Quote, basket: &Basket, rules: &Rules, at: Timestamp) {
+    let (rule, lines) = (&rules.points.earn, &basket.lines);
+    let is_of = |campaign: &Campaign, line: &pricing::Line| {
+        campaign.categories.is_empty() || campaign.categories.iter().any(|one| line.category_ids.contains(one))
+    };
+    let holds = |campaign: &&Campaign| {
+        let Window { starts_at, ends_at } = campaign.window;
+        let levels = &campaign.member_levels;
+        let eligible = || lines.iter().filter(|line| is_of(campaign, line));
+        let amount = eligible().map(|line| line.unit_price * line.quantity).sum();
+        let quantity = eligible().map(|line| line.quantity).sum();
+        starts_at.is_none_or(|start| start <= at)
+            && ends_at.is_none_or(|end| at < end)
+            && (levels.is_empty() || basket.member_level.as_ref().is_some_and(|level| levels.contains(level)))
+            && campaign.condition.as_ref().is_none_or(|condition| is_met(condition.source(), basket, amount, quantity))
+    };
+    let campaigns: Vec<&Campaign> = rules.points.campaigns.iter().filter(holds).collect();
+    let mut earned = Vec::new();
+    for (line, priced) in lines.iter().zip(&quote.lines) {
+        let of_line = campaigns.iter().filter(|campaign| is_of(campaign, line));
+        let percent = of_line.map(|campaign| campaign.percent).max().unwrap_or(100);
+        let percent = if rules.points.enabled && rule.enabled { percent } else { 0 };
+        let amount = i128::from(priced.amount - priced.coupon_discount) * i128::from(rule.ratio);
+        let points = amount * i128::from(line.points_ratio) * i128::from(percent) / (i128::from(rule.base) * 10_000);
+        earned.push((line.item_id.clone(), points as i64));
+    }
+    let most = rule.max_points_per_order.unwrap_or(i64::MAX);
+    quote.points_to_earn_capped = earned.iter().map(|(_, points)| points).sum::<i64>() > most;
+    if quote.points_to_earn_capped {
+        earned.sort();
+        let weights: Vec<i64> = earned.iter().map(|(_, points)| *points).collect();
+        for ((_, points), share) in earned.iter_mut().zip(share_out(most, &weights)) {
+            *points = share;
+        }
+    }
+    let earned: BTreeMap<String, i64> = earned.into_iter().collect();
+    for line in &mut quote.lines {
+        line.points_to_earn = earned[&line.item_id];
+    }
+    quote.points_to_earn = earned.values().sum();
+}
+
+/// The conditions that the generator gives campaigns, in Rust. What an attribute leaves open is not met.
+fn is_met(condition: &str, basket: &Basket, eligible_amount: i64, eligible_quantity: i64) -> bool {
+    let amount: i64 = basket.lines.iter().map(|line| line.unit_price * line.quantity).sum();
+    let quantity: i64 = basket.lines.iter().map(|line| line.quantity).sum();
+    let has = |line: &pricing::Line, category: &str| line.category_ids.iter().any(|one| one == category);
+    let channel = basket.attributes.get("channel").and_then(|channel| channel.as_str());
+    match condition {
+        "order.amount >= 1000" => amount >= 1_000,
+        "eligible.quantity > 2 && order.freight == 0" => eligible_quantity > 2 && basket.freight == 0,
+        "eligible.amount < order.amount" => eligible_amount < amount,
+        "member.level == 'GOLD' || order.attributes.channel == 'app'" => {
+            basket.member_level.as_deref() == Some("GOLD") || channel == Some("app")
+        }
+        "order.lines.exists(line, line.unit_price == 333 && 'toys' in line.category_ids)" => {
+            basket.lines.iter().any(|line| line.unit_price == 333 && has(line, "toys"))
+        }
+        "!('books' in order.categories)" => !basket.lines.iter().any(|line| has(line, "books")),
+        // Of another type, it is another.
+        "order.attributes.channel != 'web'" => basket.attributes.contains_key("channel") && channel != Some("web"),
+        "member.attributes.orders < 3" => {
+            basket.member_attributes.get("orders").and_then(|orders| orders.as_i64()).is_some_and(|orders| orders < 3)
+        }
+        "2000 / (order.quantity - 3) > 0" => quantity > 3,
+        other => panic!("what does {other} come to?"),
+    }
 }
 
 /// A ledger line, and what is known about it beside.

@@ -244,8 +244,16 @@ fn a_refused_command_writes_only_what_settling_writes() {
                 | Command::ExtendCoupon { coupon_id, .. }
                 | Command::RevokeCoupon { coupon_id, .. } => vec![Command::SettleCoupon(*coupon_id)],
                 Command::ReserveOrder(asked) => vec![Command::SettleAccount(asked.member_id.clone())],
-                Command::PayOrder { member_id, order_id, .. }
-                | Command::CancelOrder { member_id, order_id, .. }
+                // Paid late, an order is released first, and then finds what else was due.
+                Command::PayOrder { member_id, order_id, .. } => vec![
+                    Command::SettleOrder {
+                        member_id: member_id.clone(),
+                        order_id: order_id.clone(),
+                        calendar: std::sync::Arc::new(Calendar::default()),
+                    },
+                    settle_account(member_id),
+                ],
+                Command::CancelOrder { member_id, order_id, .. }
                 | Command::ConfirmOrder { member_id, order_id, .. }
                 | Command::RefundOrder { member_id, order_id, .. } => vec![Command::SettleOrder {
                     member_id: member_id.clone(),
