@@ -278,6 +278,7 @@ impl Brief {
             expires_at: None,
             occurred_at: envelope.at,
             recorded_at: envelope.now,
+            totals: None,
         };
         insert_line(&transaction, tenant, &line).await?;
         transaction.commit().await?;

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::adjustment::rules_asked;
-use super::{Account, Allocation, Hold, HoldStatus, Lot, MAX_TOTAL_POINTS, Transaction, TransactionType};
+use super::{
+    Account, Allocation, Hold, HoldStatus, Lot, MAX_TOTAL_POINTS, MILESTONE, Totals, Transaction, TransactionType,
+};
 use crate::command::{Envelope, Movement};
 use crate::decide::{Interrupt, Need, Outcome};
 use crate::event::EventKind;
@@ -604,6 +606,12 @@ pub(super) fn post(
         expires_at: note.expires_at,
         occurred_at,
         recorded_at: envelope.now,
+        totals: (account.sequence % MILESTONE == 0).then_some(Totals {
+            total_points: account.total_points,
+            used: account.used,
+            expired: account.expired,
+            revoked: account.revoked,
+        }),
     };
     state.insert_transaction(envelope.tenant, transaction.clone());
     transaction

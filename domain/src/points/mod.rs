@@ -282,6 +282,26 @@ pub struct Transaction {
     pub occurred_at: Timestamp,
     #[serde(rename = "rt")]
     pub recorded_at: Timestamp,
+    /// What the account's other columns are after a line whose sequence is a multiple of [`MILESTONE`]: whoever adds up the
+    /// ledger to some line begins at the milestone before it.
+    #[serde(rename = "s", skip_serializing_if = "Option::is_none", default)]
+    pub totals: Option<Totals>,
+}
+
+/// From one milestone of an account's ledger to the next.
+pub const MILESTONE: i64 = 32;
+
+/// The columns of an account that its lines do not bear.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    #[serde(rename = "t")]
+    pub total_points: i64,
+    #[serde(rename = "u")]
+    pub used: i64,
+    #[serde(rename = "e")]
+    pub expired: i64,
+    #[serde(rename = "r")]
+    pub revoked: i64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]

@@ -1,7 +1,8 @@
 //! A member's statement of a period to take away, and what expires soon.
 //!
 //! A statement has no limit of rows, so it is sent as it is read, page by page in the order of an index: a page is all
-//! that is ever held. Once the answer has begun, a store that fails can only break it off; a client sees that the body has
+//! that is ever held. Nothing before the period is read, however long the ledger: where the period begins is searched for by
+//! halves, and its opening balance begins at the milestone before it ([`scrip_domain::points::MILESTONE`]). Once the answer has begun, a store that fails can only break it off; a client sees that the body has
 //! no end.
 
 use axum::body::Body;
@@ -25,7 +26,7 @@ use super::time::Time;
 use super::views::{Page, TransactionView};
 use super::{AppState, answer, reports};
 use crate::export::{Cell, LEDGER_COLUMNS, csv_names, csv_rows, ledger_line};
-use crate::store::read::{LineTime, Posted};
+use crate::store::read::{LedgerPlace, LineTime, Posted};
 use crate::{calendar, clock};
 
 /// Rows read at a time.
@@ -170,14 +171,17 @@ struct Lines {
     period: Period,
     opening: Posted,
     closing: Posted,
-    /// The last line of the account when the answer began: those that come meanwhile are left out.
-    last: i64,
+    /// Lines before this one are not of the period.
+    first_after: i64,
+    /// Where the period ends; lines that come meanwhile are left out.
+    end: LedgerPlace,
     stage: Stage,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Head,
+    First,
     After(i64),
     Done,
 }
@@ -213,14 +217,15 @@ impl Lines {
         let after = match self.stage {
             Stage::Done => return Ok(None),
             Stage::Head => {
-                self.stage = Stage::After(0);
+                self.stage = Stage::First;
                 return Ok(Some((self.head(), self)));
             }
+            Stage::First => self.first_after,
             Stage::After(sequence) => sequence,
         };
         let between = (self.period.start, self.period.end);
         let (store, member) = (&self.app.store, &self.member_id);
-        let lines = store.ledger(self.tenant, member, self.basis, between, (after, self.last), PAGE).await?;
+        let lines = store.ledger(self.tenant, member, self.basis, between, (after, self.end), PAGE).await?;
         let Some(last) = lines.last().map(|line| line.sequence) else {
             let tail = self.tail();
             self.stage = Stage::Done;
@@ -231,7 +236,7 @@ impl Lines {
             Format::Json => {
                 let mut piece = Vec::with_capacity(lines.len() * 512);
                 for (index, line) in lines.iter().enumerate() {
-                    if after > 0 || index > 0 {
+                    if self.stage != Stage::First || index > 0 {
                         piece.push(b',');
                     }
                     serde_json::to_writer(&mut piece, &TransactionView::from(line)).map_err(Problem::internal)?;
@@ -269,12 +274,14 @@ pub async fn get_statement(
     let period = take_period(&mut parameters, &zone, today.first_of_month(), today)?;
     parameters.finish()?;
     let last = app.store.last_sequence(tenant, &member_id).await?;
-    let opening = app.store.posted_balance(tenant, &member_id, basis, period.start, last).await?;
-    let closing = app.store.posted_balance(tenant, &member_id, basis, period.end, last).await?;
+    let start = app.store.ledger_place(tenant, &member_id, period.start, last).await?;
+    let end = app.store.ledger_place(tenant, &member_id, period.end, last).await?;
+    let opening = app.store.posted_balance(tenant, &member_id, basis, period.start, start).await?;
+    let closing = app.store.posted_balance(tenant, &member_id, basis, period.end, end).await?;
     let file = format!("statement-{}-{}.csv", period.first, period.last);
     let content_type = if format == Format::Csv { CSV } else { "application/json" };
-    let stage = Stage::Head;
-    let lines = Lines { app, tenant, member_id, basis, format, period, opening, closing, last, stage };
+    let (first_after, stage) = (start.before, Stage::Head);
+    let lines = Lines { app, tenant, member_id, basis, format, period, opening, closing, first_after, end, stage };
     Ok(streamed(content_type, &file, lines, Lines::next))
 }
 

@@ -236,8 +236,8 @@ pub fn lot(row: &Row) -> Decoded<Lot> {
 pub const TRANSACTION: &str = "tenant_id, id, member_id, sequence, type, points, balance_before, balance_after, \
                                frozen_after, debt_after, reference, remark, hold_id, reverses_id, lot_id, allocations, \
                                expires_at, occurred_at, recorded_at, by_order, counterpart_id, rules_version, \
-                               points_forgiven";
-pub const TRANSACTION_COLUMNS: usize = 23;
+                               points_forgiven, totals";
+pub const TRANSACTION_COLUMNS: usize = 24;
 
 pub fn transaction(row: &Row) -> Decoded<Transaction> {
     Ok(Transaction {
@@ -263,6 +263,7 @@ pub fn transaction(row: &Row) -> Decoded<Transaction> {
         counterpart_id: row.opt_uuid(20)?.map(TransactionId),
         rules_version: row.opt_int(21)?,
         points_forgiven: row.int(22)?,
+        totals: row.opt_json(23)?,
     })
 }
 

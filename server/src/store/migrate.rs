@@ -106,6 +106,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0017_forgiven.sqlite.sql"),
         postgres: include_str!("migrations/0017_forgiven.postgres.sql"),
     },
+    Migration {
+        number: 18,
+        name: "milestones",
+        sqlite: include_str!("migrations/0018_milestones.sqlite.sql"),
+        postgres: include_str!("migrations/0018_milestones.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

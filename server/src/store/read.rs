@@ -9,7 +9,8 @@ use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::points::{
-    Account, Adjustment, AdjustmentStatus, ExpiryPlace, Hold, HoldStatus, Lot, Transaction, TransactionType,
+    Account, Adjustment, AdjustmentStatus, ExpiryPlace, Hold, HoldStatus, Lot, MILESTONE, Totals, Transaction,
+    TransactionType,
 };
 use scrip_domain::pricing::Rules;
 use scrip_domain::rules::RulesVersion;
@@ -603,7 +604,9 @@ impl Store {
         at: Timestamp,
         horizon: Timestamp,
     ) -> Found<Balance> {
-        let posted = self.posted_balance(tenant, member, LineTime::Occurred, Timestamp(at.0 + 1), i64::MAX).await?;
+        let (until, last) = (Timestamp(at.0 + 1), self.last_sequence(tenant, member).await?);
+        let place = self.ledger_place(tenant, member, until, last).await?;
+        let posted = self.posted_balance(tenant, member, LineTime::Occurred, until, place).await?;
         let decode = |row: &Row| Ok((row.int(0)?, row.int(1)?));
         let parameters = [tenant.into(), member.into(), at.into()];
         let found = self.first(PAST_DUE, &parameters, decode).await?;
@@ -626,28 +629,56 @@ impl Store {
         Ok(balance)
     }
 
-    /// What a member's ledger adds up to before `until`, of its first `sequence` lines.
+    /// Where a time falls among the first `last` lines of a member's ledger.
+    pub async fn ledger_place(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        at: Timestamp,
+        last: i64,
+    ) -> Found<LedgerPlace> {
+        if last <= SHORT_LEDGER {
+            return Ok(LedgerPlace { before: 0, until: last, last });
+        }
+        let (early, late) = (at.0.saturating_sub(CLOCKS_APART), at.0.saturating_add(CLOCKS_APART));
+        let parameters = [tenant.into(), member.into(), early.into(), last.into(), late.into()];
+        let found = self.query(&ledger_place_sql(), &parameters, |row| row.int(1)).await?;
+        let [before, until] = found[..] else { return Err(StoreError::corrupt("a search in the ledger has no end")) };
+        Ok(LedgerPlace { before, until, last })
+    }
+
+    /// What a member's ledger adds up to before `until`, whose place this is.
     pub async fn posted_balance(
         &self,
         tenant: TenantId,
         member: &MemberId,
         time: LineTime,
         until: Timestamp,
-        sequence: i64,
+        place: LedgerPlace,
     ) -> Found<Posted> {
+        // All that is before this line has been added up, and was written before `until`.
+        let mut milestone = Posted::default();
+        if place.before >= MILESTONE {
+            let parameters = [tenant.into(), member.into(), place.before.into()];
+            milestone = self.first(MILESTONE_BEFORE, &parameters, posted_at_milestone).await?.unwrap_or_default();
+        }
+        let mut parameters =
+            vec![tenant.into(), member.into(), until.into(), milestone.lines.into(), place.until.into()];
+        if time == LineTime::Occurred {
+            parameters.push(place.last.into());
+        }
         let decode = |row: &Row| {
             Ok(Posted {
-                lines: row.int(0)?,
-                available: row.int(1)?,
-                frozen: row.int(2)?,
-                debt: row.int(3)?,
-                total_points: row.int(4)?,
-                used: row.int(5)?,
-                expired: row.int(6)?,
-                revoked: row.int(7)?,
+                lines: milestone.lines + row.int(0)?,
+                available: milestone.available + row.int(1)?,
+                frozen: milestone.frozen + row.int(2)?,
+                debt: milestone.debt + row.int(3)?,
+                total_points: milestone.total_points + row.int(4)?,
+                used: milestone.used + row.int(5)?,
+                expired: milestone.expired + row.int(6)?,
+                revoked: milestone.revoked + row.int(7)?,
             })
         };
-        let parameters = [tenant.into(), member.into(), until.into(), sequence.into()];
         Ok(self.first(&posted_balance_sql(time), &parameters, decode).await?.unwrap_or_default())
     }
 
@@ -742,21 +773,30 @@ impl Store {
         Ok(self.query(&sql, &parameters, |row| row.caller_id(0)).await?.into_iter().collect())
     }
 
-    /// A member's lines of a time, in their order: those after line `after` up to line `last` that took effect, or were
-    /// written, in `[start, end)`.
+    /// A member's lines behind line `after` that took effect, or were written, in `[start, end)`, in their order; `place` is that
+    /// of `end`.
     pub async fn ledger(
         &self,
         tenant: TenantId,
         member: &MemberId,
         time: LineTime,
         (start, end): (Timestamp, Timestamp),
-        (after, last): (i64, i64),
+        (after, place): (i64, LedgerPlace),
         limit: i64,
     ) -> Found<Vec<Transaction>> {
-        let sql = ledger_sql(time);
-        let parameters =
-            [tenant.into(), member.into(), after.into(), last.into(), start.into(), end.into(), limit.into()];
-        self.query(&sql, &parameters, decode::transaction).await
+        let mut parameters = vec![
+            tenant.into(),
+            member.into(),
+            after.into(),
+            place.until.into(),
+            start.into(),
+            end.into(),
+            limit.into(),
+        ];
+        if time == LineTime::Occurred {
+            parameters.push(place.last.into());
+        }
+        self.query(&ledger_sql(time), &parameters, decode::transaction).await
     }
 
     /// How many lines a member's ledger has.
@@ -1126,9 +1166,13 @@ pub fn hot_queries() -> Vec<(String, String)> {
         named("scan_coupons_of", scan_coupons_of_sql()),
         named("list_usages", list_usages_sql(false)),
         named("list_usages of a template", list_usages_sql(true)),
+        named("ledger_place", ledger_place_sql()),
+        named("milestone_before", MILESTONE_BEFORE.to_owned()),
         named("posted_balance", posted_balance_sql(LineTime::Occurred)),
+        named("posted_balance by recording", posted_balance_sql(LineTime::Recorded)),
         named("past_due", PAST_DUE.to_owned()),
         named("ledger", ledger_sql(LineTime::Occurred)),
+        named("ledger by recording", ledger_sql(LineTime::Recorded)),
         named("all_transactions", all_transactions_sql()),
         named("all_balances", all_balances_sql()),
         named("due_holds", due_holds_sql()),
@@ -1418,19 +1462,82 @@ pub struct Posted {
     pub revoked: i64,
 }
 
-/// Sums of changes, so that it does not matter whether lines were written in the order of their times.
+/// Lines of an account up to which nothing is searched: it is no more than what would be added up anyhow.
+const SHORT_LEDGER: i64 = 2 * MILESTONE;
+/// How much earlier a line may say it was written than the one before it: commands bear the time at which a node got them, and
+/// the clocks of nodes differ.
+const CLOCKS_APART: i64 = 600_000_000;
+
+/// Where a time falls in a member's ledger. Lines stand in the order in which they were written, so all but a few lie clearly
+/// before or behind it. What is written before a time took effect before it; what is written later took effect later, unless
+/// it was written late.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LedgerPlace {
+    /// Lines up to this one were written before the time.
+    pub before: i64,
+    /// Lines behind this one were written at the time or later.
+    pub until: i64,
+    /// Those behind this one are left out.
+    pub last: i64,
+}
+
+/// Halves the lines between which a time falls, until none is left: for a time a little earlier, and one a little later.
+fn ledger_place_sql() -> String {
+    let middle = "(span.low + span.high) / 2";
+    let is_before = format!(
+        "(SELECT t.recorded_at < span.at FROM mkt_points_transaction t \
+          WHERE t.tenant_id = $1 AND t.member_id = $2 AND t.sequence = {middle})"
+    );
+    format!(
+        "WITH RECURSIVE span(at, low, high) AS (SELECT s.at, CAST(0 AS BIGINT), CAST($4 AS BIGINT) + 1 \
+          FROM (SELECT CAST($3 AS BIGINT) AS at UNION ALL SELECT CAST($5 AS BIGINT)) s \
+         UNION ALL SELECT span.at, CASE WHEN {is_before} THEN {middle} ELSE span.low END, \
+          CASE WHEN {is_before} THEN span.high ELSE {middle} END FROM span WHERE span.high - span.low > 1) \
+         SELECT span.at, max(span.low) FROM span GROUP BY span.at ORDER BY span.at"
+    )
+}
+
+const MILESTONE_BEFORE: &str = "SELECT sequence, balance_after, frozen_after, debt_after, totals FROM mkt_points_transaction \
+     WHERE tenant_id = $1 AND member_id = $2 AND sequence <= $3 AND totals IS NOT NULL ORDER BY sequence DESC LIMIT 1";
+
+fn posted_at_milestone(row: &Row) -> Found<Posted> {
+    let Totals { total_points, used, expired, revoked } = row.json(4)?;
+    let (lines, available, frozen, debt) = (row.int(0)?, row.int(1)?, row.int(2)?, row.int(3)?);
+    Ok(Posted { lines, available, frozen, debt, total_points, used, expired, revoked })
+}
+
+/// The lines that were written late, behind line `after`: an index has these only.
+fn written_late(after: &str, last: &str) -> String {
+    format!("t.sequence > {after} AND t.sequence <= {last} AND t.occurred_at < t.recorded_at")
+}
+
+/// Sums of changes behind line $4, so that it does not matter whether lines were written in the order of their times.
 fn posted_balance_sql(time: LineTime) -> String {
     let sum = |what: &str| format!("CAST(coalesce(sum({what}), 0) AS BIGINT)");
     let uses = "('USE_ORDER', 'USE_COUPON', 'USE_PRODUCT')";
     let revokes = "l.type IN ('CLAWBACK', 'DEDUCT_ADMIN') OR (l.type = 'REFUND' AND l.reversed = 'DEDUCT_ADMIN')";
+    let since_the_line_before = |column: &str| {
+        format!(
+            "t.{column} - coalesce((SELECT p.{column} FROM mkt_points_transaction p WHERE p.tenant_id = t.tenant_id \
+             AND p.member_id = t.member_id AND p.sequence = t.sequence - 1), 0)"
+        )
+    };
+    let lines = |of: &str| {
+        format!(
+            "SELECT t.type, t.points, t.balance_after - t.balance_before AS change, {} AS frozen, {} AS debt, \
+             (SELECT o.type FROM mkt_points_transaction o WHERE o.tenant_id = t.tenant_id AND o.id = t.reverses_id) AS reversed \
+             FROM mkt_points_transaction t WHERE t.tenant_id = $1 AND t.member_id = $2 AND t.{} < $3 AND {of}",
+            since_the_line_before("frozen_after"),
+            since_the_line_before("debt_after"),
+            time.column()
+        )
+    };
+    let mut all = lines("t.sequence > $4 AND t.sequence <= $5");
+    if time == LineTime::Occurred {
+        all = format!("{all} UNION ALL {}", lines(&written_late("$5", "$6")));
+    }
     format!(
-        "SELECT count(*), {}, {}, {}, {}, {}, {}, {} FROM \
-         (SELECT t.type, t.points, t.{column} AS at, t.balance_after - t.balance_before AS change, \
-          t.frozen_after - coalesce(lag(t.frozen_after) OVER w, 0) AS frozen, \
-          t.debt_after - coalesce(lag(t.debt_after) OVER w, 0) AS debt, \
-          (SELECT o.type FROM mkt_points_transaction o WHERE o.tenant_id = t.tenant_id AND o.id = t.reverses_id) AS reversed \
-          FROM mkt_points_transaction t WHERE t.tenant_id = $1 AND t.member_id = $2 AND t.sequence <= $4 \
-          WINDOW w AS (ORDER BY t.sequence)) l WHERE l.at < $3",
+        "SELECT count(*), {}, {}, {}, {}, {}, {}, {} FROM ({all}) l",
         sum("l.change"),
         sum("l.frozen"),
         sum("l.debt"),
@@ -1438,7 +1545,6 @@ fn posted_balance_sql(time: LineTime) -> String {
         sum(&format!("CASE WHEN l.type IN {uses} OR (l.type = 'REFUND' AND l.reversed IN {uses}) THEN -l.points END")),
         sum("CASE WHEN l.type = 'EXPIRE' THEN -l.points END"),
         sum(&format!("CASE WHEN {revokes} THEN -l.points END")),
-        column = time.column()
     )
 }
 
@@ -1450,11 +1556,19 @@ const PAST_DUE: &str = "SELECT CAST(coalesce(sum(l.remaining), 0) AS BIGINT), \
      AND l.created_at <= $3";
 
 fn ledger_sql(time: LineTime) -> String {
-    let (columns, time) = (decode::TRANSACTION, time.column());
-    format!(
-        "SELECT {columns} FROM mkt_points_transaction WHERE tenant_id = $1 AND member_id = $2 AND sequence > $3 \
-         AND sequence <= $4 AND {time} >= $5 AND {time} < $6 ORDER BY sequence LIMIT $7"
-    )
+    let (columns, column) = (decode::TRANSACTION, time.column());
+    let lines = |of: &str| {
+        format!(
+            "SELECT {columns} FROM mkt_points_transaction t WHERE t.tenant_id = $1 AND t.member_id = $2 AND {of} \
+             AND t.{column} >= $5 AND t.{column} < $6 ORDER BY t.sequence LIMIT $7"
+        )
+    };
+    let most = lines("t.sequence > $3 AND t.sequence <= $4");
+    if time == LineTime::Recorded {
+        return most;
+    }
+    let late = lines(&written_late("CASE WHEN $3 > $4 THEN $3 ELSE $4 END", "$8"));
+    format!("SELECT * FROM ({most}) s UNION ALL SELECT * FROM ({late}) s ORDER BY sequence LIMIT $7")
 }
 
 fn all_transactions_sql() -> String {

@@ -532,6 +532,7 @@ pub static TRANSACTION: Table = log(
         ("counterpart_id", Uuid),
         ("rules_version", Int),
         ("points_forgiven", Int),
+        ("totals", Text),
     ],
 );
 
@@ -560,6 +561,7 @@ fn transaction(tenant: TenantId, row: &Transaction) -> Vec<Param<'_>> {
         row.counterpart_id.map(|id| id.0).into(),
         row.rules_version.into(),
         row.points_forgiven.into(),
+        row.totals.as_ref().map_or(Param::OptText(None), json),
     ]
 }
 

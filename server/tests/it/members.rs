@@ -1,17 +1,18 @@
 //! Members' accounts on both stores: many writers at once, balances of earlier times, and the passes that follow by themselves.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use scrip_domain::command::Movement;
-use scrip_domain::points::{Spendable, TransactionType};
+use scrip_domain::points::{AdjustmentRequest, Spendable, Transaction, TransactionType};
 use scrip_domain::task::{Definition, Period, TaskPatch};
 use scrip_domain::time::{MICROS_PER_DAY, Window};
-use scrip_domain::{Answer, Command, HoldId, MemberId, Outcome, TaskKey, TenantId, Timestamp, TransactionId};
+use scrip_domain::{Answer, Command, Envelope, HoldId, MemberId, Outcome, TaskKey, TenantId, Timestamp, TransactionId};
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::jobs::members::{follow_merges, report_events};
-use scrip_server::store::Store;
-use scrip_server::store::read::Balance;
+use scrip_server::store::read::{Balance, LineTime, Posted};
+use scrip_server::store::{Param, Store, decode};
 use scrip_server::verify::verify;
 
 use crate::generate::Random;
@@ -352,5 +353,146 @@ async fn all_balances_show_overdue_holds_as_released() {
             let balance = fixture.store.balance(tenant, member, now, now).await.expect("a balance");
             assert_eq!([balance.available, balance.frozen, balance.expired], shown, "{kind:?}: {member}");
         }
+    }
+}
+
+/// What some lines of a ledger add up to, worked out line by line.
+fn replayed(lines: &[Transaction], is_wanted: impl Fn(&Transaction) -> bool) -> Posted {
+    let kinds: HashMap<TransactionId, TransactionType> = lines.iter().map(|line| (line.id, line.kind)).collect();
+    let (mut posted, mut frozen, mut debt) = (Posted::default(), 0, 0);
+    for line in lines {
+        if is_wanted(line) {
+            posted.lines += 1;
+            posted.available += line.balance_after - line.balance_before;
+            posted.frozen += line.frozen_after - frozen;
+            posted.debt += line.debt_after - debt;
+            let undone = line.reverses_id.map(|id| kinds[&id]);
+            match line.kind {
+                TransactionType::Transfer => posted.total_points += line.points,
+                kind if kind.is_earn() => posted.total_points += line.points,
+                TransactionType::Expire => posted.expired -= line.points,
+                TransactionType::Clawback | TransactionType::DeductAdmin => posted.revoked -= line.points,
+                TransactionType::Refund if undone == Some(TransactionType::DeductAdmin) => {
+                    posted.revoked -= line.points
+                }
+                TransactionType::Hold | TransactionType::Release => {}
+                _ => posted.used -= line.points,
+            }
+        }
+        (frozen, debt) = (line.frozen_after, line.debt_after);
+    }
+    posted
+}
+
+/// A long ledger in which times are out of order: commands as of earlier times, expiries that are written late, and nodes whose
+/// clocks differ.
+async fn disordered_ledger(store: &Store, tenant: TenantId, own: &MemberId) {
+    let mut writer = store.writer().await.expect("a writer");
+    let mut random = Random::new(0x57A7);
+    let mut now = scrip_server::clock::now().0 - 400 * MICROS_PER_DAY;
+    let mut debits: Vec<TransactionId> = Vec::new();
+    for _ in 0..120 {
+        let mut batch = Vec::new();
+        for _ in 0..1 + random.next() % 6 {
+            now += (random.next() % 7) as i64 * HOUR / 2;
+            // A node whose clock is half a minute behind.
+            let seen = if random.percent(20) { now - HOUR / 120 } else { now };
+            let late = if random.percent(25) { (random.next() % 90) as i64 * HOUR } else { 0 };
+            let (at, now) = (Timestamp(seen - late), Timestamp(seen));
+            let command = match random.next() % 10 {
+                0..=4 => {
+                    let expires_at = Timestamp(at.0 + (20 + (random.next() % 90) as i64) * HOUR);
+                    let spendable = Spendable { available_from: None, expires_at: Some(expires_at) };
+                    grant(own, 20 + (random.next() % 50) as i64, spendable)
+                }
+                5 | 6 => debit(own, 1 + (random.next() % 15) as i64),
+                7 => {
+                    let points = -1 - (random.next() % 9) as i64;
+                    let member_id = own.clone();
+                    let (reason, reference, expires_at) = ("why".into(), None, None);
+                    Command::Adjust(Box::new(AdjustmentRequest { member_id, points, reason, reference, expires_at }))
+                }
+                8 => {
+                    let movement = Movement { points: 5, kind: TransactionType::Hold, reference: None, remark: None };
+                    let expires_at = Some(Timestamp(at.0 + 9 * HOUR));
+                    Command::Hold { member_id: own.clone(), movement, expires_at }
+                }
+                _ => match debits.pop() {
+                    Some(transaction_id) => {
+                        Command::Reverse { member_id: own.clone(), transaction_id, points: None, remark: None }
+                    }
+                    None => Command::SettleAccount(own.clone()),
+                },
+            };
+            let seed = scrip_server::clock::seed(now);
+            batch.push(Envelope { at, now, seed, ..envelope(tenant, command) });
+        }
+        for answer in writer.run(&batch).await.expect("a batch") {
+            if let Answer::Accepted { outcome: Outcome::Transaction(line), .. } = answer
+                && matches!(line.kind, TransactionType::UseOrder | TransactionType::DeductAdmin)
+            {
+                debits.push(line.id);
+            }
+        }
+    }
+}
+
+/// Whatever time a statement begins or ends at, by whichever time: its balances are what the lines before it add up to, and its
+/// lines are those between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_of_any_period_is_what_its_lines_add_up_to() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let (store, own) = (&fixture.store, member("m-long"));
+        disordered_ledger(store, tenant, &own).await;
+        let sql = format!(
+            "SELECT {} FROM mkt_points_transaction WHERE tenant_id = $1 AND member_id = $2 ORDER BY sequence",
+            decode::TRANSACTION
+        );
+        let parameters = [Param::Uuid(tenant.0), Param::Text(own.as_str())];
+        let lines = store.stream(&sql, &parameters, decode::transaction).await.expect("the ledger");
+        assert!(lines.len() > 300, "{kind:?}: {} lines", lines.len());
+        let late = lines.iter().filter(|line| line.occurred_at < line.recorded_at).count();
+        assert!(late > 60 && lines.len() - late > 100, "{kind:?}: {late} late lines");
+        let all = lines.len() as i64;
+        let mut skipped = 0;
+        for basis in LineTime::ALL {
+            let time = |line: &Transaction| match basis {
+                LineTime::Occurred => line.occurred_at,
+                LineTime::Recorded => line.recorded_at,
+            };
+            let ends = [Timestamp(0), Timestamp::MAX].into_iter();
+            let times = ends.chain(lines.iter().step_by(3).flat_map(|line| [time(line), Timestamp(time(line).0 + 1)]));
+            let mut begins = None;
+            for at in times {
+                for last in [all, all * 2 / 3, 40] {
+                    let place = store.ledger_place(tenant, &own, at, last).await.expect("a place");
+                    let posted = store.posted_balance(tenant, &own, basis, at, place).await.expect("a balance");
+                    let expected = replayed(&lines, |line| line.sequence <= last && time(line) < at);
+                    assert_eq!(posted, expected, "{kind:?} {basis:?} {at:?} {last}: {place:?}");
+                    if last == all {
+                        skipped = skipped.max(place.before);
+                    }
+                }
+                let end = store.ledger_place(tenant, &own, at, all).await.expect("a place");
+                let (start, before) = begins.replace((at, end.before)).unwrap_or((Timestamp(0), 0));
+                if start > at {
+                    continue;
+                }
+                let (mut shown, mut after) = (Vec::new(), before);
+                loop {
+                    let page = store.ledger(tenant, &own, basis, (start, at), (after, end), 7).await.expect("lines");
+                    let Some(line) = page.last() else { break };
+                    after = line.sequence;
+                    shown.extend(page.into_iter().map(|line| line.sequence));
+                }
+                let between = lines.iter().filter(|line| start <= time(line) && time(line) < at);
+                assert_eq!(shown, between.map(|line| line.sequence).collect::<Vec<_>>(), "{kind:?} {basis:?}");
+            }
+        }
+        assert!(skipped > all - 20, "{kind:?}: nothing before line {skipped} of {all} was added up");
+        assert_sound(store, kind).await;
     }
 }

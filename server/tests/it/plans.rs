@@ -39,7 +39,7 @@ const FILL: &[&str] = &[
     "INSERT INTO mkt_points_account SELECT {t}, 'm-' || {n}, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, NULL, 0, 0, 0, 0 {from}",
     "INSERT INTO mkt_points_lot SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 1, 0, 0, 0, 0, 0, 0, {n}, {id}, 0, {n} >= 0 {from}",
     "INSERT INTO mkt_points_transaction SELECT {t}, {id}, 'm-' || ({n} / 20), {n} + 1, 'EARN_ORDER', 1, 0, 1, 0, 0, NULL, NULL, \
-     NULL, NULL, NULL, '[]', {n}, 0, 0, 0 > {n}, NULL, NULL, 0 {from}",
+     NULL, NULL, NULL, '[]', {n}, 0, 0, 0 > {n}, NULL, NULL, 0, NULL {from}",
     "INSERT INTO mkt_points_hold SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 0, 0, 'OPEN', NULL, NULL, {n}, '[]', 0, NULL, \
      {n} < 0, {n} < 0 {from}",
     "INSERT INTO mkt_points_rule SELECT {t}, {n} + 1, {n}, '{}', 0 {from}",
@@ -116,6 +116,14 @@ async fn sqlite_serves_every_hot_query_and_batch_look_up_from_an_index() {
         }
     }
     assert!(scans.is_empty(), "{}", scans.join("\n"));
+    for sql in late_lines() {
+        let sql = format!("EXPLAIN QUERY PLAN {}", sql.replace('$', "?"));
+        let mut statement = connection.prepare(&sql).expect("a statement");
+        let nothing = vec![rusqlite::types::Null; statement.parameter_count()];
+        let rows = statement.query_map(rusqlite::params_from_iter(nothing), |row| row.get::<_, String>(3));
+        let steps: Vec<String> = rows.expect("a plan").map(|row| row.expect("a step")).collect();
+        assert!(steps.iter().any(|step| step.contains(LATE)), "{steps:#?}");
+    }
     for index in NAMED {
         let count: i64 = connection
             .query_row("SELECT count(*) FROM sqlite_master WHERE type = 'index' AND name = ?1", [index], |row| {
@@ -152,6 +160,10 @@ async fn postgres_serves_every_hot_query_and_lane_statement_from_an_index() {
     for (name, sql) in hot_queries().into_iter().chain(listed) {
         scans.extend(scans_of(&client, &name, &sql).await);
     }
+    for sql in late_lines() {
+        let plan = plan_of(&client, "late lines", &sql).await;
+        assert!(plan.iter().any(|line| line.contains(LATE)), "{plan:#?}");
+    }
     let (settings, statements) = lane_statements();
     client.batch_execute(settings).await.expect("the lanes' settings");
     for sql in statements {
@@ -167,7 +179,24 @@ async fn postgres_serves_every_hot_query_and_lane_statement_from_an_index() {
     }
 }
 
+/// The index of lines that were written late. By the one of all lines, a statement would read on to the end of the ledger.
+const LATE: &str = "idx_points_transaction_late";
+
+/// What looks for them.
+fn late_lines() -> impl Iterator<Item = String> {
+    let looks = |name: &str| ["posted_balance", "ledger"].contains(&name);
+    hot_queries().into_iter().filter(move |(name, _)| looks(name)).map(|(_, sql)| sql)
+}
+
 async fn scans_of(client: &tokio_postgres::Client, name: &str, sql: &str) -> Vec<String> {
+    // Reference tables of a few rows may be scanned: a tenant, its keys.
+    let is_scan =
+        |line: &String| line.contains("Seq Scan") && !line.contains(" on tenant") && !line.contains(" on api_key");
+    let scanned = plan_of(client, name, sql).await.into_iter().filter(is_scan);
+    scanned.map(|line| format!("{name}: {} in {sql}", line.trim())).collect()
+}
+
+async fn plan_of(client: &tokio_postgres::Client, name: &str, sql: &str) -> Vec<String> {
     client.batch_execute(&format!("PREPARE hot AS {sql}")).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
     let nothing = vec!["NULL"; parameters(sql)].join(", ");
     let values = if nothing.is_empty() { String::new() } else { format!("({nothing})") };
@@ -177,8 +206,5 @@ async fn scans_of(client: &tokio_postgres::Client, name: &str, sql: &str) -> Vec
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,
     });
-    // Reference tables of a few rows may be scanned: a tenant, its keys.
-    let scanned =
-        lines.filter(|line| line.contains("Seq Scan") && !line.contains(" on tenant") && !line.contains(" on api_key"));
-    scanned.map(|line| format!("{name}: {} in {sql}", line.trim())).collect()
+    lines.collect()
 }

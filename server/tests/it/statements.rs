@@ -21,6 +21,7 @@ use scrip_server::app::App;
 use scrip_server::config::Settings;
 use scrip_server::engine::EngineOptions;
 use scrip_server::export::{Reader, What};
+use scrip_server::store::read::LineTime;
 use scrip_server::store::{Store, Traffic, Writer};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -315,26 +316,27 @@ impl Batches {
     }
 }
 
-/// An export of a day begins at the day, and has what was reported late.
+/// An export of a day begins at the day, and has what was reported late; a statement's opening balance begins at a milestone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_export_of_a_day_reads_nothing_before_it() {
+async fn an_export_and_a_statement_of_a_day_read_nothing_before_it() {
     for kind in KINDS {
         let fixture = Fixture::new(kind).await;
         let engine = fixture.engine(EngineOptions::default()).await;
         let tenant = tenant(&engine).await;
         let now = scrip_server::clock::now();
         let (then, hour) = (Timestamp(now.0 - 10 * MICROS_PER_DAY), MICROS_PER_DAY / 24);
-        let grant = |(at, now): (Timestamp, Timestamp), n: usize| {
+        let own = member("long");
+        let grant = |(at, now): (Timestamp, Timestamp)| {
             let movement = Movement { points: 1, kind: TransactionType::EarnOrder, reference: None, remark: None };
-            let command = Command::Grant { member_id: member(n), movement, spendable: Default::default() };
+            let command = Command::Grant { member_id: own.clone(), movement, spendable: Default::default() };
             Envelope { at, now, seed: scrip_server::clock::seed(now), ..envelope(tenant, command) }
         };
         let mut writer = fixture.store.writer().await.expect("a writer");
-        for part in 0..5 {
-            let batch: Vec<Envelope> = (0..BATCH).map(|n| grant((then, then), part * BATCH + n)).collect();
+        for _ in 0..5 {
+            let batch: Vec<Envelope> = (0..BATCH).map(|_| grant((then, then))).collect();
             writer.run(&batch).await.expect("a batch");
         }
-        let today = [grant((now, now), 1), grant((then, now), 2), grant((now, now), 3)];
+        let today = [grant((now, now)), grant((then, now)), grant((now, now))];
         writer.run(&today).await.expect("a batch");
         for (day, rows, reads) in [(then, 5 * BATCH + 1, 3), (now, 2, 1)] {
             let (from, until) = (Some(Timestamp(day.0 - hour)), Some(Timestamp(day.0 + hour)));
@@ -348,6 +350,14 @@ async fn an_export_of_a_day_reads_nothing_before_it() {
             let asked = before.since(fixture.store.traffic());
             assert_eq!((found, asked.reads), (rows, reads), "{kind:?}");
         }
+        let (store, begins) = (&fixture.store, Timestamp(now.0 - hour));
+        let before = Asked::so_far(store.traffic());
+        let last = store.last_sequence(tenant, &own).await.expect("a number");
+        let place = store.ledger_place(tenant, &own, begins, last).await.expect("a place");
+        let opening = store.posted_balance(tenant, &own, LineTime::Occurred, begins, place).await.expect("a balance");
+        assert_eq!(before.since(store.traffic()).reads, 4, "{kind:?}: the end, the place, the milestone, what follows");
+        assert_eq!((place.before, place.until), (5 * BATCH as i64, 5 * BATCH as i64), "{kind:?}");
+        assert_eq!((opening.lines, opening.available), (5 * BATCH as i64 + 1, 5 * BATCH as i64 + 1), "{kind:?}");
     }
 }
 

@@ -243,6 +243,8 @@ const CORRUPTIONS: &[Corruption] = &[
     row("T10", LINE, OTHERS_ALLOCATIONS, TAKE_OTHERS_ALLOCATIONS, OWN_LINE),
     row("T11", LINE, ANY, "SET member_id = 'nobody'", OWN_LINE),
     row("T12", LINE, "type = 'REFUND'", "SET reverses_id = id", OWN_LINE),
+    row("T30", LINE, "totals IS NOT NULL", "SET totals = replace(totals, '\"u\":', '\"u\":1')", OWN_LINE),
+    row("T30", LINE, "sequence = 1", "SET totals = '{\"t\":0,\"u\":0,\"e\":0,\"r\":0}'", OWN_LINE),
     row("T15", LINE, "type = 'EARN_TASK' AND expires_at IS NOT NULL", "SET expires_at = expires_at + 1", OWN_LINE),
     row("T16", LINE, ANY, "SET frozen_after = frozen_after + 1", OWN_LINE),
     row("T17", LINE, "type = 'EARN_ORDER'", "SET debt_after = debt_after + 1", OWN_LINE),

@@ -12,21 +12,28 @@ const OF_LOTS: &str = "(SELECT tenant_id, member_id, sum(remaining) AS available
     sum(expired) AS expired, sum(revoked) AS revoked, sum(points - moved) AS total_points \
     FROM mkt_points_lot GROUP BY tenant_id, member_id)";
 
-/// What the lines of an account add up to. A refund gives back to `revoked` what an operator had deducted, else to `used`.
-fn of_ledger() -> String {
+/// What lines `t` of an account add up to, each beside the deduction `o` that it reverses, if it does. A refund gives back to
+/// `revoked` what an operator had deducted, else to `used`.
+pub fn sums() -> String {
     format!(
-        "(SELECT t.tenant_id, t.member_id, count(*) AS lines, max(t.sequence) AS last, \
-         max(CASE t.sequence WHEN 1 THEN t.occurred_at END) AS began_at, max(t.occurred_at) AS latest_at, \
-         sum(CASE WHEN t.type IN {EARN} OR t.type = 'TRANSFER' THEN t.points ELSE 0 END) AS total_points, \
+        "sum(CASE WHEN t.type IN {EARN} OR t.type = 'TRANSFER' THEN t.points ELSE 0 END) AS total_points, \
          sum(CASE WHEN t.type IN {USE} OR (t.type = 'REFUND' AND o.id IS NULL) THEN -t.points ELSE 0 END) AS used, \
          sum(CASE WHEN t.type = 'EXPIRE' THEN -t.points ELSE 0 END) AS expired, \
          sum(CASE WHEN t.type IN ('CLAWBACK', 'DEDUCT_ADMIN') OR (t.type = 'REFUND' AND o.id IS NOT NULL) \
-             THEN -t.points ELSE 0 END) AS revoked, \
+             THEN -t.points ELSE 0 END) AS revoked"
+    )
+}
+
+fn of_ledger() -> String {
+    format!(
+        "(SELECT t.tenant_id, t.member_id, count(*) AS lines, max(t.sequence) AS last, \
+         max(CASE t.sequence WHEN 1 THEN t.occurred_at END) AS began_at, max(t.occurred_at) AS latest_at, {}, \
          sum(CASE WHEN t.type IN ('HOLD', 'RELEASE') THEN -t.points \
              WHEN t.type IN {USE} AND t.hold_id IS NOT NULL THEN t.points ELSE 0 END) AS frozen \
          FROM mkt_points_transaction t LEFT JOIN mkt_points_transaction o \
          ON o.tenant_id = t.tenant_id AND o.id = t.reverses_id AND o.type = 'DEDUCT_ADMIN' \
-         GROUP BY t.tenant_id, t.member_id)"
+         GROUP BY t.tenant_id, t.member_id)",
+        sums()
     )
 }
 

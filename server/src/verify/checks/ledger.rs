@@ -1,5 +1,8 @@
 //! T: the lines of the ledger, each against the one before it, and against what it names.
 
+use scrip_domain::points::MILESTONE;
+
+use super::accounts::sums;
 use super::events::TOLD;
 use super::{Dialect, EARN, Group, USE, check, differs, equal, says};
 
@@ -12,7 +15,7 @@ const CHAIN: &str = "(SELECT tenant_id, id, member_id, sequence, type, points, b
     FROM mkt_points_transaction WINDOW w AS (PARTITION BY tenant_id, member_id ORDER BY sequence DESC))";
 
 pub fn groups(dialect: Dialect) -> Vec<Group> {
-    vec![lines(dialect), allocations(dialect), reversals(dialect)]
+    vec![lines(dialect), milestones(dialect), allocations(dialect), reversals(dialect)]
 }
 
 /// True for what takes points that a hold had set aside.
@@ -262,6 +265,36 @@ fn lines(dialect: Dialect) -> Group {
         ),
     ];
     Group { with: known_rules(dialect), rows, owner: Some("t"), key: dialect.id("ptx_", "t.id"), checks }
+}
+
+/// The lines that bear totals, beside what all lines up to them add up to. One that lacks them costs time, and is no fault.
+fn milestones(dialect: Dialect) -> Group {
+    let number = |name: &str| format!("CAST(sum(b.{name}) OVER w AS BIGINT)");
+    let rows = format!(
+        "mkt_points_transaction t LEFT JOIN (SELECT b.tenant_id, b.member_id, b.sequence, {} AS total_points, {} AS used, \
+         {} AS expired, {} AS revoked FROM (SELECT t.tenant_id, t.member_id, max(t.sequence) AS sequence, {} \
+          FROM mkt_points_transaction t LEFT JOIN mkt_points_transaction o \
+          ON o.tenant_id = t.tenant_id AND o.id = t.reverses_id AND o.type = 'DEDUCT_ADMIN' \
+          GROUP BY t.tenant_id, t.member_id, (t.sequence - 1) / {MILESTONE}) b \
+         WINDOW w AS (PARTITION BY b.tenant_id, b.member_id ORDER BY b.sequence)) s \
+         ON s.tenant_id = t.tenant_id AND s.member_id = t.member_id AND s.sequence = t.sequence",
+        number("total_points"),
+        number("used"),
+        number("expired"),
+        number("revoked"),
+        sums(),
+    );
+    let shown =
+        "'{\"t\":' || s.total_points || ',\"u\":' || s.used || ',\"e\":' || s.expired || ',\"r\":' || s.revoked || '}'";
+    let checks = vec![check(
+        "T30",
+        "a milestone bears what the lines up to it add up to",
+        format!(
+            "t.totals IS NOT NULL AND (t.sequence % {MILESTONE} <> 0 OR s.sequence IS NULL OR t.totals <> {shown})"
+        ),
+        differs("the totals", "t.totals", shown),
+    )];
+    Group { with: String::new(), rows, owner: Some("t"), key: dialect.id("ptx_", "t.id"), checks }
 }
 
 fn allocations(dialect: Dialect) -> Group {

@@ -62,6 +62,7 @@ const INDEXES: &[&str] = &[
     "idx_points_transaction_member",
     "idx_points_transaction_type",
     "idx_points_transaction_expire",
+    "idx_points_transaction_late",
     "idx_points_hold_member",
     "idx_points_hold_expire",
     "idx_points_rule_date",
