@@ -22,7 +22,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use scrip_domain::coupon::Definition;
@@ -161,6 +161,9 @@ impl Endpoint {
             .wait_timeout(Some(options.acquire_timeout))
             .create_timeout(Some(options.acquire_timeout))
             .runtime(Runtime::Tokio1)
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async move { client.batch_execute(INDEXES_ONLY).await.map_err(HookError::Backend) })
+            }))
             .build()
             .map_err(|error| StoreError::Fault(error.to_string()))?;
         let gatherer = Gatherer::new(self.clone(), traffic.clone());
@@ -1264,9 +1267,9 @@ pub fn lane_statements() -> (&'static str, Vec<String>) {
     (INDEXES_ONLY, lookups.chain(change_statements().into_iter().map(|(_, sql)| sql)).collect())
 }
 
-/// A lane and a gathered read only ever look rows up by a key, in the order of an index. The planner does not know that of a
-/// fresh table: it would rather scan it, or take any index that begins with the tenant and sort, and then keep that plan
-/// while the table grows. With these settings only the index that fits is left. They hold for their sessions only.
+/// Lanes and reads only ever look rows up by a key, in the order of an index. The planner does not know that of a fresh table: it
+/// would rather scan it, or take any index that begins with the tenant and sort, and then keep that plan while the table
+/// grows. With these settings only the index that fits is left. What reads whole tables has sessions of its own without them.
 pub(super) const INDEXES_ONLY: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; \
                                        SET enable_hashjoin = off; SET enable_mergejoin = off; \
                                        SET plan_cache_mode = force_generic_plan; SET jit = off";
