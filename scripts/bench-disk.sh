@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # 5,000 claims a second on a disk that takes 5 ms more for every sync, and the bytes that a claim and a debit leave on disk, with all
-# indexes, ledger lines, events and idempotency results; on SQLite and PostgreSQL.
+# indexes, ledger lines and events, and for as long as it is kept the idempotency result; on SQLite and PostgreSQL.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/postgres.sh
@@ -36,21 +36,27 @@ bytes_each() {
   before=$($sizes "$table")
   measure --scenario "$scenario" --accounts 1000 --seconds 10 --store "$store" >/dev/null
   after=$($sizes "$table")
-  echo "$before $after" | awk -v what="$scenario" '{ printf "%s: %.0f bytes for each of %d\n", what, ($3 - $1) / ($4 - $2), $4 - $2 }'
+  echo "$before $after" | awk -v what="$scenario" '{
+    each = $5 - $2; all = ($4 - $1) / each; result = ($6 - $3) / each
+    printf "%s: %.0f bytes for each of %d, and %.0f for its idempotency result\n", what, all - result, each, result
+  }'
 }
 
-# The file's pages in use, and the rows.
+# Bytes in use, rows, and bytes of the idempotency results.
 sqlite_sizes() {
   python3 - "$folder/size.db" "$1" <<'P'
 import sqlite3, sys
 store = sqlite3.connect(sys.argv[1])
 one = lambda sql: store.execute(sql).fetchone()[0]
-print((one("PRAGMA page_count") - one("PRAGMA freelist_count")) * one("PRAGMA page_size"), one(f"SELECT count(*) FROM {sys.argv[2]}"))
+used = (one("PRAGMA page_count") - one("PRAGMA freelist_count")) * one("PRAGMA page_size")
+results = one("SELECT sum(pgsize) FROM dbstat WHERE name IN ('idempotency', 'idx_idempotency_created')")
+print(used, one(f"SELECT count(*) FROM {sys.argv[2]}"), results)
 P
 }
 
 postgres_sizes() {
-  "${PG_RUN[@]}" "$PG_BIN/psql" -qAtF ' ' "$PG_URL/size" -c VACUUM -c "SELECT pg_database_size('size'), (SELECT count(*) FROM $1)"
+  "${PG_RUN[@]}" "$PG_BIN/psql" -qAtF ' ' "$PG_URL/size" -c VACUUM -c \
+    "SELECT pg_database_size('size'), (SELECT count(*) FROM $1), pg_total_relation_size('idempotency')"
 }
 
 # So many under way as come in the time of a few syncs.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::tz::TimeZone;
 use scrip_domain::check_in::CheckIn;
@@ -267,7 +267,8 @@ impl Store {
     // Templates.
 
     pub async fn find_template(&self, tenant: TenantId, id: TemplateId) -> Found<Option<Template>> {
-        self.first_gathered(&find_template_sql(), &[tenant.into(), id.0.into()], template).await
+        let decode = |row: &Row| template(row, self.definitions());
+        self.first_gathered(&FIND_TEMPLATE, &[tenant.into(), id.0.into()], decode).await
     }
 
     /// The template as it was a moment ago, for who only shows it: the caches tell how old it may be.
@@ -293,7 +294,7 @@ impl Store {
         parameters.extend(enabled.map(Param::Bool));
         parameters.extend(kind.map(Param::Text));
         parameters.push(limit.into());
-        self.query(&sql, &parameters, template).await
+        self.query(&sql, &parameters, |row| template(row, self.definitions())).await
     }
 
     /// The definition of a version: from memory after the first time.
@@ -371,14 +372,14 @@ impl Store {
         after: Option<CouponId>,
         limit: i64,
     ) -> Found<Vec<Coupon>> {
-        let sql = list_coupons_sql(status, template.is_some());
+        let sql = &LIST_COUPONS[&(status, template.is_some())];
         let mut parameters = vec![tenant.into(), member.into(), after.map_or(LAST_ID, |id| id.0).into()];
         if status.is_some_and(depends_on_time) {
             parameters.push(at.into());
         }
         parameters.extend(template.map(|template| Param::Uuid(template.0)));
         parameters.push(limit.into());
-        self.query_gathered(&sql, &parameters, decode::coupon).await
+        self.query_gathered(sql, &parameters, decode::coupon).await
     }
 
     /// Every coupon of a tenant in the order of ids, for exports.
@@ -1302,10 +1303,27 @@ const TEMPLATE_FROM: &str = "FROM mkt_coupon_template t JOIN mkt_coupon_template
 const TEMPLATE_USED: &str = "CAST((SELECT coalesce(sum(u.used_count), 0) FROM mkt_coupon_template_use u \
      WHERE u.tenant_id = t.tenant_id AND u.template_id = t.id) AS BIGINT)";
 
-fn template(row: &Row) -> Found<Template> {
-    let definition = Arc::new(row.json(decode::TEMPLATE_COLUMNS)?);
+/// Reading a definition takes longer than finding it: only its first time counts.
+fn template(row: &Row, known: &Definitions) -> Found<Template> {
+    let (tenant, id, version) = (row.tenant(0)?, TemplateId(row.uuid(1)?), row.int(2)?);
+    let definition = match known.get(tenant, id, version) {
+        Some(definition) => definition,
+        None => {
+            let definition: Arc<Definition> = Arc::new(row.json(decode::TEMPLATE_COLUMNS)?);
+            known.insert(tenant, id, version, definition.clone());
+            definition
+        }
+    };
     decode::template(row, definition, row.int(decode::TEMPLATE_COLUMNS + 1)?)
 }
+
+/// Asked all day, so their texts are made once.
+static FIND_TEMPLATE: LazyLock<String> = LazyLock::new(find_template_sql);
+static LIST_COUPONS: LazyLock<HashMap<(Option<CouponStatus>, bool), String>> = LazyLock::new(|| {
+    let statuses = [None].into_iter().chain(CouponStatus::ALL.map(Some));
+    let filters = statuses.flat_map(|status| [(status, false), (status, true)]);
+    filters.map(|(status, by_template)| ((status, by_template), list_coupons_sql(status, by_template))).collect()
+});
 
 fn find_template_sql() -> String {
     let columns = decode::of("t", decode::TEMPLATE);

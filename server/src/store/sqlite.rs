@@ -1,20 +1,25 @@
 //! SQLite: one writer at a time, many readers, write-ahead log, `synchronous=FULL`.
 //!
 //! What it guarantees: an acknowledged commit has been synced to the disk. What bounds it: one commit at a time, which
-//! batching amortises. Checkpoints run on a connection of their own, off the commit path; the writer's own automatic
-//! checkpoint is only a backstop that keeps the log below [`WAL_BACKSTOP_PAGES`].
+//! batching amortises.
+//!
+//! **The log** moves into the database file beside the commits, on a connection of its own. While batches go on, that never comes
+//! to the log's end, and only a log that has moved as a whole begins anew; it would grow up to [`WAL_BACKSTOP_PAGES`], where the
+//! writer moves all of it while every batch waits, a tenth of a second. So the passes follow each other, each with only what was
+//! written during the one before, and when few pages are left, the writer moves those between two batches. Besides, a log that
+//! is written over instead of growing is synced without the file system's journal.
 //!
 //! Statements name one row each: there are no round trips to save, and a prepared look-up by its key costs microseconds.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, TransactionBehavior, params};
 use scrip_domain::coupon::Definition;
 use scrip_domain::decide::Need;
 use scrip_domain::key::Keys;
@@ -33,6 +38,9 @@ const WAL_BACKSTOP_PAGES: u32 = 16_384;
 /// The background checkpoint starts when the log has this many bytes.
 const WAL_CHECKPOINT_BYTES: u64 = 4 << 20;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
+/// So few pages of the log the writer may move, more than one batch writes; and so many passes at most are made to leave no more.
+const LAST_PAGES: i64 = 1_024;
+const CHECKPOINT_PASSES: u32 = 8;
 /// How long to wait for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENT_CACHE: usize = 128;
@@ -48,6 +56,8 @@ pub struct SqliteStore {
     pub(super) jobs_ready: JobsReady,
     /// Writes what is no batch: opened when first needed.
     aside: Mutex<Option<Connection>>,
+    /// Whether the writer is to move the last pages of the log.
+    log_nearly_moved: AtomicBool,
 }
 
 impl SqliteStore {
@@ -77,6 +87,7 @@ impl SqliteStore {
             traffic: Traffic::new("sqlite", options.slow_statement),
             jobs_ready: JobsReady::default(),
             aside: Mutex::new(None),
+            log_nearly_moved: AtomicBool::new(false),
         })
     }
 
@@ -103,8 +114,7 @@ impl SqliteStore {
         for migration in &pending {
             transaction.execute_batch(sql_of(migration))?;
             let checksum = migrate::checksum(sql_of(migration));
-            transaction
-                .execute(&numbered(migrate::INSERT_APPLIED), params![migration.number, migration.name, checksum])?;
+            transaction.execute(migrate::INSERT_APPLIED, params![migration.number, migration.name, checksum])?;
         }
         transaction.commit()?;
         Ok(pending.iter().map(|migration| migration.name).collect())
@@ -170,8 +180,9 @@ impl SqliteStore {
     pub(super) fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
         self.traffic.writes.inc();
         self.aside(|connection| {
-            let mut statement = connection.prepare_cached(&numbered(sql))?;
-            Ok(statement.execute(rusqlite::params_from_iter(parameters.iter()))? as u64)
+            let mut statement = connection.prepare_cached(sql)?;
+            bind(&mut statement, parameters)?;
+            Ok(statement.raw_execute()? as u64)
         })
     }
 
@@ -238,11 +249,12 @@ fn write_after(
     changes: &[Change<'_>],
 ) -> Result<bool, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let guarded =
-        transaction.prepare_cached(&numbered(guard))?.execute(rusqlite::params_from_iter(parameters.iter()))?;
-    if guarded == 0 {
+    let mut guard = transaction.prepare_cached(guard)?;
+    bind(&mut guard, parameters)?;
+    if guard.raw_execute()? == 0 {
         return Ok(false);
     }
+    drop(guard);
     let session = Session { connection: &transaction, traffic };
     for change in changes {
         session.write(change)?;
@@ -294,15 +306,32 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
 fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
     let log = beside(path, "-wal");
     let Ok(connection) = open_writer(path) else { return };
-    while store.strong_count() > 0 {
+    loop {
         std::thread::sleep(CHECKPOINT_INTERVAL);
-        let log_bytes = std::fs::metadata(&log).map_or(0, |meta| meta.len());
-        if log_bytes >= WAL_CHECKPOINT_BYTES
-            && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-        {
-            tracing::debug!(%error, "a background checkpoint did not run");
+        let Some(store) = store.upgrade() else { return };
+        if std::fs::metadata(&log).map_or(0, |meta| meta.len()) < WAL_CHECKPOINT_BYTES {
+            continue;
+        }
+        for _ in 0..CHECKPOINT_PASSES {
+            match move_log(&connection) {
+                Ok(left) if left > LAST_PAGES => (),
+                Ok(left) => {
+                    store.log_nearly_moved.store(left > 0, Ordering::Relaxed);
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a background checkpoint did not run");
+                    break;
+                }
+            }
         }
     }
+}
+
+/// Moves what of the log nobody still reads; how many pages are left.
+fn move_log(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    let mut checkpoint = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
+    checkpoint.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
 }
 
 /// The file of the same name with this ending.
@@ -312,10 +341,28 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// SQLite numbers `$1` by where it first appears, but `?1` by its number, which is what is meant.
-fn numbered(sql: &str) -> String {
-    sql.replace('$', "?")
+/// SQLite takes `$1` for a name and numbers it by where it first appears: the first, the second... parameter is bound by its name.
+fn bind(statement: &mut Statement<'_>, parameters: &[Param<'_>]) -> Result<(), StoreError> {
+    if parameters.len() > NAMES.len() {
+        return Err(StoreError::Fault(format!(
+            "a statement has {} parameters, {} have names",
+            parameters.len(),
+            NAMES.len()
+        )));
+    }
+    for (name, parameter) in NAMES.iter().zip(parameters) {
+        if let Some(index) = statement.parameter_index(name)? {
+            statement.raw_bind_parameter(index, parameter)?;
+        }
+    }
+    Ok(())
 }
+
+const NAMES: [&str; 40] = [
+    "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15", "$16", "$17",
+    "$18", "$19", "$20", "$21", "$22", "$23", "$24", "$25", "$26", "$27", "$28", "$29", "$30", "$31", "$32", "$33",
+    "$34", "$35", "$36", "$37", "$38", "$39", "$40",
+];
 
 /// A connection whose statements are counted.
 struct Session<'a> {
@@ -361,8 +408,9 @@ pub(super) fn query<T>(
     parameters: &[Param<'_>],
     decode: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
-    let mut statement = connection.prepare_cached(&numbered(sql))?;
-    let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter()))?;
+    let mut statement = connection.prepare_cached(sql)?;
+    bind(&mut statement, parameters)?;
+    let mut rows = statement.raw_query();
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(decode(&Row::Sqlite(row))?);
@@ -412,6 +460,11 @@ impl SqliteWriter {
             Some(connection) => connection,
             none => none.insert(open_writer(&self.store.path)?),
         };
+        if self.store.log_nearly_moved.swap(false, Ordering::Relaxed)
+            && let Err(error) = move_log(connection)
+        {
+            tracing::debug!(%error, "the last pages of the log did not move");
+        }
         let result = run(connection, &self.store, batch);
         if matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
             self.connection = None;
@@ -510,64 +563,64 @@ struct LookUps {
 }
 
 static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
-    let by_id = |columns: &str, table: &str| format!("SELECT {columns} FROM {table} WHERE tenant_id = ?1 AND id = ?2");
+    let by_id = |columns: &str, table: &str| format!("SELECT {columns} FROM {table} WHERE tenant_id = $1 AND id = $2");
     let by_member =
-        |columns: &str, table: &str| format!("SELECT {columns} FROM {table} WHERE tenant_id = ?1 AND member_id = ?2");
+        |columns: &str, table: &str| format!("SELECT {columns} FROM {table} WHERE tenant_id = $1 AND member_id = $2");
     let reversed = "(SELECT r.reversed FROM mkt_points_reversal r \
                     WHERE r.tenant_id = t.tenant_id AND r.transaction_id = t.id)";
     LookUps {
-        tenant: format!("SELECT {} FROM tenant WHERE tenant_id = ?1", decode::TENANT),
+        tenant: format!("SELECT {} FROM tenant WHERE tenant_id = $1", decode::TENANT),
         api_key: by_id(&format!("{}, secret_digest", decode::API_KEY), "api_key"),
         webhook: by_id(decode::WEBHOOK, "webhook"),
         template: by_id(decode::TEMPLATE, "mkt_coupon_template t"),
         template_uses: "SELECT coalesce(sum(used_count), 0) FROM mkt_coupon_template_use \
-                        WHERE tenant_id = ?1 AND template_id = ?2"
+                        WHERE tenant_id = $1 AND template_id = $2"
             .to_owned(),
         definition: "SELECT definition FROM mkt_coupon_template_version \
-                     WHERE tenant_id = ?1 AND template_id = ?2 AND version = ?3"
+                     WHERE tenant_id = $1 AND template_id = $2 AND version = $3"
             .to_owned(),
-        claimed: "SELECT sequence FROM mkt_user_coupon WHERE tenant_id = ?1 AND template_id = ?2 AND member_id = ?3 \
+        claimed: "SELECT sequence FROM mkt_user_coupon WHERE tenant_id = $1 AND template_id = $2 AND member_id = $3 \
                   ORDER BY sequence DESC LIMIT 1"
             .to_owned(),
         code_batch: by_id(decode::CODE_BATCH, "mkt_coupon_code_batch"),
-        code: format!("SELECT {} FROM mkt_coupon_code WHERE tenant_id = ?1 AND digest = ?2", decode::CODE),
+        code: format!("SELECT {} FROM mkt_coupon_code WHERE tenant_id = $1 AND digest = $2", decode::CODE),
         coupon: by_id(decode::COUPON, "mkt_user_coupon"),
         account: by_member(decode::ACCOUNT, "mkt_points_account"),
-        open_lots: by_member(decode::LOT, "mkt_points_lot") + " AND open ORDER BY expires_at, created_at, id LIMIT ?3",
-        due_holds: by_member(decode::HOLD, "mkt_points_hold") + " AND status = 'OPEN' AND expires_at <= ?3",
+        open_lots: by_member(decode::LOT, "mkt_points_lot") + " AND open ORDER BY expires_at, created_at, id LIMIT $3",
+        due_holds: by_member(decode::HOLD, "mkt_points_hold") + " AND status = 'OPEN' AND expires_at <= $3",
         hold: by_id(decode::HOLD, "mkt_points_hold"),
         pending_holds: by_member(decode::HOLD, "mkt_points_hold") + " AND status = 'OPEN' AND pending",
-        check_ins: by_member(decode::CHECK_IN, "mkt_points_check_in") + " ORDER BY day DESC LIMIT ?3",
-        task: format!("SELECT {} FROM mkt_points_task WHERE tenant_id = ?1 AND task_key = ?2", decode::TASK),
-        progress: by_member(decode::PROGRESS, "mkt_user_task_progress") + " AND task_key = ?3",
+        check_ins: by_member(decode::CHECK_IN, "mkt_points_check_in") + " ORDER BY day DESC LIMIT $3",
+        task: format!("SELECT {} FROM mkt_points_task WHERE tenant_id = $1 AND task_key = $2", decode::TASK),
+        progress: by_member(decode::PROGRESS, "mkt_user_task_progress") + " AND task_key = $3",
         prerequisite: "SELECT coalesce((SELECT total_completions FROM mkt_user_task_progress \
-                       WHERE tenant_id = ?1 AND member_id = ?2 AND task_key = ?3), 0), \
-                       coalesce((SELECT deleted_at IS NULL FROM mkt_points_task WHERE tenant_id = ?1 AND task_key = ?3), 0)"
+                       WHERE tenant_id = $1 AND member_id = $2 AND task_key = $3), 0), \
+                       coalesce((SELECT deleted_at IS NULL FROM mkt_points_task WHERE tenant_id = $1 AND task_key = $3), 0)"
             .to_owned(),
-        report: by_member(decode::REPORT, "mkt_user_task_completion") + " AND task_key = ?3 AND completion_id = ?4",
+        report: by_member(decode::REPORT, "mkt_user_task_completion") + " AND task_key = $3 AND completion_id = $4",
         original: by_id(&format!("{}, {reversed}", decode::TRANSACTION), "mkt_points_transaction t"),
         lot: by_id(decode::LOT, "mkt_points_lot"),
-        order: format!("SELECT {} FROM mkt_order WHERE tenant_id = ?1 AND order_id = ?2", decode::ORDER),
+        order: format!("SELECT {} FROM mkt_order WHERE tenant_id = $1 AND order_id = $2", decode::ORDER),
         refund: format!(
-            "SELECT {} FROM mkt_order_refund WHERE tenant_id = ?1 AND order_id = ?2 AND refund_id = ?3",
+            "SELECT {} FROM mkt_order_refund WHERE tenant_id = $1 AND order_id = $2 AND refund_id = $3",
             decode::REFUND
         ),
         compensation: by_id(decode::COMPENSATION, "mkt_coupon_refund_compensation"),
         adjustment: by_id(decode::ADJUSTMENT, "mkt_points_adjustment"),
-        rules_version: format!("SELECT {} FROM mkt_points_rule WHERE tenant_id = ?1 AND version = ?2", decode::RULES),
+        rules_version: format!("SELECT {} FROM mkt_points_rule WHERE tenant_id = $1 AND version = $2", decode::RULES),
         rules: format!(
-            "SELECT {} FROM mkt_points_rule WHERE tenant_id = ?1 AND effective_from <= ?3 AND effective_from >= coalesce(\
-             (SELECT p.effective_from FROM mkt_points_rule p WHERE p.tenant_id = ?1 AND p.effective_from <= ?2 \
-             ORDER BY p.effective_from DESC, p.version DESC LIMIT 1), ?2)",
+            "SELECT {} FROM mkt_points_rule WHERE tenant_id = $1 AND effective_from <= $3 AND effective_from >= coalesce(\
+             (SELECT p.effective_from FROM mkt_points_rule p WHERE p.tenant_id = $1 AND p.effective_from <= $2 \
+             ORDER BY p.effective_from DESC, p.version DESC LIMIT 1), $2)",
             decode::RULES
         ),
-        newest_rules: "SELECT version FROM mkt_points_rule WHERE tenant_id = ?1 ORDER BY version DESC LIMIT 1"
+        newest_rules: "SELECT version FROM mkt_points_rule WHERE tenant_id = $1 ORDER BY version DESC LIMIT 1"
             .to_owned(),
-        window: "SELECT announced_until FROM template_window WHERE tenant_id = ?1".to_owned(),
-        reminder: "SELECT expires_at, lot_id FROM points_reminder WHERE tenant_id = ?1 AND days_before = ?2".to_owned(),
+        window: "SELECT announced_until FROM template_window WHERE tenant_id = $1".to_owned(),
+        reminder: "SELECT expires_at, lot_id FROM points_reminder WHERE tenant_id = $1 AND days_before = $2".to_owned(),
         bulk: by_id(decode::BULK, "bulk"),
         job: by_id(decode::JOB, "job"),
-        idempotency: "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = ?1 AND key = ?2".to_owned(),
+        idempotency: "SELECT fingerprint, outcome FROM idempotency WHERE tenant_id = $1 AND key = $2".to_owned(),
     }
 });
 

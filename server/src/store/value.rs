@@ -1,6 +1,6 @@
 //! Parameters and rows of both stores behind one face, so that a read operation is one SQL text and one decoder.
 //!
-//! Statements number their parameters `$1, $2, ...`, as PostgreSQL has it; for SQLite they are rewritten to `?1, ?2, ...`.
+//! Statements number their parameters `$1, $2, ...`, as PostgreSQL has it; for SQLite those are names.
 
 use scrip_domain::{InvalidId, MemberId, TenantId, Timestamp};
 use std::error::Error as StdError;
