@@ -19,7 +19,6 @@ use scrip_domain::{
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use serde_json::error::Category;
 use serde_path_to_error::Segment;
 
 use super::AppState;
@@ -112,11 +111,11 @@ pub fn malformed(reason: impl fmt::Display) -> Problem {
 pub fn parse<T: Checked>(bytes: &[u8], now: Timestamp) -> Result<T::Value, Problem> {
     match serde_json::from_slice::<Object<T>>(bytes) {
         Ok(Object(body)) => check(body, FieldErrors::default(), now),
-        Err(error) if error.classify() == Category::Data => {
+        // Not by what kind of error it is: a number where a name is due counts as bad JSON with serde.
+        Err(_) => {
             let value = serde_json::from_slice::<Value>(bytes).map_err(malformed)?;
             Err(explain::<T>(value, Some(bytes), FieldErrors::default(), now))
         }
-        Err(error) => Err(malformed(error)),
     }
 }
 
@@ -213,6 +212,7 @@ fn plain(expected: &str) -> &str {
         "i64" | "u64" | "u32" | "u8" => "an integer",
         "a sequence" => "a list",
         "a map" => "an object",
+        "string or map" => "one of its names, a string",
         other => other,
     }
 }
@@ -429,6 +429,12 @@ mod tests {
         member_id: Option<MemberId>,
         points: Option<i64>,
         inner: Option<Object<Inner>>,
+        kind: Option<Kind>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    enum Kind {
+        Known,
     }
 
     impl Checked for Sample {
@@ -438,6 +444,7 @@ mod tests {
             let member_id = errors.required("member_id", self.member_id);
             let points = errors.integer("points", self.points, 1..=10);
             let inner = self.inner.unwrap_or_default().0;
+            assert!(matches!(self.kind, None | Some(Kind::Known)));
             if let Some(amount) = inner.amount {
                 errors.within("inner.amount", amount, 1..=10);
             }
@@ -491,9 +498,16 @@ mod tests {
         assert_eq!(error["remedy"], "Send 1-64 printable ASCII characters without spaces.");
         let error = of(r#"{"member_id":"m","points":1,"x":1}"#);
         assert_eq!(error["field"], "x");
-        assert_eq!(error["remedy"], "Leave it out. Known are: member_id, points, inner.");
+        assert_eq!(error["remedy"], "Leave it out. Known are: member_id, points, inner, kind.");
         let error = of(r#"{"member_id":"m","points":1,"points":2}"#);
         assert_eq!((&error["field"], &error["message"]), (&json!("points"), &json!("is given more than once")));
+        let error = of(r#"{"member_id":"m","points":1,"kind":"Known","points":2}"#);
+        assert_eq!(error["field"], "points");
+        for (kind, message) in [("\"x\"", "is x"), ("3", "invalid type: integer `3`"), ("[]", "invalid type: sequence")]
+        {
+            let error = of(&format!(r#"{{"member_id":"m","points":1,"kind":{kind}}}"#));
+            assert_eq!((&error["field"], &error["message"]), (&json!("kind"), &json!(message)));
+        }
         let error = of(r#"["m",1,null]"#);
         assert_eq!(error["field"], "body");
         assert_eq!(error["remedy"], "Send a JSON object.");

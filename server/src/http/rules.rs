@@ -977,6 +977,7 @@ mod tests {
             ),
             (json!({ "adjustments": { "approval_above": -1 } }), "adjustments.approval_above"),
             (json!({ "refund": { "debt_policy": "X" } }), "refund.debt_policy"),
+            (json!({ "refund": { "debt_policy": 3 } }), "refund.debt_policy"),
             (json!({ "refund": { "debt_policy": "forgive" } }), "refund.debt_policy"),
             (json!({ "refund": { "policy": "OWE" } }), "refund.policy"),
             (json!({ "expiry_reminder_days": [7, 0] }), "expiry_reminder_days[1]"),
