@@ -6,8 +6,8 @@
 //! **The log** moves into the database file beside the commits, on a connection of its own. While batches go on, that never comes
 //! to the log's end, and only a log that has moved as a whole begins anew; it would grow up to [`WAL_BACKSTOP_PAGES`], where the
 //! writer moves all of it while every batch waits, a tenth of a second. So the passes follow each other, each with only what was
-//! written during the one before, and when few pages are left, the writer moves those between two batches. Besides, a log that
-//! is written over instead of growing is synced without the file system's journal.
+//! written during the one before, and when few pages are left, the writer moves those between two batches. What it still waits
+//! for is the sync of the database file, which SQLite makes at the log's end only.
 //!
 //! Statements name one row each: there are no round trips to save, and a prepared look-up by its key costs microseconds.
 
