@@ -49,6 +49,14 @@ pub use traffic::Traffic;
 pub use value::{Param, Row};
 pub use webhooks::{DELIVERY_KINDS, Delivery, LogProgress, Parked, Round, Waiting, WebhookStanding};
 
+/// Whether what is written has reached the disk when the write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Synced {
+    AtOnce,
+    /// With what is written next: for what is done again when the power takes it.
+    Later,
+}
+
 /// A store's fault, as opposed to a rejection: the caller did nothing wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

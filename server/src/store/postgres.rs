@@ -52,7 +52,7 @@ use super::table::{
 use super::traffic::{Pipeline, Traffic, name_of};
 use super::value::{Param, Row};
 use super::{
-    BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, StoreUrl, decide_all, decode, local_periods,
+    BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, StoreUrl, Synced, decide_all, decode, local_periods,
 };
 use crate::tls;
 
@@ -520,10 +520,13 @@ impl PostgresStore {
         guard: &str,
         parameters: &[Param<'_>],
         changes: &[Change<'_>],
+        synced: Synced,
     ) -> Result<bool, StoreError> {
         let mut client = self.readers.acquire().await?;
         let transaction = client.transaction().await?;
-        transaction.batch_execute("SET LOCAL synchronous_commit = off").await?;
+        if synced == Synced::Later {
+            transaction.batch_execute("SET LOCAL synchronous_commit = off").await?;
+        }
         let guard = transaction.prepare_cached(guard).await?;
         if transaction.execute(&guard, &borrowed(parameters)).await? == 0 {
             return Ok(false);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::read::{EventPosition, ListedSql, Listing};
 use super::table::{Change, Table, Type, Verb};
 use super::value::{Param, Row};
-use super::{Store, StoreError};
+use super::{Store, StoreError, Synced};
 use crate::projection::{Above, FIRST_NARROW};
 
 type Found<T> = Result<T, StoreError>;
@@ -237,8 +237,8 @@ impl Store {
         ];
         let changes = changes(tenant, folded);
         match self {
-            Store::Sqlite(store) => store.write_after(ADVANCE, &advance, &changes),
-            Store::Postgres(store) => store.write_after(ADVANCE, &advance, &changes).await,
+            Store::Sqlite(store) => store.write_after(ADVANCE, &advance, &changes, Synced::Later),
+            Store::Postgres(store) => store.write_after(ADVANCE, &advance, &changes, Synced::Later).await,
         }
     }
 

@@ -1,19 +1,14 @@
 //! SQLite: one writer at a time, many readers, write-ahead log, `synchronous=FULL`.
 //!
 //! What it guarantees: an acknowledged commit has been synced to the disk. What bounds it: one commit at a time, which
-//! batching amortises.
-//!
-//! **The log** moves into the database file beside the commits, on a connection of its own. While batches go on, that never comes
-//! to the log's end, and only a log that has moved as a whole begins anew; it would grow up to [`WAL_BACKSTOP_PAGES`], where the
-//! writer moves all of it while every batch waits, a tenth of a second. So the passes follow each other, each with only what was
-//! written during the one before, and when few pages are left, the writer moves those between two batches. What it still waits
-//! for is the sync of the database file, which SQLite makes at the log's end only.
+//! batching amortises. Checkpoints run on a connection of their own, off the commit path; the writer's own automatic
+//! checkpoint is only a backstop that keeps the log below [`WAL_BACKSTOP_PAGES`].
 //!
 //! Statements name one row each: there are no round trips to save, and a prepared look-up by its key costs microseconds.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -31,16 +26,13 @@ use super::migrate::{self, Migration};
 use super::table::{Change, Placement, Table, Type, Verb, changes};
 use super::traffic::{Traffic, name_of};
 use super::value::{Param, Row};
-use super::{Definitions, JobsReady, StoreError, StoreOptions, decide_all, decode, local_periods};
+use super::{Definitions, JobsReady, StoreError, StoreOptions, Synced, decide_all, decode, local_periods};
 
 /// 64 MiB of log at the default page size.
 const WAL_BACKSTOP_PAGES: u32 = 16_384;
 /// The background checkpoint starts when the log has this many bytes.
 const WAL_CHECKPOINT_BYTES: u64 = 4 << 20;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
-/// So few pages of the log the writer may move, more than one batch writes; and so many passes at most are made to leave no more.
-const LAST_PAGES: i64 = 1_024;
-const CHECKPOINT_PASSES: u32 = 8;
 /// How long to wait for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENT_CACHE: usize = 128;
@@ -56,8 +48,6 @@ pub struct SqliteStore {
     pub(super) jobs_ready: JobsReady,
     /// Writes what is no batch: opened when first needed.
     aside: Mutex<Option<Connection>>,
-    /// Whether the writer is to move the last pages of the log.
-    log_nearly_moved: AtomicBool,
 }
 
 impl SqliteStore {
@@ -87,7 +77,6 @@ impl SqliteStore {
             traffic: Traffic::new("sqlite", options.slow_statement),
             jobs_ready: JobsReady::default(),
             aside: Mutex::new(None),
-            log_nearly_moved: AtomicBool::new(false),
         })
     }
 
@@ -197,16 +186,18 @@ impl SqliteStore {
         self.aside(|connection| query(connection, sql, parameters, decode))
     }
 
-    /// Writes the changes in one transaction if `guard` writes a row, and nothing otherwise; whether it did. What the power's end
-    /// takes of it is done again, as on PostgreSQL: so nobody waits for the disk, least of all the lane that wants to write next.
+    /// Writes the changes in one transaction if `guard` writes a row, and nothing otherwise; whether it did.
     pub(super) fn write_after(
         &self,
         guard: &str,
         parameters: &[Param<'_>],
         changes: &[Change<'_>],
+        synced: Synced,
     ) -> Result<bool, StoreError> {
         self.aside(|connection| {
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            if synced == Synced::Later {
+                connection.pragma_update(None, "synchronous", "NORMAL")?;
+            }
             let written = write_after(connection, &self.traffic, guard, parameters, changes);
             connection.pragma_update(None, "synchronous", "FULL")?;
             written
@@ -306,32 +297,15 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
 fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
     let log = beside(path, "-wal");
     let Ok(connection) = open_writer(path) else { return };
-    loop {
+    while store.strong_count() > 0 {
         std::thread::sleep(CHECKPOINT_INTERVAL);
-        let Some(store) = store.upgrade() else { return };
-        if std::fs::metadata(&log).map_or(0, |meta| meta.len()) < WAL_CHECKPOINT_BYTES {
-            continue;
-        }
-        for _ in 0..CHECKPOINT_PASSES {
-            match move_log(&connection) {
-                Ok(left) if left > LAST_PAGES => (),
-                Ok(left) => {
-                    store.log_nearly_moved.store(left > 0, Ordering::Relaxed);
-                    break;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a background checkpoint did not run");
-                    break;
-                }
-            }
+        let log_bytes = std::fs::metadata(&log).map_or(0, |meta| meta.len());
+        if log_bytes >= WAL_CHECKPOINT_BYTES
+            && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        {
+            tracing::debug!(%error, "a background checkpoint did not run");
         }
     }
-}
-
-/// Moves what of the log nobody still reads; how many pages are left.
-fn move_log(connection: &Connection) -> Result<i64, rusqlite::Error> {
-    let mut checkpoint = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
-    checkpoint.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
 }
 
 /// The file of the same name with this ending.
@@ -341,28 +315,17 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// SQLite takes `$1` for a name and numbers it by where it first appears: the first, the second... parameter is bound by its name.
+/// SQLite takes `$1` for a name and numbers it by where it first appears; what is meant is the first of the parameters.
 fn bind(statement: &mut Statement<'_>, parameters: &[Param<'_>]) -> Result<(), StoreError> {
-    if parameters.len() > NAMES.len() {
-        return Err(StoreError::Fault(format!(
-            "a statement has {} parameters, {} have names",
-            parameters.len(),
-            NAMES.len()
-        )));
-    }
-    for (name, parameter) in NAMES.iter().zip(parameters) {
-        if let Some(index) = statement.parameter_index(name)? {
-            statement.raw_bind_parameter(index, parameter)?;
-        }
+    for index in 1..=statement.parameter_count() {
+        let number = statement.parameter_name(index).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
+        let parameter = number.and_then(|number| parameters.get(number.checked_sub(1)?));
+        let parameter =
+            parameter.ok_or_else(|| StoreError::Fault(format!("parameter {index} of a statement has no value")))?;
+        statement.raw_bind_parameter(index, parameter)?;
     }
     Ok(())
 }
-
-const NAMES: [&str; 40] = [
-    "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15", "$16", "$17",
-    "$18", "$19", "$20", "$21", "$22", "$23", "$24", "$25", "$26", "$27", "$28", "$29", "$30", "$31", "$32", "$33",
-    "$34", "$35", "$36", "$37", "$38", "$39", "$40",
-];
 
 /// A connection whose statements are counted.
 struct Session<'a> {
@@ -460,11 +423,6 @@ impl SqliteWriter {
             Some(connection) => connection,
             none => none.insert(open_writer(&self.store.path)?),
         };
-        if self.store.log_nearly_moved.swap(false, Ordering::Relaxed)
-            && let Err(error) = move_log(connection)
-        {
-            tracing::debug!(%error, "the last pages of the log did not move");
-        }
         let result = run(connection, &self.store, batch);
         if matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
             self.connection = None;

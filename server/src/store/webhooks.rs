@@ -13,7 +13,7 @@ use super::decode;
 use super::read::EventPosition;
 use super::table::{Change, Table, Type, Verb};
 use super::value::{Param, Row};
-use super::{Store, StoreError};
+use super::{Store, StoreError, Synced};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -376,7 +376,7 @@ impl Store {
             from.position.ordinal.into(),
             from.generation.into(),
         ];
-        self.write_after(ADVANCE, &advance, &changes(tenant, webhook, round)).await
+        self.write_after(ADVANCE, &advance, &changes(tenant, webhook, round), Synced::Later).await
     }
 
     /// Lets a webhook go on from another place in the log; what was parked is forgotten, since it comes again, or was given up.
@@ -395,7 +395,7 @@ impl Store {
         let rows = deletions(tenant, webhook.id, parked.iter().map(|row| row.position));
         let changes: Vec<Change<'_>> =
             if rows.is_empty() { Vec::new() } else { vec![Change { table: &PARKED, verb: Verb::Delete, rows }] };
-        self.write_after(REWIND, &rewind, &changes).await
+        self.write_after(REWIND, &rewind, &changes, Synced::AtOnce).await
     }
 
     /// Makes parked events due now, with all their attempts before them: for a webhook that is turned on again.
@@ -449,10 +449,16 @@ impl Store {
         self.execute(sql, &parameters).await
     }
 
-    async fn write_after(&self, guard: &str, parameters: &[Param<'_>], changes: &[Change<'_>]) -> Found<bool> {
+    async fn write_after(
+        &self,
+        guard: &str,
+        parameters: &[Param<'_>],
+        changes: &[Change<'_>],
+        synced: Synced,
+    ) -> Found<bool> {
         match self {
-            Store::Sqlite(store) => store.write_after(guard, parameters, changes),
-            Store::Postgres(store) => store.write_after(guard, parameters, changes).await,
+            Store::Sqlite(store) => store.write_after(guard, parameters, changes, synced),
+            Store::Postgres(store) => store.write_after(guard, parameters, changes, synced).await,
         }
     }
 }
