@@ -16,7 +16,7 @@ use crate::order::{RefundRequest, Reservation};
 use crate::points::{AdjustmentRequest, ImportedAccount, ReminderPage, Spendable, TransactionType};
 use crate::pricing::Rules;
 use crate::task::{self, TaskPatch};
-use crate::tenant::{ApiKey, Tenant};
+use crate::tenant::{ApiKey, NewProgram, Tenant};
 use crate::time::{Calendar, Day, Timestamp};
 use crate::webhook::{NewWebhook, WebhookChange};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub struct Movement {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     CreateTenant(Tenant),
+    /// Makes a program of the tenant that asks.
+    CreateProgram(Box<NewProgram>),
     CreateApiKey {
         key: ApiKey,
         secret_digest: [u8; 32],
@@ -364,6 +366,7 @@ impl Command {
     pub fn operation(&self) -> &'static str {
         match self {
             Command::CreateTenant(_) => "create_tenant",
+            Command::CreateProgram(_) => "create_program",
             Command::CreateApiKey { .. } => "create_api_key",
             Command::RevokeApiKey(_) => "revoke_api_key",
             Command::CreateTemplate { .. } => "create_coupon_template",

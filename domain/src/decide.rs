@@ -19,7 +19,7 @@ use crate::rejection::Rejection;
 use crate::rules::{self, RulesVersion};
 use crate::state::State;
 use crate::task::{self, Report, Task};
-use crate::tenant::{ApiKey, Tenant};
+use crate::tenant::{self, ApiKey, Tenant};
 use crate::time::Timestamp;
 use crate::webhook::{self, Webhook};
 
@@ -210,11 +210,8 @@ fn apply_command(
             state.insert_tenant(tenant.clone());
             Ok(Outcome::Tenant(Box::new(tenant.clone())))
         }
-        Command::CreateApiKey { key, secret_digest } => {
-            state.tenant(key.tenant_id)?;
-            state.insert_api_key(key.clone(), *secret_digest);
-            Ok(Outcome::ApiKey(Box::new(key.clone())))
-        }
+        Command::CreateProgram(new) => Ok(tenant::create_program(state, envelope, new)?),
+        Command::CreateApiKey { key, secret_digest } => Ok(tenant::create_api_key(state, key, *secret_digest)?),
         Command::RevokeApiKey(id) => {
             let key = state.revoke_api_key(envelope.tenant, *id, envelope.at)?;
             Ok(Outcome::ApiKey(Box::new(key)))

@@ -152,6 +152,7 @@ caller_id_type!(MemberId, "a member");
 caller_id_type!(OrderId, "an order");
 caller_id_type!(RefundId, "a refund of an order");
 caller_id_type!(TaskKey, "a points task");
+caller_id_type!(ProgramCode, "a program of a tenant");
 caller_id_type!(CompletionId, "one report of a points task");
 
 /// What the ids of one command are made from.

@@ -59,8 +59,11 @@ pub struct Keys {
     pub tasks: BTreeSet<(TenantId, TaskKey)>,
     /// To read only.
     pub task_reads: BTreeSet<(TenantId, TaskKey)>,
-    /// Tenants whose tasks' prerequisites change: one change at a time, so that none of two makes a circle of the other's.
-    pub prerequisites: BTreeSet<TenantId>,
+    /// To lock: tenants whose tasks' prerequisites change, or that get programs. One change at a time, so that none of two makes
+    /// a circle of the other's, or the last program there may be.
+    pub locked_tenants: BTreeSet<TenantId>,
+    /// Tenants that get programs: those they have; guarded by the tenant's lock.
+    pub programs: BTreeSet<TenantId>,
     /// How far a member is with a task, and an earlier report of this id; guarded by the account's lock.
     pub task_reports: BTreeSet<(TenantId, MemberId, TaskKey, CompletionId)>,
     pub api_keys: BTreeSet<(TenantId, KeyId)>,
@@ -193,6 +196,11 @@ impl Keys {
             }
             Command::CreateApiKey { key, .. } => {
                 self.tenants.insert(key.tenant_id);
+            }
+            Command::CreateProgram(_) => {
+                self.tenants.insert(tenant);
+                self.locked_tenants.insert(tenant);
+                self.programs.insert(tenant);
             }
             Command::CreateWebhook(_) => {
                 self.tenants.insert(tenant);
@@ -358,7 +366,7 @@ impl Keys {
             Command::UpdateTask { key, patch } => {
                 self.tasks.insert((tenant, key.clone()));
                 if !patch.definition.requires.is_empty() {
-                    self.prerequisites.insert(tenant);
+                    self.locked_tenants.insert(tenant);
                 }
             }
             Command::CompleteTask { member_id, key, completion_id, .. } => {

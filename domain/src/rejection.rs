@@ -22,6 +22,11 @@ pub enum Rejection {
     WebhookNotFound,
     BulkNotFound,
 
+    // Programs.
+    TenantIsProgram,
+    ProgramExists,
+    ProgramLimitReached { most: usize },
+
     // Templates.
     TemplateVersionStale { current: i64 },
     TemplateInUse { claimed: i64 },
@@ -161,6 +166,9 @@ impl Rejection {
             Rejection::TransactionNotFound => "POINTS_TRANSACTION_NOT_FOUND",
             Rejection::TenantNotFound => "TENANT_NOT_FOUND",
             Rejection::KeyNotFound => "API_KEY_NOT_FOUND",
+            Rejection::TenantIsProgram => "TENANT_IS_PROGRAM",
+            Rejection::ProgramExists => "PROGRAM_EXISTS",
+            Rejection::ProgramLimitReached { .. } => "PROGRAM_LIMIT_REACHED",
             Rejection::JobNotFound => "JOB_NOT_FOUND",
             Rejection::BulkNotFound => "BULK_NOT_FOUND",
             Rejection::BulkMoved => "BULK_MOVED",

@@ -16,7 +16,7 @@ use crate::event::{Event, EventKind};
 use crate::exchange::Exchange;
 use crate::id::{
     AdjustmentId, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, EventId, HoldId, Ids, JobId, KeyId,
-    LotId, MemberId, OrderId, RefundId, TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
+    LotId, MemberId, OrderId, ProgramCode, RefundId, TaskKey, TemplateId, TenantId, TransactionId, WebhookId,
 };
 use crate::job::{Job, JobState};
 use crate::key::Keys;
@@ -180,6 +180,8 @@ type Keyed<K, T> = HashMap<(TenantId, K), Row<T>>;
 #[derive(Debug, Default, Clone)]
 pub struct State {
     tenants: HashMap<TenantId, Row<Tenant>>,
+    /// Of the tenants that get more of them.
+    program_codes: HashMap<TenantId, HashSet<ProgramCode>>,
     api_keys: Keyed<KeyId, (ApiKey, [u8; 32])>,
     webhooks: Keyed<WebhookId, Webhook>,
     templates: Keyed<TemplateId, Template>,
@@ -239,6 +241,11 @@ impl State {
 
     pub fn load_tenant(&mut self, tenant: Tenant) {
         self.tenants.insert(tenant.id, Row::loaded(tenant));
+    }
+
+    /// Adds a program that the tenant has.
+    pub fn load_program(&mut self, parent: TenantId, code: ProgramCode) {
+        self.program_codes.entry(parent).or_default().insert(code);
     }
 
     pub fn load_api_key(&mut self, key: ApiKey, secret_digest: [u8; 32]) {
@@ -473,7 +480,15 @@ impl State {
         self.tenants.get(&id).map(|row| &row.value).ok_or(Rejection::TenantNotFound)
     }
 
+    /// The codes of the tenant's programs; `None` when it has none. To be asked for those of [`Keys::programs`] only.
+    pub(crate) fn program_codes(&self, parent: TenantId) -> Option<&HashSet<ProgramCode>> {
+        self.program_codes.get(&parent)
+    }
+
     pub(crate) fn insert_tenant(&mut self, tenant: Tenant) {
+        if let Some(program) = &tenant.program {
+            self.load_program(program.parent_id, program.code.clone());
+        }
         self.tenants.insert(tenant.id, Row::inserted(tenant));
     }
 
@@ -1016,6 +1031,8 @@ impl State {
         for row in self.tenants.values().filter(|row| row.change == Change::Insert) {
             writes.tenant_inserts.push(&row.value);
         }
+        // A program refers to its parent.
+        writes.tenant_inserts.sort_by_key(|row| row.program.is_some());
         for row in self.api_keys.values() {
             match row.change {
                 Change::Insert => writes.api_key_inserts.push(&row.value),

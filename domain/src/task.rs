@@ -14,7 +14,7 @@
 //! those before it in the batch have completed, and the account's lock guards the rest.
 //!
 //! No task requires itself, through however many others. Only an edit could bring that about, as a new task is required by
-//! none; so an edit that names tasks to require locks the tenant's prerequisites ([`crate::key::Keys::prerequisites`]) and
+//! none; so an edit that names tasks to require locks the tenant's prerequisites ([`crate::key::Keys::locked_tenants`]) and
 //! walks over what lies behind them, level by level ([`Need::Tasks`]), at most [`MAX_WALK`] tasks.
 
 use std::collections::BTreeSet;

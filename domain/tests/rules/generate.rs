@@ -23,7 +23,7 @@ use scrip_domain::points::{
 };
 use scrip_domain::pricing::{Attributes, Basket, Line, Rules};
 use scrip_domain::task::{self, Period, TaskPatch};
-use scrip_domain::tenant::{ApiKey, Scope, Tenant};
+use scrip_domain::tenant::{ApiKey, NewProgram, Scope, Tenant};
 use scrip_domain::time::{Calendar, LocalTime, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{
@@ -183,21 +183,36 @@ impl Generator {
             tenants,
         };
         for (index, tenant) in generator.tenants.clone().into_iter().enumerate() {
-            let row = Tenant {
-                id: tenant,
-                name: format!("Shop {index}"),
-                currency: "EUR".into(),
-                time_zone: "UTC".into(),
-                // One tenant gives no grace at all.
-                refund_grace_days: index as u32,
-                created_at: START,
+            // One tenant gives no grace at all.
+            let (name, refund_grace_days) = (format!("Shop {index}"), index as u32);
+            // The last is a program of the first, whose keys ask for both.
+            let owner = if index == 2 { generator.tenants[0] } else { tenant };
+            let create = if owner == tenant {
+                Command::CreateTenant(Tenant {
+                    id: tenant,
+                    name,
+                    currency: "EUR".into(),
+                    time_zone: "UTC".into(),
+                    refund_grace_days,
+                    created_at: START,
+                    program: None,
+                })
+            } else {
+                let (code, grace) = ("MILES".parse().expect("a code"), Some(refund_grace_days));
+                Command::CreateProgram(Box::new(NewProgram {
+                    id: tenant,
+                    code,
+                    name,
+                    time_zone: None,
+                    refund_grace_days: grace,
+                }))
             };
-            let create = generator.envelope(tenant, Command::CreateTenant(row));
+            let create = generator.envelope(owner, create);
             generator.opening.push(create);
             for name in ["desk", "till"] {
                 let key = ApiKey {
                     id: id(KeyId::PREFIX, generator.random.wide()),
-                    tenant_id: tenant,
+                    tenant_id: owner,
                     name: name.into(),
                     scope: Scope::Operator,
                     member_id: None,
@@ -209,7 +224,7 @@ impl Generator {
                 generator.pools[index].keys.push(key.id);
                 let mut secret_digest = [0; 32];
                 secret_digest[..16].copy_from_slice(&generator.random.wide().to_be_bytes());
-                let create = generator.envelope(tenant, Command::CreateApiKey { key, secret_digest });
+                let create = generator.envelope(owner, Command::CreateApiKey { key, secret_digest });
                 generator.opening.push(create);
             }
             for _ in 0..3 {

@@ -172,6 +172,11 @@ impl Harness {
         for tenant in keys.tenants.iter().filter_map(|id| rows.tenants.get(id)) {
             state.load_tenant(tenant.clone());
         }
+        for program in rows.tenants.values().filter_map(|tenant| tenant.program.as_ref()) {
+            if keys.programs.contains(&program.parent_id) {
+                state.load_program(program.parent_id, program.code.clone());
+            }
+        }
         for (key, digest) in keys.api_keys.iter().filter_map(|id| rows.api_keys.get(id)) {
             state.load_api_key(key.clone(), *digest);
         }
@@ -423,6 +428,14 @@ impl Harness {
     fn write(&mut self, writes: &Writes<'_>) {
         let rows = &mut self.rows;
         for tenant in &writes.tenant_inserts {
+            if let Some(program) = &tenant.program {
+                let parent = rows.tenants.get(&program.parent_id).expect("a parent");
+                assert_eq!((&parent.program, &parent.currency), (&None, &tenant.currency));
+                assert!(
+                    rows.tenants.values().all(|other| other.program.as_ref() != Some(program)),
+                    "{program:?} twice"
+                );
+            }
             insert(&mut rows.tenants, tenant.id, (*tenant).clone());
         }
         for (key, digest) in &writes.api_key_inserts {

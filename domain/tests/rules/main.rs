@@ -13,6 +13,7 @@ mod orders;
 mod points;
 mod pricing;
 mod pricing_laws;
+mod programs;
 mod properties;
 mod rules;
 mod script;

@@ -408,6 +408,7 @@ impl Shop {
             time_zone: "UTC".into(),
             refund_grace_days: 0,
             created_at: Timestamp(0),
+            program: None,
         };
         shop.run([Command::CreateTenant(row)]);
         shop

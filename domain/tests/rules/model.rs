@@ -820,6 +820,8 @@ type Decided = Result<String, &'static str>;
 pub struct Model {
     /// Days of grace for refunded points.
     tenants: BTreeMap<TenantId, u32>,
+    /// Whose each program is, and its code.
+    programs: BTreeMap<TenantId, (TenantId, String)>,
     keys: BTreeMap<(TenantId, KeyId), Option<Timestamp>>,
     webhooks: BTreeMap<(TenantId, WebhookId), WebhookRow>,
     templates: BTreeMap<(TenantId, TemplateId), TemplateRow>,
@@ -980,8 +982,27 @@ impl Model {
                 self.tenants.insert(row.id, row.refund_grace_days);
                 Ok(format!("tenant {}", row.id))
             }
+            Command::CreateProgram(asked) => {
+                let grace = *self.tenants.get(&tenant).ok_or("TENANT_NOT_FOUND")?;
+                if self.programs.contains_key(&tenant) {
+                    return Err("TENANT_IS_PROGRAM");
+                }
+                let siblings = || self.programs.values().filter(|(parent, _)| *parent == tenant);
+                if siblings().any(|(_, code)| code == asked.code.as_str()) {
+                    return Err("PROGRAM_EXISTS");
+                }
+                if siblings().count() == 20 {
+                    return Err("PROGRAM_LIMIT_REACHED");
+                }
+                self.tenants.insert(asked.id, asked.refund_grace_days.unwrap_or(grace));
+                self.programs.insert(asked.id, (tenant, asked.code.to_string()));
+                Ok(format!("tenant {}", asked.id))
+            }
             Command::CreateApiKey { key, .. } => {
                 self.tenants.get(&key.tenant_id).ok_or("TENANT_NOT_FOUND")?;
+                if self.programs.contains_key(&key.tenant_id) {
+                    return Err("TENANT_IS_PROGRAM");
+                }
                 self.keys.insert((key.tenant_id, key.id), key.revoked_at);
                 Ok(format!("key {} revoked {:?}", key.id, key.revoked_at))
             }

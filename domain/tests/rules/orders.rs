@@ -479,6 +479,7 @@ impl Shop {
             time_zone: "UTC".into(),
             refund_grace_days: 7,
             created_at: Timestamp(0),
+            program: None,
         };
         shop.ask(Command::CreateTenant(row));
         shop.ask(Command::SetRules { expected_version: 0, rules: Box::new(rules), effective_from: None });

@@ -106,6 +106,7 @@ impl Script {
                 time_zone: "UTC".into(),
                 refund_grace_days: grace,
                 created_at: script.now,
+                program: None,
             };
             let envelope = script.envelope(tenant.id, Command::CreateTenant(tenant));
             script.execute(envelope).expect("a tenant");

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use scrip_domain::tenant::{ApiKey, Scope};
-use scrip_domain::{Answer, Command, Envelope, KeyId, MemberId, Outcome, TenantId};
+use scrip_domain::{Answer, Command, Envelope, KeyId, MemberId, Outcome, Rejection, TenantId};
 use serde::Serialize;
 
 use super::{StoreArgs, output};
@@ -127,6 +127,9 @@ pub async fn create(
     };
     match submit(engine, tenant, Command::CreateApiKey { key, secret_digest }).await? {
         Answer::Accepted { outcome: Outcome::ApiKey(key), .. } => Ok((*key, secret)),
+        Answer::Refused(Rejection::TenantIsProgram) => anyhow::bail!(
+            "{tenant} is a program: the keys of its tenant ask for it with the header Scrip-Program; `scrip tenant list` shows which"
+        ),
         _ => anyhow::bail!("there is no tenant {tenant}; `scrip tenant list` shows them"),
     }
 }

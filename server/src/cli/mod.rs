@@ -16,6 +16,7 @@ mod import;
 mod jobs;
 mod key;
 mod output;
+mod program;
 mod report;
 mod serve;
 mod tenant;
@@ -51,6 +52,9 @@ enum Command {
     /// Create and list tenants.
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
+    /// Create and list programs of a tenant.
+    #[command(subcommand)]
+    Program(program::ProgramCommand),
     /// Create, list and revoke API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -176,6 +180,7 @@ impl Cli {
                 Command::Serve(args) => args.run().await?,
                 Command::Migrate(args) => migrate(&args).await?,
                 Command::Tenant(command) => command.run().await?,
+                Command::Program(command) => command.run().await?,
                 Command::Key(command) => command.run().await?,
                 Command::Verify(args) => return args.run().await,
                 Command::Backup(args) => args.run().await?,

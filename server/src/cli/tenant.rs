@@ -46,6 +46,8 @@ struct Shown {
     time_zone: String,
     refund_grace_days: u32,
     created_at: String,
+    parent_id: Option<String>,
+    program: Option<String>,
 }
 
 impl TenantCommand {
@@ -89,7 +91,7 @@ pub async fn create(
 ) -> anyhow::Result<Tenant> {
     let now = clock::now();
     let id = TenantId(uuid::Uuid::now_v7());
-    let tenant = Tenant { id, name, currency, time_zone, refund_grace_days, created_at: now };
+    let tenant = Tenant { id, name, currency, time_zone, refund_grace_days, created_at: now, program: None };
     let envelope = Envelope {
         tenant: id,
         actor: None,
@@ -105,7 +107,8 @@ pub async fn create(
     }
 }
 
-fn show(json: bool, tenants: &[Tenant]) -> anyhow::Result<()> {
+/// Tenants and programs, as a table or as JSON.
+pub fn show(json: bool, tenants: &[Tenant]) -> anyhow::Result<()> {
     let shown: Vec<Shown> = tenants
         .iter()
         .map(|tenant| Shown {
@@ -115,11 +118,14 @@ fn show(json: bool, tenants: &[Tenant]) -> anyhow::Result<()> {
             time_zone: tenant.time_zone.clone(),
             refund_grace_days: tenant.refund_grace_days,
             created_at: output::time(tenant.created_at),
+            parent_id: tenant.program.as_ref().map(|program| program.parent_id.to_string()),
+            program: tenant.program.as_ref().map(|program| program.code.to_string()),
         })
         .collect();
-    let header = ["id", "name", "currency", "time zone", "created"];
+    let header = ["id", "name", "currency", "time zone", "created", "program", "of"];
     output::print(json, &shown, &header, |tenant| {
-        let columns = [&tenant.id, &tenant.name, &tenant.currency, &tenant.time_zone, &tenant.created_at];
-        columns.map(String::clone).to_vec()
+        let own = [&tenant.id, &tenant.name, &tenant.currency, &tenant.time_zone, &tenant.created_at];
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        own.into_iter().cloned().chain([or_dash(&tenant.program), or_dash(&tenant.parent_id)]).collect()
     })
 }

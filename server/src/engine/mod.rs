@@ -228,6 +228,7 @@ impl Engine {
         };
         match command {
             Command::CreateTenant(_)
+            | Command::CreateProgram(_)
             | Command::CreateApiKey { .. }
             | Command::RevokeApiKey(_)
             | Command::SetRules { .. }

@@ -1,7 +1,8 @@
 //! A lane's queue: bounded, and fair between tenants.
 //!
 //! Batches are filled round robin, one request of each tenant that waits after the other, so a tenant that sends ten times
-//! its share lengthens its own queue and not its neighbours' wait. Within a tenant the order is kept.
+//! its share lengthens its own queue and not its neighbours' wait. Within a tenant the order is kept. A program is a tenant here: a
+//! flood of one does not hold up its siblings.
 //!
 //! The bound is shared by dynamic thresholds (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
 //! Switches", 1998): a tenant may wait with at most [`SHARE`] times as many requests as there is room left. One tenant alone

@@ -21,7 +21,9 @@ use super::orders::{CompensationView, OrderView, RefundView};
 use super::problem::Problem;
 use super::rules::RulesView;
 use super::tasks::{ReportView, TaskView};
-use super::views::{BulkView, CodeBatchView, CouponView, HoldView, JobView, TemplateView, TenantView, TransactionView};
+use super::views::{
+    BulkView, CodeBatchView, CouponView, HoldView, JobView, ProgramView, TemplateView, TenantView, TransactionView,
+};
 use super::webhooks::WebhookView;
 
 const REPLAYED: &str = "idempotency-replayed";
@@ -162,7 +164,10 @@ pub async fn write(app: &AppState, tenant: TenantId, outcome: &Outcome, out: &mu
         Outcome::CodeBatch(batch) | Outcome::CodesAdded { batch, .. } => {
             serde_json::to_writer(out, &CodeBatchView::from(&**batch))
         }
-        Outcome::Tenant(tenant) => serde_json::to_writer(out, &TenantView::from(&**tenant)),
+        Outcome::Tenant(made) => match &made.program {
+            Some(program) => serde_json::to_writer(out, &ProgramView::new(&program.code, made)),
+            None => serde_json::to_writer(out, &TenantView::from(&**made)),
+        },
         Outcome::Bulk(bulk) => serde_json::to_writer(out, &BulkView::from(&**bulk)),
         Outcome::Job(job) => serde_json::to_writer(out, &JobView::new(job)?),
         Outcome::Transfer(transfer) => serde_json::to_writer(out, &TransferView::from(&**transfer)),

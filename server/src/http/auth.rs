@@ -19,6 +19,7 @@ use subtle::ConstantTimeEq;
 
 use super::AppState;
 use super::problem::{Code, Problem};
+use super::programs;
 use super::quota::Counted;
 use crate::clock;
 use crate::store::Store;
@@ -117,16 +118,19 @@ async fn authenticate(parts: &Parts, app: &AppState) -> Result<Credential, Probl
         return Err(invalid());
     }
     match app.keys.find(&app.store, digest).await? {
-        Some(key) if key.is_valid_at(clock::now()) => Ok(Credential::Tenant(Caller { key })),
+        Some(key) if key.is_valid_at(clock::now()) => Ok(Credential::Tenant(Caller { tenant: key.tenant_id, key })),
         _ => Err(invalid()),
     }
 }
 
-/// A tenant's key of at least the given scope.
+/// A tenant's key of at least the given scope, for the program that the request is one of, if it is.
 async fn tenant_key(parts: &Parts, app: &AppState, least: Scope) -> Result<Caller, Problem> {
     match authenticate(parts, app).await? {
-        Credential::Tenant(caller) if caller.key.scope >= least => {
-            app.quotas.admit(caller.tenant(), Counted::Request, parts)?;
+        Credential::Tenant(mut caller) if caller.key.scope >= least => {
+            app.quotas.admit(caller.owner(), Counted::Request, parts)?;
+            if let Some(code) = programs::asked_for(&parts.headers)? {
+                caller.tenant = app.programs.find(&app.store, caller.owner(), code).await?;
+            }
             Ok(caller)
         }
         Credential::Tenant(caller) => Err(caller.lacks(&format!("an {} key", least.as_str()))),
@@ -141,11 +145,27 @@ async fn tenant_key(parts: &Parts, app: &AppState, least: Scope) -> Result<Calle
 #[derive(Clone)]
 pub struct Caller {
     key: Arc<ApiKey>,
+    /// The key's, or a program of that.
+    tenant: TenantId,
 }
 
 impl Caller {
+    /// Whose data is asked for.
     pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// Whose key it is: who answers for how much is asked, in all programs together.
+    pub fn owner(&self) -> TenantId {
         self.key.tenant_id
+    }
+
+    /// The tenant, for what no program has of its own.
+    ///
+    /// # Errors
+    /// 400 when the request is one of a program.
+    pub fn own_tenant(&self) -> Result<TenantId, Problem> {
+        if self.tenant == self.owner() { Ok(self.tenant) } else { Err(Problem::new(Code::ProgramMisplaced)) }
     }
 
     pub fn is_operator(&self) -> bool {
@@ -232,7 +252,10 @@ impl FromRequestParts<AppState> for Platform {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
         match authenticate(parts, app).await? {
-            Credential::Platform => Ok(Platform(())),
+            Credential::Platform => match programs::asked_for(&parts.headers)? {
+                Some(_) => Err(Problem::new(Code::ProgramMisplaced)),
+                None => Ok(Platform(())),
+            },
             Credential::Tenant(caller) => Err(caller.lacks("the platform key")),
         }
     }

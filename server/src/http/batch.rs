@@ -530,7 +530,7 @@ pub async fn create_batch(
     let now = clock::now();
     let lines = read_lines(&bytes, now).await?;
     // The first line was counted with the request.
-    app.quotas.admit(caller.tenant(), Counted::Lines(lines.len().saturating_sub(1)), &parts)?;
+    app.quotas.admit(caller.owner(), Counted::Lines(lines.len().saturating_sub(1)), &parts)?;
     let mut owners = Owners::of(&app, &caller, &lines).await?;
 
     let mut envelopes = Vec::with_capacity(lines.len());

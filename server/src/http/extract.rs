@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use scrip_domain::{
     AdjustmentId, BulkId, CodeBatchId, CompensationId, CouponId, HoldId, Idempotency, JobId, KeyId, MemberId, OrderId,
-    OrderUid, RefundId, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
+    OrderUid, ProgramCode, RefundId, TaskKey, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 use serde::de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -408,7 +408,7 @@ macro_rules! id_cursors {
 }
 
 id_cursors! {
-    TenantId KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId BulkId TaskKey HoldId AdjustmentId
+    TenantId ProgramCode KeyId TemplateId CouponId CodeBatchId JobId WebhookId OrderUid CompensationId RefundId BulkId TaskKey HoldId AdjustmentId
 }
 
 #[cfg(test)]

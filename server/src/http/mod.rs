@@ -31,6 +31,7 @@ mod orders;
 mod percent;
 mod points;
 mod problem;
+mod programs;
 pub mod quota;
 mod quote_token;
 mod quotes;
@@ -75,6 +76,9 @@ fn api() -> OpenApiRouter<AppState> {
         .routes(routes!(tenants::get_tenant))
         .routes(routes!(tenants::create_api_key, tenants::list_api_keys))
         .routes(routes!(tenants::revoke_api_key))
+        // Programs.
+        .routes(routes!(programs::create_program, programs::list_programs))
+        .routes(routes!(programs::list_wallets))
         // Templates.
         .routes(routes!(templates::create_coupon_template, templates::list_coupon_templates))
         .routes(routes!(
@@ -286,6 +290,7 @@ pub struct Shared {
     platform_digest: [u8; 32],
     quote_key: quote_token::QuoteKey,
     keys: auth::KeyCache,
+    programs: programs::ProgramCache,
     codes: Arc<Codes>,
     quotas: quota::Quotas,
     draining: AtomicBool,
@@ -320,6 +325,7 @@ impl AppState {
             platform_digest,
             quote_key: quote_token::QuoteKey::new(&platform_digest),
             keys,
+            programs: programs::ProgramCache::new(),
             codes,
             quotas,
             draining,

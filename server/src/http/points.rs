@@ -25,7 +25,7 @@ use super::{AppState, answer};
 use crate::{calendar, clock};
 
 /// How far ahead a balance looks for points that expire.
-const EXPIRING_WITHIN_DAYS: u32 = 30;
+pub const EXPIRING_WITHIN_DAYS: u32 = 30;
 const MAX_LIFE_DAYS: i64 = 36_500;
 
 #[derive(Deserialize, ToSchema)]

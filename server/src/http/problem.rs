@@ -147,6 +147,30 @@ codes! {
     "Tenant not found", "There is no such tenant. GET /v1/tenants lists them.";
     "租户不存在", "该租户不存在，可通过 GET /v1/tenants 查询。";
 
+    ProgramNotFound = "PROGRAM_NOT_FOUND", NOT_FOUND;
+    "Program not found",
+    "The header `Scrip-Program` names the program {program}, which the tenant does not have. GET /v1/programs lists those there are; without the header the request is the tenant's own.";
+    "积分项目不存在",
+    "请求头 `Scrip-Program` 指定的积分项目 {program} 不存在，可通过 GET /v1/programs 查询；不发送该请求头则为租户本身的请求。";
+
+    ProgramMisplaced = "PROGRAM_MISPLACED", BAD_REQUEST;
+    "Not for a program",
+    "The request concerns the tenant itself, not one of its programs. Send it without the header `Scrip-Program`.";
+    "不适用于积分项目", "该请求针对租户本身，不适用于积分项目，请去掉请求头 `Scrip-Program`。";
+
+    TenantIsProgram = "TENANT_IS_PROGRAM", UNPROCESSABLE_ENTITY;
+    "Tenant is a program",
+    "The tenant is a program of another one, whose API keys ask for it with the header `Scrip-Program`. It has no keys and no programs of its own.";
+    "该租户为积分项目", "该租户是另一租户的积分项目，由其 API 密钥通过请求头 `Scrip-Program` 访问，自身没有密钥和积分项目。";
+
+    ProgramExists = "PROGRAM_EXISTS", CONFLICT;
+    "Program exists", "The tenant has a program of this code already. GET /v1/programs lists them; choose another code.";
+    "积分项目已存在", "该租户已有此代码的积分项目，可通过 GET /v1/programs 查询，请使用其他代码。";
+
+    ProgramLimitReached = "PROGRAM_LIMIT_REACHED", UNPROCESSABLE_ENTITY;
+    "Too many programs", "A tenant may have {most} programs, and this one has them. Use one of those.";
+    "积分项目数量已达上限", "每个租户最多可有 {most} 个积分项目，已达上限，请使用已有的项目。";
+
     KeyNotFound = "API_KEY_NOT_FOUND", NOT_FOUND;
     "API key not found", "The tenant has no such API key. GET /v1/tenants/{tenant_id}/api-keys lists them.";
     "API 密钥不存在", "该租户没有此 API 密钥，可通过 GET /v1/tenants/{tenant_id}/api-keys 查询。";
@@ -848,6 +872,9 @@ impl From<Rejection> for Problem {
             Rejection::HoldNotFound => of(Code::HoldNotFound),
             Rejection::TransactionNotFound => of(Code::TransactionNotFound),
             Rejection::TenantNotFound => of(Code::TenantNotFound),
+            Rejection::TenantIsProgram => of(Code::TenantIsProgram),
+            Rejection::ProgramExists => of(Code::ProgramExists),
+            Rejection::ProgramLimitReached { most } => of(Code::ProgramLimitReached).with("most", most),
             Rejection::KeyNotFound => of(Code::KeyNotFound),
             Rejection::JobNotFound => of(Code::JobNotFound),
             Rejection::JobLeaseLost => of(Code::JobLeaseLost),
@@ -1053,6 +1080,9 @@ mod tests {
             TransactionNotFound,
             TenantNotFound,
             KeyNotFound,
+            TenantIsProgram,
+            ProgramExists,
+            ProgramLimitReached { most: 20 },
             JobNotFound,
             JobLeaseLost,
             WebhookNotFound,
@@ -1170,6 +1200,7 @@ mod tests {
                 | KeyNotFound | WebhookNotFound | JobNotFound | JobLeaseLost | BulkNotFound | BulkMoved
                 | WindowsAnnounced | StockUnlimited | TemplateDisabled | CouponNotLocked | CouponRevoked
                 | OrderMismatch | PointsOverflow | NotReversible | IdempotencyKeyReused => {}
+                TenantIsProgram | ProgramExists | ProgramLimitReached { .. } => {}
                 TemplateVersionStale { .. } | TemplateInUse { .. } | StockOutOfRange { .. } => {}
                 ClaimNotStarted { .. } | ClaimEnded { .. } | ValidityEnded { .. } | MemberLevel { .. } => {}
                 ClaimLimitReached { .. } | SoldOut { .. } | CouponExpired { .. } | CouponNotYetValid { .. } => {}

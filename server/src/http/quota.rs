@@ -4,6 +4,8 @@
 //! request moves it on; one that would move it further than [`BURST`] ahead of now is refused with the time to wait. A batch
 //! counts its lines; one larger than the burst is let in when nothing is owed, and the debt is waited off afterwards.
 //!
+//! A tenant answers for its programs: what they are asked counts with what it is asked.
+//!
 //! Each node counts for itself. Deliberately absent: shared counters, which would make every request wait for a network.
 
 use std::collections::HashMap;

@@ -63,6 +63,7 @@ fn types(fits: fn(points::TransactionType) -> bool) -> ObjectBuilder {
 
 schemas! {
     TenantId = id(scrip_domain::TenantId::PREFIX);
+    ProgramCode = caller_id("program", "MILES");
     KeyId = id(scrip_domain::KeyId::PREFIX);
     TemplateId = id(scrip_domain::TemplateId::PREFIX);
     CouponId = id(scrip_domain::CouponId::PREFIX);
@@ -202,7 +203,7 @@ pub fn document() -> OpenApi {
             SecurityScheme::Http(
                 HttpBuilder::new()
                     .scheme(HttpAuthScheme::Bearer)
-                    .description(Some("A tenant's API key, or the platform key. Operations name the least scope they admit: MEMBER, SERVICE, OPERATOR; or PLATFORM."))
+                    .description(Some("A tenant's API key, or the platform key. Operations name the least scope they admit: MEMBER, SERVICE, OPERATOR; or PLATFORM.\n\nEvery operation takes the header `Scrip-Program: <code>` beside a tenant's key: it is then about that program of the tenant, a further currency of points, instead of the tenant itself. An unknown code is 404 PROGRAM_NOT_FOUND, a malformed one 400; operations on programs, wallets and, with the platform key, tenants refuse the header: 400 PROGRAM_MISPLACED."))
                     .build(),
             ),
         );

@@ -58,17 +58,17 @@ impl Checked for TenantRequest {
             errors.add("currency", "is no currency code", "Send the three letters of ISO 4217, like EUR.");
         }
         let time_zone = self.time_zone.unwrap_or_else(|| DEFAULT_TIME_ZONE.into());
-        if !is_known_zone(&time_zone) {
-            errors.add("time_zone", "is not known", "Send an IANA name, like Europe/Berlin or UTC.");
-        }
+        check_zone(errors, &time_zone);
         let days = errors.within("refund_grace_days", self.refund_grace_days.unwrap_or(7), 0..=3_650);
         let refund_grace_days = u32::try_from(days?).ok()?;
         Some(NewTenant { name: name?, currency, time_zone, refund_grace_days })
     }
 }
 
-fn is_known_zone(name: &str) -> bool {
-    name.len() <= 64 && jiff::tz::TimeZone::get(name).is_ok()
+pub fn check_zone(errors: &mut FieldErrors, name: &str) {
+    if name.len() > 64 || jiff::tz::TimeZone::get(name).is_err() {
+        errors.add("time_zone", "is not known", "Send an IANA name, like Europe/Berlin or UTC.");
+    }
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -152,7 +152,7 @@ pub async fn create_tenant(
 ) -> Result<Response, Problem> {
     let NewTenant { name, currency, time_zone, refund_grace_days } = input.value;
     let id = TenantId(Ids::new(clock::seed(input.now)).draw());
-    let tenant = Tenant { id, name, currency, time_zone, refund_grace_days, created_at: input.now };
+    let tenant = Tenant { id, name, currency, time_zone, refund_grace_days, created_at: input.now, program: None };
     // A retry cannot know the id of the first time, so the record of the key stands under no tenant.
     let command = Command::CreateTenant(tenant);
     let envelope = envelope(TenantId(Uuid::nil()), command, input.idempotency, input.now);

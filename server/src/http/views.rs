@@ -12,8 +12,8 @@ use scrip_domain::points::{Hold, HoldStatus, Lot, Transaction, TransactionType};
 use scrip_domain::tenant::{ApiKey, Scope, Tenant};
 use scrip_domain::time::{Weekday, WeeklyHours, Window};
 use scrip_domain::{
-    BulkId, CodeBatchId, CouponId, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, TemplateId, TenantId,
-    Timestamp, TransactionId,
+    BulkId, CodeBatchId, CouponId, EventId, HoldId, JobId, KeyId, LotId, MemberId, OrderId, ProgramCode, TemplateId,
+    TenantId, Timestamp, TransactionId,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -72,6 +72,7 @@ macro_rules! pages {
 
 pages! {
     TenantPage of TenantView<'static>;
+    ProgramPage of ProgramView<'static>;
     ApiKeyPage of ApiKeyView<'static>;
     CouponTemplatePage of TemplateView<'static>;
     CouponPage of CouponView<'static>;
@@ -107,6 +108,12 @@ pub struct TenantView<'a> {
     time_zone: &'a str,
     refund_grace_days: u32,
     created_at: Time,
+    /// Whose program it is; null for a tenant that is none.
+    #[schema(required, value_type = Option<schema::TenantId>)]
+    parent_id: Option<TenantId>,
+    /// The program's code; null for a tenant that is none.
+    #[schema(required, value_type = Option<schema::ProgramCode>)]
+    program: Option<&'a ProgramCode>,
 }
 
 impl<'a> From<&'a Tenant> for TenantView<'a> {
@@ -118,6 +125,42 @@ impl<'a> From<&'a Tenant> for TenantView<'a> {
             time_zone: &tenant.time_zone,
             refund_grace_days: tenant.refund_grace_days,
             created_at: Time(tenant.created_at),
+            parent_id: tenant.program.as_ref().map(|program| program.parent_id),
+            program: tenant.program.as_ref().map(|program| &program.code),
+        }
+    }
+}
+
+/// A further currency of points of the tenant.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Program)]
+pub struct ProgramView<'a> {
+    /// What the header `Scrip-Program` names it by.
+    #[schema(value_type = schema::ProgramCode)]
+    code: &'a ProgramCode,
+    /// Its own id as a tenant, which subjects of the broker and the command line name.
+    #[schema(value_type = schema::TenantId)]
+    id: TenantId,
+    #[schema(value_type = String)]
+    name: &'a str,
+    #[schema(value_type = String, example = "EUR")]
+    currency: &'a str,
+    #[schema(value_type = String, example = "Europe/Berlin")]
+    time_zone: &'a str,
+    refund_grace_days: u32,
+    created_at: Time,
+}
+
+impl<'a> ProgramView<'a> {
+    pub fn new(code: &'a ProgramCode, row: &'a Tenant) -> Self {
+        ProgramView {
+            code,
+            id: row.id,
+            name: &row.name,
+            currency: &row.currency,
+            time_zone: &row.time_zone,
+            refund_grace_days: row.refund_grace_days,
+            created_at: Time(row.created_at),
         }
     }
 }

@@ -14,12 +14,12 @@ use scrip_domain::points::{
 };
 use scrip_domain::pricing::Rules;
 use scrip_domain::task::{Progress, Report, Task};
-use scrip_domain::tenant::{ApiKey, Scope, Tenant};
+use scrip_domain::tenant::{ApiKey, Program, Scope, Tenant};
 use scrip_domain::time::LocalPeriod;
 use scrip_domain::webhook::{DisabledReason, LogPosition, Secrets, Webhook};
 use scrip_domain::{
     AdjustmentId, BulkId, CodeBatchId, CompensationId, CouponId, Day, EventId, HoldId, JobId, KeyId, LotId, OrderUid,
-    TaskId, TemplateId, Timestamp, TransactionId, WebhookId,
+    TaskId, TemplateId, TenantId, Timestamp, TransactionId, WebhookId,
 };
 use std::sync::Arc;
 
@@ -33,9 +33,13 @@ pub fn of(alias: &str, columns: &str) -> String {
     columns.split(", ").map(|column| format!("{alias}.{}", column.trim())).collect::<Vec<_>>().join(", ")
 }
 
-pub const TENANT: &str = "tenant_id, name, currency, time_zone, refund_grace_days, created_at";
+pub const TENANT: &str = "tenant_id, name, currency, time_zone, refund_grace_days, created_at, parent_id, program";
 
 pub fn tenant(row: &Row) -> Decoded<Tenant> {
+    let program = match (row.opt_uuid(6)?, row.opt_caller_id(7)?) {
+        (Some(parent_id), Some(code)) => Some(Program { parent_id: TenantId(parent_id), code }),
+        _ => None,
+    };
     Ok(Tenant {
         id: row.tenant(0)?,
         name: row.text(1)?,
@@ -43,6 +47,7 @@ pub fn tenant(row: &Row) -> Decoded<Tenant> {
         time_zone: row.text(3)?,
         refund_grace_days: row.int(4)?.try_into().unwrap_or(0),
         created_at: row.time(5)?,
+        program,
     })
 }
 

@@ -112,6 +112,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0018_milestones.sqlite.sql"),
         postgres: include_str!("migrations/0018_milestones.postgres.sql"),
     },
+    Migration {
+        number: 20,
+        name: "programs",
+        sqlite: include_str!("migrations/0020_programs.sqlite.sql"),
+        postgres: include_str!("migrations/0020_programs.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

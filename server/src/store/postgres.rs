@@ -912,8 +912,9 @@ enum Lookup {
     Holds,
     PendingHolds,
     CheckIns,
-    /// The tenants whose tasks' prerequisites change.
-    LockedPrerequisites,
+    LockedTenants,
+    /// The programs of tenants that get more of them.
+    Programs,
     LockedTasks,
     Tasks,
     TaskProgress,
@@ -958,7 +959,8 @@ impl Lookup {
         Lookup::Holds,
         Lookup::PendingHolds,
         Lookup::CheckIns,
-        Lookup::LockedPrerequisites,
+        Lookup::LockedTenants,
+        Lookup::Programs,
         Lookup::LockedTasks,
         Lookup::Tasks,
         Lookup::TaskProgress,
@@ -1073,9 +1075,10 @@ impl Lookup {
                 found(decode::CHECK_IN, &unnested("k", keys, 1), "mkt_points_check_in", &condition)
             }
             // Not against what only refers to the tenant.
-            Lookup::LockedPrerequisites => {
+            Lookup::LockedTenants => {
                 found("tenant_id", tenants, "tenant", "r.tenant_id = k.tenant_id FOR NO KEY UPDATE")
             }
+            Lookup::Programs => found("parent_id, program", tenants, "tenant", "r.parent_id = k.tenant_id"),
             Lookup::LockedTasks => found(decode::TASK, tasks, "mkt_points_task", &format!("{by_task} FOR UPDATE")),
             Lookup::Tasks => found(decode::TASK, tasks, "mkt_points_task", by_task),
             Lookup::TaskProgress => {
@@ -1541,7 +1544,8 @@ impl Lane {
             (Lookup::Holds, KeyColumns::ids(keys.holds.iter().map(|(tenant, id)| (*tenant, id.0)))),
             (Lookup::PendingHolds, KeyColumns::accounts(&keys.pending_holds)),
             (Lookup::CheckIns, KeyColumns::check_ins(&keys.check_ins)),
-            (Lookup::LockedPrerequisites, KeyColumns::tenants(&keys.prerequisites)),
+            (Lookup::LockedTenants, KeyColumns::tenants(&keys.locked_tenants)),
+            (Lookup::Programs, KeyColumns::tenants(&keys.programs)),
             (Lookup::LockedTasks, KeyColumns::tasks(&keys.tasks)),
             (Lookup::Tasks, KeyColumns::tasks(&keys.task_reads)),
             (Lookup::TaskProgress, KeyColumns::reports(&keys.task_reports)),
@@ -1654,8 +1658,9 @@ impl Lane {
                             state.load_idempotency(TenantId(tenant), row.bytes(4)?, record);
                         }
                     }
+                    Lookup::Programs => state.load_program(row.tenant(0)?, row.caller_id(1)?),
                     // The lock is all.
-                    Lookup::LockedPrerequisites => {}
+                    Lookup::LockedTenants => {}
                     Lookup::LockedOrders
                     | Lookup::LockedTemplates
                     | Lookup::Templates

@@ -19,8 +19,8 @@ use scrip_domain::task::{Progress, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::Calendar;
 use scrip_domain::{
-    AdjustmentId, CouponId, Day, HoldId, KeyId, LotId, MemberId, OrderId, TaskKey, TemplateId, TenantId, Timestamp,
-    TransactionId,
+    AdjustmentId, CouponId, Day, HoldId, KeyId, LotId, MemberId, OrderId, ProgramCode, TaskKey, TemplateId, TenantId,
+    Timestamp, TransactionId,
 };
 use uuid::Uuid;
 
@@ -50,6 +50,15 @@ pub struct Balance {
     /// Of `available`, what expires before the horizon asked for.
     pub expiring_points: i64,
     pub next_expires_at: Option<Timestamp>,
+}
+
+/// A member's points in a tenant or one of its programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wallet {
+    /// `None`: the tenant's own.
+    pub program: Option<ProgramCode>,
+    pub name: String,
+    pub balance: Balance,
 }
 
 /// A page of events, and where the next one starts.
@@ -231,6 +240,27 @@ impl Store {
         let columns = decode::TENANT;
         let sql = format!("SELECT {columns} FROM tenant WHERE tenant_id = $1");
         self.first(&sql, &[id.into()], decode::tenant).await
+    }
+
+    /// The tenant's program of that code.
+    pub async fn find_program(&self, parent: TenantId, code: &ProgramCode) -> Found<Option<TenantId>> {
+        self.first(FIND_PROGRAM, &[parent.into(), code.as_str().into()], |row| row.tenant(0)).await
+    }
+
+    /// The tenant's programs by their codes.
+    pub async fn list_programs(
+        &self,
+        parent: TenantId,
+        after: Option<&ProgramCode>,
+        limit: i64,
+    ) -> Found<Vec<(ProgramCode, Tenant)>> {
+        let after = after.map_or("", ProgramCode::as_str);
+        let decode = |row: &Row| {
+            let program = decode::tenant(row)?;
+            let code = program.program.as_ref().map(|program| program.code.clone());
+            Ok((code.ok_or_else(|| StoreError::corrupt("a program without a code"))?, program))
+        };
+        self.query(&list_programs_sql(), &[parent.into(), after.into(), limit.into()], decode).await
     }
 
     /// Where the tenant is, as clocks have it.
@@ -522,35 +552,38 @@ impl Store {
         at: Timestamp,
         horizon: Timestamp,
     ) -> Found<Balance> {
-        let decode = |row: &Row| {
-            let after = decode::ACCOUNT_COLUMNS;
-            let expiring = (row.int(after)?, row.int(after + 1)?, row.opt_time(after + 2)?);
-            Ok((decode::account(row)?, expiring, (row.int(after + 3)?, row.int(after + 4)?, row.opt_time(after + 5)?)))
-        };
         let parameters = [at.into(), horizon.into(), tenant.into(), member.into()];
-        let found = self.first_gathered(balance_sql(), &parameters, decode).await?;
-        let Some((account, (overdue, expiring, next_expires_at), (due_holds, pending, next_available_at))) = found
-        else {
-            return Ok(Balance::default());
-        };
-        let mut balance = Balance {
-            available: account.available - overdue,
-            frozen: account.frozen,
-            used: account.used,
-            expired: account.expired + overdue,
-            revoked: account.revoked,
-            total_points: account.total_points,
-            debt: account.debt,
-            pending_points: pending,
-            next_available_at,
-            merged_into: account.merged_into,
-            expiring_points: expiring,
-            next_expires_at,
-        };
+        let found = self.first_gathered(&BALANCE, &parameters, balance_as_written).await?;
+        let Some((mut balance, due_holds)) = found else { return Ok(Balance::default()) };
         if due_holds > 0 {
             self.release_due_holds(&mut balance, tenant, member, at, horizon).await?;
         }
         Ok(balance)
+    }
+
+    /// The member's balance in the tenant, then in each of its programs by code: one statement, and some more for each wallet with
+    /// a hold whose end is still to be written.
+    pub async fn wallets(
+        &self,
+        tenant: TenantId,
+        member: &MemberId,
+        at: Timestamp,
+        horizon: Timestamp,
+    ) -> Found<Vec<Wallet>> {
+        let decode = |row: &Row| {
+            let own = BALANCE_COLUMNS;
+            let found = if row.opt_text(1)?.is_some() { balance_as_written(row)? } else { Default::default() };
+            Ok((row.tenant(own)?, row.opt_caller_id(own + 1)?, row.text(own + 2)?, found))
+        };
+        let parameters = [at.into(), horizon.into(), tenant.into(), member.into()];
+        let mut wallets = Vec::new();
+        for (owner, program, name, (mut balance, due_holds)) in self.query(&WALLETS, &parameters, decode).await? {
+            if due_holds > 0 {
+                self.release_due_holds(&mut balance, owner, member, at, horizon).await?;
+            }
+            wallets.push(Wallet { program, name, balance });
+        }
+        Ok(wallets)
     }
 
     /// Shows what settling would do to holds past their deadline. Rare: a sweep writes it within a minute.
@@ -1156,7 +1189,10 @@ pub fn hot_queries() -> Vec<(String, String)> {
         named("find_coupon", find_by_id_sql(decode::COUPON, "mkt_user_coupon")),
         named("find_hold", find_by_id_sql(decode::HOLD, "mkt_points_hold")),
         named("find_transaction", find_by_id_sql(decode::TRANSACTION, "mkt_points_transaction")),
-        named("balance", balance_sql().to_owned()),
+        named("balance", BALANCE.clone()),
+        named("wallets", WALLETS.clone()),
+        named("find_program", FIND_PROGRAM.to_owned()),
+        named("list_programs", list_programs_sql()),
         named("list_transactions", list_transactions_sql(false)),
         named("list_lots", list_lots_sql()),
         named("list_events", list_events_sql("")),
@@ -1253,7 +1289,7 @@ pub fn gathered_statements() -> Vec<String> {
     let mut all = vec![
         gathered_sql(&find_template_sql(), &by_id),
         gathered_sql(&find_by_id_sql(decode::COUPON, "mkt_user_coupon"), &by_id),
-        gathered_sql(balance_sql(), &["bigint", "bigint", "uuid", "text"]),
+        gathered_sql(&BALANCE, &["bigint", "bigint", "uuid", "text"]),
     ];
     for status in CouponStatus::ALL.into_iter().map(Some).chain([None]) {
         for by_template in [false, true] {
@@ -1413,22 +1449,99 @@ fn list_usages_sql(by_template: bool) -> String {
     )
 }
 
-fn balance_sql() -> &'static str {
-    "SELECT a.tenant_id, a.member_id, a.total_points, a.available, a.frozen, a.used, a.expired, a.revoked, a.debt, \
-     a.sequence, a.created_at, a.updated_at, a.merged_into, a.earned_day, a.earned_in_day, a.earned_in_week, \
-     a.earned_in_month, \
-     CAST(coalesce(l.overdue, 0) AS BIGINT), CAST(coalesce(l.expiring, 0) AS BIGINT), l.next_expires_at, \
-     held.due, CAST(coalesce(held.pending, 0) AS BIGINT), held.next_available_at \
-     FROM mkt_points_account a CROSS JOIN \
-     (SELECT sum(remaining) FILTER (WHERE expires_at <= $1) AS overdue, \
-      sum(remaining) FILTER (WHERE expires_at > $1) AS expiring, \
-      min(expires_at) FILTER (WHERE expires_at > $1 AND remaining > 0) AS next_expires_at \
-      FROM mkt_points_lot WHERE open AND expires_at <= $2 AND tenant_id = $3 AND member_id = $4) l CROSS JOIN \
-     (SELECT count(*) FILTER (WHERE expires_at <= $1) AS due, \
-      sum(points) FILTER (WHERE pending AND expires_at > $1) AS pending, \
-      min(expires_at) FILTER (WHERE pending AND expires_at > $1) AS next_available_at \
-      FROM mkt_points_hold WHERE status = 'OPEN' AND tenant_id = $3 AND member_id = $4) held \
-     WHERE a.tenant_id = $3 AND a.member_id = $4"
+const FIND_PROGRAM: &str = "SELECT tenant_id FROM tenant WHERE parent_id = $1 AND program = $2";
+
+fn list_programs_sql() -> String {
+    let columns = decode::TENANT;
+    format!("SELECT {columns} FROM tenant WHERE parent_id = $1 AND program > $2 ORDER BY program LIMIT $3")
+}
+
+/// What time has made of an account's lots by $1 and will have made by $2: what has expired, what will, and when first.
+const OF_LOTS: &[(&str, &str)] = &[
+    ("overdue", "sum(remaining) FILTER (WHERE expires_at <= $1)"),
+    ("expiring", "sum(remaining) FILTER (WHERE expires_at > $1)"),
+    ("next_expires_at", "min(expires_at) FILTER (WHERE expires_at > $1 AND remaining > 0)"),
+];
+/// And of its holds: how many are past their deadline, what becomes available, and when first.
+const OF_HOLDS: &[(&str, &str)] = &[
+    ("due", "count(*) FILTER (WHERE expires_at <= $1)"),
+    ("pending", "sum(points) FILTER (WHERE pending AND expires_at > $1)"),
+    ("next_available_at", "min(expires_at) FILTER (WHERE pending AND expires_at > $1)"),
+];
+
+/// The open lots that tell, and the open holds, of the member $4 in a tenant.
+fn open_lots_and_holds(tenant: &str) -> [String; 2] {
+    [
+        format!("mkt_points_lot WHERE open AND expires_at <= $2 AND tenant_id = {tenant} AND member_id = $4"),
+        format!("mkt_points_hold WHERE status = 'OPEN' AND tenant_id = {tenant} AND member_id = $4"),
+    ]
+}
+
+/// An account, and what time makes of it: the columns that [`balance_as_written`] reads.
+fn balance_columns(of: impl Fn(&str) -> String) -> String {
+    let account = decode::of("a", decode::ACCOUNT);
+    let sum = |name: &str| format!("CAST(coalesce({}, 0) AS BIGINT)", of(name));
+    let (overdue, expiring, pending) = (sum("overdue"), sum("expiring"), sum("pending"));
+    let (due, next_expires_at, next_available_at) = (of("due"), of("next_expires_at"), of("next_available_at"));
+    format!("{account}, {overdue}, {expiring}, {next_expires_at}, {due}, {pending}, {next_available_at}")
+}
+const BALANCE_COLUMNS: usize = decode::ACCOUNT_COLUMNS + 6;
+
+static BALANCE: LazyLock<String> = LazyLock::new(|| {
+    let named = |what: &[(&str, &str)]| {
+        let all: Vec<String> = what.iter().map(|(name, sql)| format!("{sql} AS {name}")).collect();
+        all.join(", ")
+    };
+    let columns = balance_columns(|name| {
+        let of = if OF_LOTS.iter().any(|(lot, _)| *lot == name) { "l" } else { "held" };
+        format!("{of}.{name}")
+    });
+    let [lots, holds] = open_lots_and_holds("$3");
+    format!(
+        "SELECT {columns} FROM mkt_points_account a CROSS JOIN (SELECT {} FROM {lots}) l \
+         CROSS JOIN (SELECT {} FROM {holds}) held WHERE a.tenant_id = $3 AND a.member_id = $4",
+        named(OF_LOTS),
+        named(OF_HOLDS)
+    )
+});
+
+/// The same in the tenant $3 and in each of its programs, whether the member has an account there or not.
+static WALLETS: LazyLock<String> = LazyLock::new(|| {
+    let [lots, holds] = open_lots_and_holds("t.tenant_id");
+    let columns = balance_columns(|name| {
+        let of = |what: &[(&str, &str)], rows: &str| {
+            let found = what.iter().find(|(known, _)| *known == name);
+            found.map(|(_, sql)| format!("(SELECT {sql} FROM {rows})"))
+        };
+        of(OF_LOTS, &lots).or_else(|| of(OF_HOLDS, &holds)).unwrap_or_default()
+    });
+    format!(
+        "SELECT {columns}, t.tenant_id, t.program, t.name FROM tenant t LEFT JOIN mkt_points_account a \
+         ON a.tenant_id = t.tenant_id AND a.member_id = $4 WHERE t.tenant_id = $3 OR t.parent_id = $3 \
+         ORDER BY t.program IS NOT NULL, t.program"
+    )
+});
+
+/// A balance but for what holds past their deadline still set aside, and how many these are.
+fn balance_as_written(row: &Row) -> Found<(Balance, i64)> {
+    let account = decode::account(row)?;
+    let after = decode::ACCOUNT_COLUMNS;
+    let overdue = row.int(after)?;
+    let balance = Balance {
+        available: account.available - overdue,
+        frozen: account.frozen,
+        used: account.used,
+        expired: account.expired + overdue,
+        revoked: account.revoked,
+        total_points: account.total_points,
+        debt: account.debt,
+        pending_points: row.int(after + 4)?,
+        next_available_at: row.opt_time(after + 5)?,
+        merged_into: account.merged_into,
+        expiring_points: row.int(after + 1)?,
+        next_expires_at: row.opt_time(after + 2)?,
+    };
+    Ok((balance, row.int(after + 3)?))
 }
 
 /// By which of its times a line is placed: when it took effect, or when it was written.

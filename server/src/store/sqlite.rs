@@ -485,6 +485,7 @@ fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> 
 /// The texts by which a batch finds its rows.
 struct LookUps {
     tenant: String,
+    programs: String,
     api_key: String,
     webhook: String,
     template: String,
@@ -528,6 +529,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
                     WHERE r.tenant_id = t.tenant_id AND r.transaction_id = t.id)";
     LookUps {
         tenant: format!("SELECT {} FROM tenant WHERE tenant_id = $1", decode::TENANT),
+        programs: "SELECT program FROM tenant WHERE parent_id = $1".to_owned(),
         api_key: by_id(&format!("{}, secret_digest", decode::API_KEY), "api_key"),
         webhook: by_id(decode::WEBHOOK, "webhook"),
         template: by_id(decode::TEMPLATE, "mkt_coupon_template t"),
@@ -583,10 +585,11 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 34] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 35] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
+        ("programs", &texts.programs),
         ("api_key", &texts.api_key),
         ("webhook", &texts.webhook),
         ("template", &texts.template),
@@ -639,6 +642,11 @@ fn load(session: &Session<'_>, batch: &[Envelope], keys: &mut Keys, known: &Defi
     for tenant in &keys.tenants {
         for row in session.query(&texts.tenant, &[(*tenant).into()], decode::tenant)? {
             state.load_tenant(row);
+        }
+    }
+    for tenant in &keys.programs {
+        for code in session.query(&texts.programs, &[(*tenant).into()], |row| row.caller_id(0))? {
+            state.load_program(*tenant, code);
         }
     }
     for (tenant, id) in &keys.api_keys {

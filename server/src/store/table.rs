@@ -99,6 +99,8 @@ static TENANT: Table = log(
         ("time_zone", Text),
         ("refund_grace_days", Int),
         ("created_at", Int),
+        ("parent_id", Uuid),
+        ("program", Text),
     ],
 );
 
@@ -110,6 +112,8 @@ fn tenant(row: &Tenant) -> Vec<Param<'_>> {
         row.time_zone.as_str().into(),
         i64::from(row.refund_grace_days).into(),
         row.created_at.into(),
+        row.program.as_ref().map(|program| program.parent_id.0).into(),
+        row.program.as_ref().map(|program| program.code.as_str()).into(),
     ]
 }
 

@@ -90,6 +90,7 @@ pub async fn tenant(engine: &Engine) -> TenantId {
         time_zone: "UTC".into(),
         refund_grace_days: 7,
         created_at: Timestamp(0),
+        program: None,
     };
     let answer = engine.submit(envelope(TenantId(uuid::Uuid::nil()), Command::CreateTenant(tenant))).await;
     assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{answer:?}");

@@ -139,6 +139,9 @@ async fn a_read_costs_the_same_for_one_row_and_for_two_hundred() {
             server.post(PLATFORM_KEY, &keys, &operator).await;
             server.post(PLATFORM_KEY, "/v1/tenants", &json!({ "name": "Another" })).await;
         }
+        for number in 0..20 {
+            server.post(&key, "/v1/programs", &json!({ "code": format!("P-{number}"), "name": "n" })).await;
+        }
         // A coupon of each of many templates, so that a page of coupons needs as many definitions.
         let body = json!({ "name": "t", "benefit": { "type": "AMOUNT_OFF", "amount": 1 },
                            "validity": { "type": "RELATIVE", "days": 30 } });
@@ -161,6 +164,8 @@ async fn a_read_costs_the_same_for_one_row_and_for_two_hundred() {
             ("list coupon templates", key.as_str(), "/v1/coupon-templates?limit=1", "/v1/coupon-templates?limit=200"),
             ("list a member's coupons", &key, "/v1/members/one/coupons", "/v1/members/many/coupons?limit=200"),
             ("balance", &key, "/v1/members/one/points", "/v1/members/many/points"),
+            ("wallets", &key, "/v1/members/one/wallets", "/v1/members/many/wallets"),
+            ("list programs", &key, "/v1/programs?limit=1", "/v1/programs?limit=200"),
             (
                 "list transactions",
                 &key,

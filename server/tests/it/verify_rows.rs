@@ -26,6 +26,7 @@ const fn row(
     Corruption { check, table, pick, change, names }
 }
 
+const TENANT: &str = "tenant";
 const ACCOUNT: &str = "mkt_points_account";
 const LOT: &str = "mkt_points_lot";
 const LINE: &str = "mkt_points_transaction";
@@ -56,6 +57,9 @@ const ANY: &str = "1 = 1";
 const NO_SURVIVOR: &str = "earned_in_day > 0 AND NOT EXISTS (SELECT 1 FROM mkt_points_account x \
     WHERE x.tenant_id = r.tenant_id AND x.merged_into = r.member_id)";
 const MEMBER: (&str, &str) = ("", "member_id");
+const OWN_TENANT: (&str, &str) = ("ten_", "tenant_id");
+/// That of the tenant.
+const OF_PROGRAM: (&str, &str) = ("ten_", "(SELECT x.tenant_id FROM tenant x WHERE x.parent_id = tenant.tenant_id)");
 const OWN_LOT: (&str, &str) = ("lot_", "id");
 const OWN_LINE: (&str, &str) = ("ptx_", "id");
 const OWN_HOLD: (&str, &str) = ("hold_", "id");
@@ -430,6 +434,8 @@ const CORRUPTIONS: &[Corruption] = &[
     row("J5", JOB, "pool = 'SHORT'", "SET pool = 'LONG'", OWN_JOB),
     row("J6", JOB, "state = 'DONE'", "SET progress = '{}'", OWN_JOB),
     row("J7", JOB, "kind = 'POINTS_GRANT'", "SET payload = '{}'", OWN_JOB),
+    row("X7", TENANT, "program IS NOT NULL", "SET parent_id = tenant_id", OWN_TENANT),
+    row("X8", TENANT, "program IS NULL AND name = 'Shop 0'", "SET currency = 'USD'", OF_PROGRAM),
     row("X6", "api_key", ANY, "SET scope = 'MEMBER'", ("key_", "id")),
 ];
 
@@ -469,6 +475,7 @@ impl Corruption {
             REPORT => "tenant_id, member_id, task_key, completion_id",
             EVENT => "tenant_id, tx, ordinal",
             REFUND => "tenant_id, order_id, refund_id",
+            TENANT => "tenant_id",
             "idempotency" => "tenant_id, key",
             "webhook_progress" => "tenant_id, webhook_id",
             PARKED => "tenant_id, webhook_id, tx, ordinal",

@@ -27,7 +27,8 @@ fn each(dialect: Dialect) -> Group {
          ON u.tenant_id = e.tenant_id AND u.coupon_id = CASE WHEN e.type = 'coupon.claimed' THEN e.subject_id END \
          LEFT JOIN mkt_coupon_exchange x \
          ON x.tenant_id = e.tenant_id AND x.coupon_id = CASE WHEN e.type = 'coupon.claimed' THEN e.subject_id END \
-         LEFT JOIN api_key k ON k.tenant_id = e.tenant_id AND k.id = e.actor_id"
+         LEFT JOIN tenant o ON o.tenant_id = e.tenant_id \
+         LEFT JOIN api_key k ON k.tenant_id = coalesce(o.parent_id, e.tenant_id) AND k.id = e.actor_id"
     );
     let kinds: Vec<String> = EventKind::ALL.iter().map(|kind| format!("'{}'", kind.as_str())).collect();
     let last_commit = match dialect {
@@ -133,7 +134,7 @@ fn each(dialect: Dialect) -> Group {
         check("E15", "every kind of event is known", format!("e.type NOT IN ({})", kinds.join(", ")), "e.type"),
         check(
             "E16",
-            "an event's actor is a key of its tenant",
+            "an event's actor is a key of its tenant, or of the tenant whose program that is",
             "e.actor_id IS NOT NULL AND k.id IS NULL",
             says("the key does not exist"),
         ),

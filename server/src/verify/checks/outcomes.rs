@@ -49,7 +49,7 @@ pub fn reading(dialect: Dialect) -> Reading {
         ("CodeBatch", "mkt_coupon_code_batch", "id"),
         ("CodesAdded", "mkt_coupon_code_batch", "id"),
         ("Bulk", "bulk", "id"),
-        // A tenant is made under no tenant.
+        // A tenant is made under no tenant, a program under its parent.
         ("Tenant", "tenant", "tenant_id"),
     ];
     let mut joins = String::new();

@@ -1,6 +1,8 @@
 //! X: what the schema promises is still there: indexes, constraints, owners.
 
-use super::{Check, Dialect, Group, check, says};
+use scrip_domain::tenant::MAX_PROGRAMS;
+
+use super::{Check, Dialect, Group, check, differs, says};
 use crate::store::StoreError;
 use crate::store::migrate::MIGRATIONS;
 
@@ -47,6 +49,7 @@ pub const TABLES: &[&str] = &[
 /// The indexes that hot queries and uniqueness rest on.
 const INDEXES: &[&str] = &[
     "uq_api_key_secret",
+    "uq_tenant_program",
     "idx_template_tenant_status",
     "idx_template_tenant_type",
     "idx_template_distribution_time",
@@ -98,7 +101,7 @@ const INDEXES: &[&str] = &[
 ];
 
 pub fn groups(dialect: Dialect) -> Result<Vec<Group>, StoreError> {
-    Ok(vec![indexes(dialect), soundness(dialect), tenants(), constraints(dialect)?, keys(dialect)])
+    Ok(vec![indexes(dialect), soundness(dialect), tenants(), constraints(dialect)?, keys(dialect), programs(dialect)])
 }
 
 fn indexes(dialect: Dialect) -> Group {
@@ -181,6 +184,34 @@ fn keys(dialect: Dialect) -> Group {
     Group { with: String::new(), rows: "api_key k".into(), owner: Some("k"), key: dialect.id("key_", "k.id"), checks }
 }
 
+fn programs(dialect: Dialect) -> Group {
+    let checks = vec![
+        check(
+            "X7",
+            "a program belongs to a tenant that is none",
+            "t.parent_id IS NOT NULL AND (p.tenant_id IS NULL OR p.parent_id IS NOT NULL)",
+            "t.program || ' of ' || coalesce(p.program, 'a tenant that does not exist')",
+        ),
+        check(
+            "X8",
+            "a program has its tenant's currency",
+            "p.currency <> t.currency",
+            differs("it", "t.currency", "p.currency"),
+        ),
+        check(
+            "X9",
+            "a tenant has no more programs than it may, and a program no keys",
+            format!(
+                "(SELECT count(*) FROM tenant o WHERE o.parent_id = t.tenant_id) > {MAX_PROGRAMS} \
+                 OR (t.parent_id IS NOT NULL AND EXISTS (SELECT 1 FROM api_key k WHERE k.tenant_id = t.tenant_id))"
+            ),
+            says("too many programs, or keys of a program"),
+        ),
+    ];
+    let rows = "tenant t LEFT JOIN tenant p ON p.tenant_id = t.parent_id".into();
+    Group { with: String::new(), rows, owner: Some("t"), key: dialect.id("ten_", "t.tenant_id"), checks }
+}
+
 /// Checks of what belongs to no tenant.
 fn of_schema(rows: String, key: &str, checks: Vec<Check>) -> Group {
     Group { with: String::new(), rows, owner: None, key: key.into(), checks }
@@ -194,7 +225,7 @@ fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 /// PostgreSQL's names: a constraint without one of its own is called after its table and column.
 const CONSTRAINTS: &[&str] = &[
-    "tenant_pkey tenant_refund_grace_days_check",
+    "tenant_pkey tenant_refund_grace_days_check tenant_parent_id_fkey ck_tenant_program",
     "api_key_adjustment_limit_check api_key_pkey api_key_check api_key_scope_check api_key_tenant_id_fkey",
     "platform_key_pkey platform_key_id_check",
     "mkt_coupon_template_pkey ck_template_stock mkt_coupon_template_claimed_count_check \

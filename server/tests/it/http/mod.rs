@@ -12,6 +12,7 @@ mod mutations;
 mod operations;
 mod orders;
 mod paging;
+mod programs;
 mod quotes;
 mod replays;
 mod rules;
@@ -149,6 +150,8 @@ pub struct Client {
     addr: SocketAddr,
     sender: SendRequest<Full<Bytes>>,
     key: String,
+    /// What its requests are of.
+    program: Option<String>,
 }
 
 #[derive(Debug)]
@@ -178,13 +181,21 @@ pub const JSON: (&str, &str) = ("content-type", "application/json");
 
 impl Client {
     pub async fn to(addr: SocketAddr, key: &str) -> Client {
-        Client { addr, sender: connect(addr).await, key: key.to_owned() }
+        Client { addr, sender: connect(addr).await, key: key.to_owned(), program: None }
+    }
+
+    /// The same for a program of the key's tenant.
+    pub fn of_program(self, code: &str) -> Client {
+        Client { program: Some(code.to_owned()), ..self }
     }
 
     pub async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header("host", "scrip");
         if !self.key.is_empty() {
             request = request.header("authorization", format!("Bearer {}", self.key));
+        }
+        if let Some(code) = &self.program {
+            request = request.header("scrip-program", code);
         }
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -37,6 +37,7 @@ async fn check(kind: Kind) {
     twice(&mut platform, &keys, json!({ "name": "k", "scope": "SERVICE" })).await;
 
     let mut client = server.client(&shop.operator).await;
+    twice(&mut client, "/v1/programs", json!({ "code": "MILES", "name": "Miles" })).await;
     let mut asked = template();
     asked["total_stock"] = json!(5);
     let made = twice(&mut client, "/v1/coupon-templates", asked).await.json(201);

@@ -3,12 +3,11 @@
 use axum::body::Bytes;
 use serde_json::{Value, json};
 
-use super::{Client, JSON, Server, Shop, template, text};
+use super::{Client, JSON, Server, template, text};
 use crate::harness::{Fixture, KINDS, Kind};
 
 /// Ids of real objects of one tenant, by the name of the path parameter that takes them.
-async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
-    let mut client = server.client(&shop.operator).await;
+async fn objects(client: &mut Client, tenant: &str) -> Vec<(&'static str, String)> {
     let made = client.post("/v1/coupon-templates", template()).await.json(201);
     let id = text(&made, "id").to_owned();
     let coupon =
@@ -47,7 +46,7 @@ async fn objects(server: &Server, shop: &Shop) -> Vec<(&'static str, String)> {
         ("job_id", text(&job, "id").to_owned()),
         ("bulk_id", text(&bulk, "id").to_owned()),
         ("member_id", "m-1".to_owned()),
-        ("tenant_id", shop.id.clone()),
+        ("tenant_id", tenant.to_owned()),
         ("key_id", format!("key_{}", "0".repeat(32))),
     ]
 }
@@ -107,58 +106,66 @@ async fn ask(client: &mut Client, method: &str, path: &str, template: &str) -> (
     (answer.status.as_u16(), answer.value())
 }
 
+/// The path with these objects in it.
+fn filled(path: &str, objects: &[(&'static str, String)]) -> String {
+    let filled = objects.iter().fold(path.to_owned(), |path, (name, id)| path.replace(&format!("{{{name}}}"), id));
+    assert!(!filled.contains('{'), "{path}: a parameter that this test does not know");
+    filled
+}
+
+/// Asks for objects that are not the client's.
+async fn assert_out_of_reach(client: &mut Client, method: &str, path: &str, objects: &[(&'static str, String)]) {
+    let named = objects.iter().filter(|(name, _)| path.contains(&format!("{{{name}}}"))).map(|(name, _)| *name);
+    let names_object = named.clone().any(|name| !["member_id"].contains(&name));
+    let (status, answer) = ask(client, method, &filled(path, objects), path).await;
+    assert!(status < 500, "{method} {path}: {answer}");
+    if path.contains("{code}") {
+        // As good as unknown, in the words for what is unknown.
+        assert!([403, 404].contains(&status) || answer["code"] == "COUPON_CODE_NOT_ACCEPTED", "{path}: {answer}");
+    } else if names_object {
+        assert!([403, 404].contains(&status), "{method} {path} reached another tenant's object: {answer}");
+    }
+    let shown = answer.to_string();
+    for (name, id) in objects.iter().filter(|(name, _)| *name != "member_id") {
+        let echoed = answer["detail"].as_str().is_some_and(|detail| detail.contains(id.as_str()));
+        assert!(!shown.contains(id.as_str()) || echoed, "{method} {path} shows another tenant's {name}");
+    }
+}
+
 async fn check(kind: Kind) {
     let fixture = Fixture::new(kind).await;
     // What is asked for later stays undone, so that nothing changes by itself.
     let server = Server::with(&fixture.url, |settings| settings.jobs.concurrency = 0).await;
     let (own, stranger) = (server.shop().await, server.shop().await);
-    let objects = objects(&server, &own).await;
+    let mut operator = server.client(&own.operator).await;
+    let objects = objects(&mut operator, &own.id).await;
     let mut nobody = server.client("").await;
     let mut unknown = server.client(&format!("scrip_{}", "0".repeat(72))).await;
     let mut other = server.client(&stranger.operator).await;
     let mut member = server.client(&stranger.member).await;
     let document = other.get("/openapi.json").await.json(200);
-    let before = books(&server, &own).await;
+    let before = books(&mut operator).await;
     let mut tried = 0;
     for (method, path) in operations(&document) {
-        let filled = objects.iter().fold(path.clone(), |path, (name, id)| path.replace(&format!("{{{name}}}"), id));
-        assert!(!filled.contains('{'), "{path}: a parameter that this test does not know");
+        let filled = filled(&path, &objects);
         if document["paths"][&path][method.to_lowercase()]["security"].is_null() {
             continue;
         }
         for client in [&mut nobody, &mut unknown] {
             assert_eq!(ask(client, &method, &filled, &path).await.0, 401, "{method} {path}");
         }
-        let named = objects.iter().filter(|(name, _)| path.contains(&format!("{{{name}}}"))).map(|(name, _)| *name);
-        let names_object = named.clone().any(|name| !["member_id"].contains(&name));
         for client in [&mut other, &mut member] {
-            let (status, answer) = ask(client, &method, &filled, &path).await;
-            assert!(status < 500, "{method} {path}: {answer}");
-            if path.contains("{code}") {
-                // As good as unknown, in the words for what is unknown.
-                assert!(
-                    [403, 404].contains(&status) || answer["code"] == "COUPON_CODE_NOT_ACCEPTED",
-                    "{path}: {answer}"
-                );
-            } else if names_object {
-                assert!([403, 404].contains(&status), "{method} {path} reached another tenant's object: {answer}");
-            }
-            let shown = answer.to_string();
-            for (name, id) in objects.iter().filter(|(name, _)| *name != "member_id") {
-                let echoed = answer["detail"].as_str().is_some_and(|detail| detail.contains(id.as_str()));
-                assert!(!shown.contains(id.as_str()) || echoed, "{method} {path} shows another tenant's {name}");
-            }
+            assert_out_of_reach(client, &method, &path, &objects).await;
             tried += 1;
         }
     }
     assert!(tried > 60, "{tried} attempts");
-    assert_eq!(books(&server, &own).await, before, "{kind:?}: nothing of the tenant was changed");
+    assert_eq!(books(&mut operator).await, before, "{kind:?}: nothing of the tenant was changed");
     server.assert_sound().await;
 }
 
 /// What the tenant's own operator sees.
-async fn books(server: &Server, shop: &Shop) -> Vec<Value> {
-    let mut client = server.client(&shop.operator).await;
+async fn books(client: &mut Client) -> Vec<Value> {
     let mut seen = Vec::new();
     for path in [
         "/v1/code-batches",
@@ -178,5 +185,53 @@ async fn books(server: &Server, shop: &Shop) -> Vec<Value> {
 async fn no_route_reaches_another_tenant() {
     for kind in KINDS {
         check(kind).await;
+    }
+}
+
+/// A program is as far from everybody else as a tenant, its own tenant's requests without the header among them.
+async fn check_programs(kind: Kind) {
+    let fixture = Fixture::new(kind).await;
+    let server = Server::with(&fixture.url, |settings| settings.jobs.concurrency = 0).await;
+    let (own, stranger) = (server.shop().await, server.shop().await);
+    for shop in [&own, &stranger] {
+        for code in ["MILES", "STARS"] {
+            let mut operator = server.client(&shop.operator).await;
+            operator.post("/v1/programs", json!({ "code": code, "name": "n" })).await.json(201);
+        }
+    }
+    let mut operator = server.client(&own.operator).await;
+    operator.post("/v1/programs", json!({ "code": "OURS", "name": "n" })).await.json(201);
+    let mut miles = server.client(&own.operator).await.of_program("MILES");
+    let objects = objects(&mut miles, &own.id).await;
+    let before = books(&mut miles).await;
+    // The tenant itself, another program of it, and a program of the same code of another tenant.
+    let mut outside = [
+        server.client(&own.operator).await,
+        server.client(&own.operator).await.of_program("STARS"),
+        server.client(&stranger.operator).await.of_program("MILES"),
+    ];
+    // Of no tenant of theirs.
+    let mut unknown = server.client(&stranger.operator).await.of_program("OURS");
+    let document = operator.get("/openapi.json").await.json(200);
+    for (method, path) in operations(&document) {
+        let scope = &document["paths"][&path][method.to_lowercase()]["security"];
+        if scope.is_null() {
+            continue;
+        }
+        for client in &mut outside {
+            assert_out_of_reach(client, &method, &path, &objects).await;
+        }
+        let (status, answer) = ask(&mut unknown, &method, &filled(&path, &objects), &path).await;
+        let expected = if scope[0]["key"][0] == "PLATFORM" { "SCOPE_REQUIRED" } else { "PROGRAM_NOT_FOUND" };
+        assert_eq!((status, &answer["code"]), (if expected == "SCOPE_REQUIRED" { 403 } else { 404 }, &json!(expected)));
+    }
+    assert_eq!(books(&mut miles).await, before, "{kind:?}: nothing of the program was changed");
+    server.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_route_reaches_a_program_but_by_its_tenants_key_and_its_code() {
+    for kind in KINDS {
+        check_programs(kind).await;
     }
 }
