@@ -7,6 +7,7 @@ use scrip_domain::order::{Order, OrderStatus, Refund};
 use scrip_domain::{CompensationId, MemberId, OrderId, OrderUid, TenantId, Timestamp};
 use uuid::Uuid;
 
+use super::read::{ListedSql, Listing};
 use super::value::{Param, Row};
 use super::{Store, StoreError, decode};
 
@@ -50,23 +51,7 @@ impl Store {
     /// Which member each of the orders belongs to. Unknown ids are left out.
     pub async fn members_of_orders(&self, tenant: TenantId, ids: &[&OrderId]) -> Found<HashMap<OrderId, MemberId>> {
         let decode = |row: &Row| Ok((row.caller_id(0)?, row.caller_id(1)?));
-        let mut found = HashMap::with_capacity(ids.len());
-        match self {
-            _ if ids.is_empty() => {}
-            // No round trips to save here.
-            Store::Sqlite(store) => {
-                for id in ids {
-                    found.extend(store.query(MEMBER_OF_ORDER, &[tenant.into(), id.as_str().into()], decode)?);
-                }
-            }
-            Store::Postgres(store) => {
-                let sql = "SELECT r.order_id, r.member_id FROM unnest($2::text[]) AS k(order_id) CROSS JOIN LATERAL \
-                           (SELECT * FROM mkt_order o WHERE o.tenant_id = $1 AND o.order_id = k.order_id) r";
-                let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-                found.extend(store.query_names(sql, tenant, &ids, decode).await?);
-            }
-        }
-        Ok(found)
+        self.listed(members_of_orders_sql, &[tenant.into()], ids, decode).await
     }
 
     /// An order's refunds, in the order of their ids.
@@ -99,7 +84,6 @@ impl Store {
 pub(super) fn hot_queries() -> Vec<(String, String)> {
     let mut all = vec![
         ("find_order".to_owned(), find_order_sql()),
-        ("member_of_order".to_owned(), MEMBER_OF_ORDER.to_owned()),
         ("recent_orders".to_owned(), recent_orders_sql()),
         ("list_refunds".to_owned(), list_refunds_sql()),
         ("list_compensations".to_owned(), list_compensations_sql(false)),
@@ -111,7 +95,15 @@ pub(super) fn hot_queries() -> Vec<(String, String)> {
     all
 }
 
-const MEMBER_OF_ORDER: &str = "SELECT order_id, member_id FROM mkt_order WHERE tenant_id = $1 AND order_id = $2";
+pub(super) const LISTED_QUERIES: &[(&str, ListedSql)] = &[("members_of_orders", members_of_orders_sql)];
+
+fn members_of_orders_sql(listing: Listing) -> String {
+    let listed = listing.texts("$2");
+    format!(
+        "SELECT r.order_id, r.member_id FROM (SELECT l.value AS order_id, (SELECT o.member_id FROM mkt_order o \
+         WHERE o.tenant_id = $1 AND o.order_id = l.value) AS member_id FROM {listed} l) r WHERE r.member_id IS NOT NULL"
+    )
+}
 
 fn find_order_sql() -> String {
     format!("SELECT {} FROM mkt_order WHERE tenant_id = $1 AND order_id = $2", decode::ORDER)

@@ -489,18 +489,6 @@ impl PostgresStore {
         rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
     }
 
-    /// Rows by an array of names, as one statement.
-    pub(super) async fn query_names<T>(
-        &self,
-        sql: &str,
-        tenant: TenantId,
-        names: &[&str],
-        decode: impl Fn(&Row) -> Result<T, StoreError>,
-    ) -> Result<Vec<T>, StoreError> {
-        let rows = self.read(sql, &[&tenant.0, &names]).await?;
-        rows.iter().map(|row| decode(&Row::Postgres(row))).collect()
-    }
-
     /// Rows by an array of digests, as one statement.
     pub(super) async fn query_digests<T>(
         &self,

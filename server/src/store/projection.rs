@@ -2,10 +2,8 @@
 //! [`crate::projection`].
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::Hash;
 
 use scrip_domain::{MemberId, TenantId, Timestamp};
-use serde::Serialize;
 
 use super::read::{EventPosition, ListedSql, Listing};
 use super::table::{Change, Table, Type, Verb};
@@ -258,7 +256,7 @@ impl Store {
         members: &BTreeSet<&MemberId>,
     ) -> Found<HashMap<MemberId, MemberId>> {
         let decode = |row: &Row| Ok((row.caller_id(0)?, row.caller_id(1)?));
-        self.listed(owners_sql, tenant, members, decode).await
+        self.listed(owners_sql, &[tenant.into()], members, decode).await
     }
 
     /// The scores these members have now on these boards, by one statement; those without one are missing.
@@ -267,7 +265,7 @@ impl Store {
         tenant: TenantId,
         keys: &BTreeSet<&(String, MemberId)>,
     ) -> Found<HashMap<(String, MemberId), i64>> {
-        self.listed(scores_sql, tenant, keys, score).await
+        self.listed(scores_sql, &[tenant.into()], keys, score).await
     }
 
     /// The scores above 0 that these members have now on any board, by one statement.
@@ -276,22 +274,7 @@ impl Store {
         tenant: TenantId,
         members: &BTreeSet<&MemberId>,
     ) -> Found<HashMap<(String, MemberId), i64>> {
-        self.listed(scores_everywhere_sql, tenant, members, score).await
-    }
-
-    async fn listed<K: Eq + Hash, V>(
-        &self,
-        sql: ListedSql,
-        tenant: TenantId,
-        keys: &BTreeSet<impl Serialize>,
-        decode: impl Fn(&Row) -> Found<(K, V)>,
-    ) -> Found<HashMap<K, V>> {
-        if keys.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let keys = serde_json::to_string(keys).expect("keys are texts");
-        let parameters = [tenant.into(), keys.as_str().into()];
-        Ok(self.query(&sql(self.listing()), &parameters, decode).await?.into_iter().collect())
+        self.listed(scores_everywhere_sql, &[tenant.into()], members, score).await
     }
 
     pub async fn score(&self, tenant: TenantId, board: &str, member: &MemberId) -> Found<Option<i64>> {

@@ -22,6 +22,7 @@ use scrip_domain::{
     AdjustmentId, CouponId, Day, HoldId, KeyId, LotId, MemberId, OrderId, ProgramCode, TaskKey, TemplateId, TenantId,
     Timestamp, TransactionId,
 };
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::cache::RulesHistory;
@@ -487,26 +488,25 @@ impl Store {
 
     /// Those of the members whose accounts have lines.
     pub async fn members_with_accounts(&self, tenant: TenantId, members: &[MemberId]) -> Found<HashSet<MemberId>> {
-        match self {
-            Store::Sqlite(store) => {
-                let sql =
-                    "SELECT member_id FROM mkt_points_account WHERE tenant_id = $1 AND member_id = $2 AND sequence > 0";
-                let mut found = HashSet::new();
-                for member in members {
-                    found.extend(store.query(sql, &[tenant.into(), member.into()], |row| row.caller_id(0))?);
-                }
-                Ok(found)
-            }
-            Store::Postgres(_) if members.is_empty() => Ok(HashSet::new()),
-            Store::Postgres(store) => {
-                let sql = "SELECT r.member_id FROM unnest($2::text[]) AS k(member_id) CROSS JOIN LATERAL \
-                           (SELECT a.member_id FROM mkt_points_account a WHERE a.tenant_id = $1 \
-                            AND a.member_id = k.member_id AND a.sequence > 0) r";
-                let members: Vec<&str> = members.iter().map(MemberId::as_str).collect();
-                let found = store.query_names(sql, tenant, &members, |row| row.caller_id(0)).await?;
-                Ok(found.into_iter().collect())
-            }
+        self.listed(members_with_accounts_sql, &[tenant.into()], members, |row| row.caller_id(0)).await
+    }
+
+    /// What a statement finds for the listed keys, which are its last parameter; without keys nothing is asked.
+    pub(super) async fn listed<T, C: FromIterator<T> + Default>(
+        &self,
+        sql: ListedSql,
+        parameters: &[Param<'_>],
+        keys: impl IntoIterator<Item: Serialize>,
+        decode: impl Fn(&Row) -> Found<T>,
+    ) -> Found<C> {
+        let keys: Vec<_> = keys.into_iter().collect();
+        if keys.is_empty() {
+            return Ok(C::default());
         }
+        let keys = serde_json::to_string(&keys).expect("keys are texts");
+        let mut all = parameters.to_vec();
+        all.push(keys.as_str().into());
+        Ok(self.query(&sql(self.listing()), &all, decode).await?.into_iter().collect())
     }
 
     async fn query_by_ids<K: Eq + Hash, V>(
@@ -798,13 +798,8 @@ impl Store {
         member: &MemberId,
         tasks: &BTreeSet<&TaskKey>,
     ) -> Found<HashSet<TaskKey>> {
-        if tasks.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let keys = serde_json::to_string(tasks).expect("keys are texts");
-        let parameters = [tenant.into(), member.into(), keys.as_str().into()];
-        let sql = tasks_not_completed_sql(self.listing());
-        Ok(self.query(&sql, &parameters, |row| row.caller_id(0)).await?.into_iter().collect())
+        let parameters = [tenant.into(), member.into()];
+        self.listed(tasks_not_completed_sql, &parameters, tasks, |row| row.caller_id(0)).await
     }
 
     /// A member's lines behind line `after` that took effect, or were written, in `[start, end)`, in their order; `place` is that
@@ -1278,8 +1273,13 @@ pub(super) type ListedSql = fn(Listing) -> String;
 /// What is asked with lists, by name, as SQLite and as PostgreSQL is asked it: for the test of the plans.
 pub fn listed_queries() -> Vec<(&'static str, [String; 2])> {
     let both = |sql: ListedSql| [Listing::Sqlite, Listing::Postgres].map(sql);
-    let mut all = vec![("tasks_not_completed", both(tasks_not_completed_sql))];
-    all.extend(projection::LISTED_QUERIES.iter().map(|(name, sql)| (*name, both(*sql))));
+    let mut all = vec![
+        ("members_with_accounts", both(members_with_accounts_sql)),
+        ("tasks_not_completed", both(tasks_not_completed_sql)),
+    ];
+    all.extend(
+        super::orders::LISTED_QUERIES.iter().chain(projection::LISTED_QUERIES).map(|(name, sql)| (*name, both(*sql))),
+    );
     all
 }
 
@@ -1772,6 +1772,14 @@ fn list_member_tasks_sql() -> String {
          FROM mkt_points_task t LEFT JOIN mkt_user_task_progress p \
          ON p.tenant_id = t.tenant_id AND p.member_id = $2 AND p.task_key = t.task_key \
          WHERE t.tenant_id = $1 AND t.task_key > $3 AND t.deleted_at IS NULL ORDER BY t.task_key LIMIT $4"
+    )
+}
+
+fn members_with_accounts_sql(listing: Listing) -> String {
+    let listed = listing.texts("$2");
+    format!(
+        "SELECT l.value FROM {listed} l WHERE (SELECT a.sequence > 0 FROM mkt_points_account a \
+         WHERE a.tenant_id = $1 AND a.member_id = l.value)"
     )
 }
 

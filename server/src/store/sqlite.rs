@@ -1,14 +1,20 @@
 //! SQLite: one writer at a time, many readers, write-ahead log, `synchronous=FULL`.
 //!
 //! What it guarantees: an acknowledged commit has been synced to the disk. What bounds it: one commit at a time, which
-//! batching amortises. Checkpoints run on a connection of their own, off the commit path; the writer's own automatic
-//! checkpoint is only a backstop that keeps the log below [`WAL_BACKSTOP_PAGES`].
+//! batching amortises.
+//!
+//! **The log** moves into the database file beside the commits, on a thread of its own. While batches go on, that never comes to
+//! the log's end, and only a log that has moved as a whole begins anew; it is also only at the log's end that SQLite syncs the
+//! database file. Left to itself it would therefore let the writer move and sync all that had gathered, and every batch
+//! wait, for a tenth of a second. So the thread syncs the file itself after each pass, and when the log has grown long and few of
+//! its pages are left, the writer moves those between two batches.
 //!
 //! Statements name one row each: there are no round trips to save, and a prepared look-up by its key costs microseconds.
 
 use std::fs::{File, TryLockError};
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -28,11 +34,16 @@ use super::traffic::{Traffic, name_of};
 use super::value::{Param, Row};
 use super::{Definitions, JobsReady, StoreError, StoreOptions, Synced, decide_all, decode, local_periods};
 
-/// 64 MiB of log at the default page size.
-const WAL_BACKSTOP_PAGES: u32 = 16_384;
-/// The background checkpoint starts when the log has this many bytes.
-const WAL_CHECKPOINT_BYTES: u64 = 4 << 20;
+/// Where SQLite itself lets the writer move the log: 128 MiB at the default page size.
+const WAL_BACKSTOP_PAGES: u32 = 32_768;
+/// Passes begin when the log's file has this many bytes,
+const LOG_BYTES: u64 = 4 << 20;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
+/// and follow each other, so many at most, when this much of the file is in use (48 MiB), until no more than so many pages are
+/// left, which the writer moves.
+const LONG_LOG_PAGES: i64 = 12_288;
+const CHECKPOINT_PASSES: u32 = 8;
+const LAST_PAGES: i64 = 1_024;
 /// How long to wait for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENT_CACHE: usize = 128;
@@ -48,6 +59,8 @@ pub struct SqliteStore {
     pub(super) jobs_ready: JobsReady,
     /// Writes what is no batch: opened when first needed.
     aside: Mutex<Option<Connection>>,
+    /// Whether the writer is to move the last pages of the log.
+    log_nearly_moved: AtomicBool,
 }
 
 impl SqliteStore {
@@ -77,6 +90,7 @@ impl SqliteStore {
             traffic: Traffic::new("sqlite", options.slow_statement),
             jobs_ready: JobsReady::default(),
             aside: Mutex::new(None),
+            log_nearly_moved: AtomicBool::new(false),
         })
     }
 
@@ -293,19 +307,53 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Moves the log into the database file in passive steps, which never block the writer, until the store is dropped.
+/// Moves the log into the database file beside the commits, until the store is dropped.
 fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
     let log = beside(path, "-wal");
     let Ok(connection) = open_writer(path) else { return };
-    while store.strong_count() > 0 {
+    // Never closed: to close any descriptor of the file would give up SQLite's own locks, which are the process's.
+    let mut file: Option<ManuallyDrop<File>> = None;
+    loop {
         std::thread::sleep(CHECKPOINT_INTERVAL);
-        let log_bytes = std::fs::metadata(&log).map_or(0, |meta| meta.len());
-        if log_bytes >= WAL_CHECKPOINT_BYTES
-            && let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-        {
-            tracing::debug!(%error, "a background checkpoint did not run");
+        let Some(store) = store.upgrade() else { return };
+        if std::fs::metadata(&log).map_or(0, |meta| meta.len()) < LOG_BYTES {
+            continue;
+        }
+        for _ in 0..CHECKPOINT_PASSES {
+            let left = match move_log(&connection) {
+                Ok(left) => left,
+                Err(error) => {
+                    tracing::debug!(%error, "a background checkpoint did not run");
+                    break;
+                }
+            };
+            if file.is_none() {
+                file = File::open(path).ok().map(ManuallyDrop::new);
+            }
+            if let Some(Err(error)) = file.as_ref().map(|file| file.sync_data()) {
+                // It costs the writer time, and nothing else: SQLite syncs by itself what it must.
+                tracing::debug!(%error, "the database file was not synced");
+            }
+            let is_long = left.log_pages >= LONG_LOG_PAGES;
+            if !is_long || left.pages <= LAST_PAGES {
+                store.log_nearly_moved.store(is_long && left.pages > 0, Ordering::Relaxed);
+                break;
+            }
         }
     }
+}
+
+/// What a pass has left of the log.
+struct Left {
+    pages: i64,
+    log_pages: i64,
+}
+
+/// Moves what of the log nobody still reads.
+fn move_log(connection: &Connection) -> Result<Left, StoreError> {
+    let mut checkpoint = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
+    let (log_pages, moved): (i64, i64) = checkpoint.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+    Ok(Left { pages: log_pages - moved, log_pages })
 }
 
 /// The file of the same name with this ending.
@@ -423,6 +471,11 @@ impl SqliteWriter {
             Some(connection) => connection,
             none => none.insert(open_writer(&self.store.path)?),
         };
+        if self.store.log_nearly_moved.swap(false, Ordering::Relaxed)
+            && let Err(error) = move_log(connection)
+        {
+            tracing::debug!(%error, "the last pages of the log did not move");
+        }
         let result = run(connection, &self.store, batch);
         if matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
             self.connection = None;
