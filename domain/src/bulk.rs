@@ -210,11 +210,14 @@ pub fn work_chunk(
         }
         ChunkWork::Grant(grants) => {
             // What a grant may need must be at hand before the first one changes anything.
-            for GrantRow { member_id, .. } in grants {
+            for GrantRow { member_id, movement, .. } in grants {
                 points::require_lots(state, envelope, member_id, 0)?;
+                if movement.kind.is_activity() {
+                    points::require_activity(state, envelope, member_id, None)?;
+                }
             }
             for GrantRow { member_id, movement, expires_at } in grants {
-                let spendable = Spendable { available_from: None, expires_at: *expires_at };
+                let spendable = Spendable { expires_at: *expires_at, ..Spendable::default() };
                 let granted = match points::refuse_unapproved(state, envelope, movement) {
                     Ok(()) => points::grant(state, envelope, ids, member_id, movement, spendable),
                     Err(rejection) => Err(rejection.into()),

@@ -83,8 +83,8 @@ pub fn check_in(
         _ => 1,
     };
     let bonus = bonuses(&rule.check_in, streak..=streak);
-    let (points, expires_at) = (rule.check_in.points + bonus, rule.validity.expires_at(envelope.at, calendar));
-    let granted = grant(state, envelope, ids, member_id, day, points, expires_at)?;
+    let (points, life) = (rule.check_in.points + bonus, points::life(state, envelope, rule.validity, calendar)?);
+    let granted = grant(state, envelope, ids, member_id, day, points, life)?;
     let check_in = CheckIn {
         transaction_id: granted,
         member_id: member_id.clone(),
@@ -153,6 +153,9 @@ pub fn make_up(
     let bonus = bonuses(rule, before.max(behind.len() as i64) + 1..=length);
     let points = rule.points + bonus;
     check_room(state, tenant, member_id, points)?;
+    // What the grant needs is asked for before the price changes anything.
+    let life = points::life(state, envelope, rules.points.validity, calendar)?;
+    points::require_activity(state, envelope, member_id, life.idle_days)?;
     let price = rule.make_up_price;
     let price_transaction_id = if price > 0 {
         let reference = Some(missed.to_string());
@@ -161,8 +164,7 @@ pub fn make_up(
     } else {
         None
     };
-    let expires_at = rules.points.validity.expires_at(envelope.at, calendar);
-    let granted = grant(state, envelope, ids, member_id, missed, points, expires_at)?;
+    let granted = grant(state, envelope, ids, member_id, missed, points, life)?;
     for row in behind {
         state.save_check_in(tenant, CheckIn { streak: row.streak + streak, ..row });
     }
@@ -193,12 +195,11 @@ fn grant(
     member_id: &MemberId,
     day: Day,
     points: i64,
-    expires_at: Option<Timestamp>,
+    life: Spendable,
 ) -> Result<TransactionId, Interrupt> {
     let movement =
         Movement { points, kind: TransactionType::EarnCheckin, reference: Some(day.to_string()), remark: None };
-    let spendable = Spendable { available_from: None, expires_at };
-    Ok(grant_points(state, envelope, ids, member_id, &movement, spendable)?.id)
+    Ok(grant_points(state, envelope, ids, member_id, &movement, life)?.id)
 }
 
 fn save(state: &mut State, envelope: &Envelope, ids: &mut Ids, check_in: CheckIn, price: i64) -> Outcome {

@@ -161,6 +161,9 @@ pub enum Need {
     Lots(MemberId),
     /// The day, the week and the month of the tenant's calendar at this instant ([`State::load_periods`]).
     Periods(Timestamp),
+    /// The day of the tenant's calendar at this instant, and when the day ends that comes so many days later
+    /// ([`State::load_day_end`]).
+    DayEnd { at: Timestamp, days: u32 },
     /// These tasks of the tenant ([`State::load_tasks`]).
     Tasks(Vec<TaskKey>),
     /// What the tasks that the batch reports require of their members ([`State::missing_prerequisites`]).

@@ -45,6 +45,7 @@ pub fn exchange(
     let admission = coupon::admit(state, envelope, template_id, member_id, member_level)?;
     // Before any id is drawn for the exchange: a refusal leaves what settling alone would have written, to the id.
     points::require_lots(state, envelope, member_id, price)?;
+    points::require_activity(state, envelope, member_id, None)?;
     points::settle(state, envelope, ids, member_id)?;
     let coupon_id = CouponId(ids.draw());
     let movement = Movement {

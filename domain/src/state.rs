@@ -27,7 +27,7 @@ use crate::rejection::Rejection;
 use crate::rules::RulesVersion;
 use crate::task::{Progress, Report, Task};
 use crate::tenant::{ApiKey, Tenant};
-use crate::time::{CapPeriod, Day, LocalPeriod, LocalPeriods, Timestamp};
+use crate::time::{CapPeriod, Day, DayEnd, LocalPeriod, LocalPeriods, Timestamp};
 use crate::webhook::Webhook;
 
 /// How many open lots of an account a batch loads at first, soonest-expiring first.
@@ -128,6 +128,14 @@ impl AccountState {
         self.lots.insert(at, Row::inserted(lot));
     }
 
+    /// Moves the end of a lot, and with it the lot's place. All lots must be at hand: the loading of more goes by their places.
+    pub(crate) fn move_end(&mut self, id: LotId, expires_at: Timestamp) {
+        let place = self.lots.iter().position(|row| row.value.id == id).expect("the lot is at hand");
+        let mut row = self.lots.remove(place);
+        row.changed().expires_at = expires_at;
+        self.lots.insert(self.place_of(&row.value), row);
+    }
+
     fn place_of(&self, lot: &Lot) -> usize {
         let order = lot.spending_order();
         self.lots.partition_point(|other| other.value.spending_order() < order)
@@ -190,6 +198,8 @@ pub struct State {
     uses: HashMap<(TenantId, TemplateId), i64>,
     /// Days of tenants' calendars, where a decision has asked for them.
     periods: Vec<(TenantId, LocalPeriods)>,
+    /// Likewise, by tenant and how many days after.
+    day_ends: HashMap<(TenantId, u32), Vec<DayEnd>>,
     code_batches: Keyed<CodeBatchId, CodeBatch>,
     codes: Keyed<CodeDigest, Code>,
     code_uses: Vec<(TenantId, CodeUse)>,
@@ -267,6 +277,10 @@ impl State {
 
     pub fn load_periods(&mut self, tenant: TenantId, periods: LocalPeriods) {
         self.periods.push((tenant, periods));
+    }
+
+    pub fn load_day_end(&mut self, tenant: TenantId, days: u32, end: DayEnd) {
+        self.day_ends.entry((tenant, days)).or_default().push(end);
     }
 
     pub fn load_code_batch(&mut self, tenant: TenantId, batch: CodeBatch) {
@@ -587,6 +601,11 @@ impl State {
     pub(crate) fn period(&self, tenant: TenantId, period: CapPeriod, at: Timestamp) -> Option<LocalPeriod> {
         let of_tenant = self.periods.iter().filter(|(owner, _)| *owner == tenant);
         of_tenant.map(|(_, periods)| periods[period as usize]).find(|bounds| bounds.contains(at))
+    }
+
+    /// The tenant's day at this instant, and the end of the one so many days after, if it is at hand.
+    pub(crate) fn day_end(&self, tenant: TenantId, days: u32, at: Timestamp) -> Option<DayEnd> {
+        self.day_ends.get(&(tenant, days))?.iter().find(|end| end.day.contains(at)).copied()
     }
 
     pub fn code_batch(&self, tenant: TenantId, id: CodeBatchId) -> Result<&CodeBatch, Rejection> {

@@ -26,7 +26,7 @@ use crate::command::{Envelope, Movement};
 use crate::decide::{Interrupt, Need, Outcome};
 use crate::event::EventKind;
 use crate::id::{CompletionId, Ids, MemberId, TaskId, TaskKey, TenantId, TransactionId};
-use crate::points::{Spendable, TransactionType, grant_points, refuse_merged};
+use crate::points::{self, TransactionType, grant_points, refuse_merged};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::{Calendar, Day, Timestamp, Window};
@@ -369,8 +369,7 @@ pub fn report(
         let reference = Some(key.as_str().to_owned());
         let movement = Movement { points: definition.points, kind: TransactionType::EarnTask, reference, remark: None };
         let rules = state.rules_at(envelope.tenant, envelope.at);
-        let expires_at = rules.points.validity.expires_at(envelope.at, calendar);
-        let spendable = Spendable { available_from: None, expires_at };
+        let spendable = points::life(state, envelope, rules.points.validity, calendar)?;
         let granted = grant_points(state, envelope, ids, member_id, &movement, spendable)?;
         report.transaction_id = Some(granted.id);
         report.points = definition.points;

@@ -119,6 +119,13 @@ impl Calendar {
     pub const YEARS_AHEAD: u8 = 5;
 }
 
+/// The day of an instant at some place, and the end of the day that comes some number of days after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DayEnd {
+    pub day: LocalPeriod,
+    pub ends_at: Timestamp,
+}
+
 /// An instant as clocks and calendars show it at some place. Which place is the caller's to know: the rules have no time zones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalTime {

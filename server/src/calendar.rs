@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, ToSpan};
-use scrip_domain::time::{Calendar, LocalTime};
+use scrip_domain::time::{Calendar, DayEnd, LocalPeriod, LocalTime};
 use scrip_domain::{Day, Timestamp};
 
 /// The calendar of a place at an instant. A day that begins with a gap of the clock begins behind it.
@@ -53,6 +53,13 @@ pub fn start_of_day(zone: &TimeZone, day: Day) -> Timestamp {
 /// The end of the day that comes so many days after that of `at`.
 pub fn end_of_day_after(zone: &TimeZone, at: Timestamp, days: u32) -> Timestamp {
     start_of_day(zone, Day(day(zone, at).0 + i64::from(days) + 1))
+}
+
+/// The day of `at`, and the end of the one so many days after it.
+pub fn day_end(zone: &TimeZone, at: Timestamp, days: u32) -> DayEnd {
+    let today = day(zone, at);
+    let day = LocalPeriod { starts_at: start_of_day(zone, today), ends_at: start_of_day(zone, Day(today.0 + 1)) };
+    DayEnd { day, ends_at: end_of_day_after(zone, at, days) }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::coupon::{self, CouponStatus};
 use crate::decide::{Interrupt, Outcome, Settled};
 use crate::event::EventKind;
 use crate::id::{CouponId, HoldId, Ids, MemberId, OrderId};
-use crate::points::{self, HoldStatus, Spendable, TransactionType};
+use crate::points::{self, HoldStatus, TransactionType};
 use crate::rejection::Rejection;
 use crate::state::State;
 use crate::time::Calendar;
@@ -28,6 +28,7 @@ pub fn pay(
     let quote = order.quote.clone();
     // Asked for before anything changes; what follows finds enough.
     points::require_lots(state, envelope, member_id, quote.points_effective)?;
+    require_activity(state, envelope, &order, calendar)?;
     order = release_if_overdue(state, envelope, ids, order)?;
     match order.status {
         OrderStatus::Paid | OrderStatus::PartiallyRefunded | OrderStatus::Refunded => {
@@ -113,13 +114,19 @@ fn grant(
         reference: Some(order.order_id.as_str().to_owned()),
         remark: None,
     };
-    let expires_at = rules.points.validity.expires_at(envelope.at, calendar);
-    let spendable = Spendable { available_from: None, expires_at };
+    let spendable = points::life(state, envelope, rules.points.validity, calendar)?;
     let granted = points::grant_points(state, envelope, ids, &order.member_id, &movement, spendable)?;
     state.account_mut(envelope.tenant, &order.member_id).account.earned = earned.plus(points);
     order.earn_id = Some(granted.id);
     order.points_granted = points;
     Ok(())
+}
+
+/// Asks for what it takes to spend and to earn by the order.
+fn require_activity(state: &State, envelope: &Envelope, order: &Order, calendar: &Calendar) -> Decision<()> {
+    let validity = state.rules_of(envelope.tenant, order.rules_version).points.validity;
+    let earned = points::life(state, envelope, validity, calendar)?;
+    points::require_activity(state, envelope, &order.member_id, earned.idle_days)
 }
 
 /// RESERVED -> CANCELLED: unlocks the coupons and releases the points. Cancelling what holds nothing changes nothing.
@@ -203,6 +210,7 @@ fn grant_what_waits(
     calendar: &Calendar,
 ) -> Decision<()> {
     points::require_lots(state, envelope, &order.member_id, 0)?;
+    require_activity(state, envelope, order, calendar)?;
     points::check_room(state, envelope.tenant, &order.member_id, order.points_pending())?;
     grant(state, envelope, ids, order, calendar)
 }

@@ -203,7 +203,7 @@ fn make(state: &mut State, envelope: &Envelope, ids: &mut Ids, asked: &Adjustmen
     let kind = if gives { TransactionType::EarnAdmin } else { TransactionType::DeductAdmin };
     let movement = Movement { points: points.abs(), kind, reference: reference.clone(), remark: Some(reason.clone()) };
     if gives {
-        let spendable = Spendable { available_from: None, expires_at: *expires_at };
+        let spendable = Spendable { expires_at: *expires_at, ..Spendable::default() };
         grant_points(state, envelope, ids, member_id, &movement, spendable)
     } else {
         debit_points(state, envelope, ids, member_id, &movement)

@@ -205,7 +205,7 @@ impl Made {
         let outcome = match action {
             ImportedAction::Grant { movement, expires_at } => {
                 check(movement, movement.kind.is_earn())?;
-                let spendable = Spendable { available_from: None, expires_at: *expires_at };
+                let spendable = Spendable { expires_at: *expires_at, ..Spendable::default() };
                 grant(state, then, ids, member_id, movement, spendable)?
             }
             ImportedAction::Debit { movement } => {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::adjustment::rules_asked;
+use super::idle::{move_ends, require_activity};
 use super::{
     Account, Allocation, Hold, HoldStatus, Lot, MAX_TOTAL_POINTS, MILESTONE, Totals, Transaction, TransactionType,
 };
@@ -39,6 +40,9 @@ pub struct Spendable {
     pub available_from: Option<Timestamp>,
     /// `None`: for ever.
     pub expires_at: Option<Timestamp>,
+    /// The lot is an idle one ([`Lot::idle_days`]), with the end for an activity now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub idle_days: Option<u32>,
 }
 
 /// Points come in: a new lot, from which debt is settled first, as soon as it is available.
@@ -63,12 +67,15 @@ pub(crate) fn grant_points(
     movement: &Movement,
     spendable: Spendable,
 ) -> Decision<Transaction> {
+    if movement.kind.is_activity() {
+        require_activity(state, envelope, member_id, spendable.idle_days)?;
+    }
     settle(state, envelope, ids, member_id)?;
     // What an order earns comes to the account it was made on, and goes on from there with the next merge.
     if !envelope.is_of_order() {
         refuse_merged(state, envelope, member_id)?;
     }
-    let Spendable { available_from, expires_at } = spendable;
+    let Spendable { available_from, expires_at, idle_days } = spendable;
     let available_from = available_from.filter(|at| *at > envelope.at);
     if expires_at.is_some_and(|end| end <= envelope.at) {
         return Err(Rejection::DeadlinePassed { field: "expires_at" }.into());
@@ -77,6 +84,7 @@ pub(crate) fn grant_points(
         return Err(Rejection::ExpiresBeforeAvailable.into());
     }
     let total = check_room(state, envelope.tenant, member_id, movement.points)?;
+    let day = idle_days.and_then(|days| state.day_end(envelope.tenant, days, envelope.at)).map(|end| end.day);
 
     let transaction_id = TransactionId(ids.draw());
     let lot_id = LotId(transaction_id.0);
@@ -92,11 +100,15 @@ pub(crate) fn grant_points(
         moved: 0,
         available_from: available_from.unwrap_or(envelope.at),
         expires_at: expires_at.unwrap_or(Timestamp::NEVER),
+        idle_days,
         transaction_id,
         created_at: envelope.at,
     });
     own.account.total_points = total;
     own.account.available += movement.points;
+    if let Some(day) = day {
+        own.account.add_idle_lot(day.ends_at);
+    }
     let note = Note {
         reference: movement.reference.as_deref(),
         remark: movement.remark.as_deref(),
@@ -107,6 +119,9 @@ pub(crate) fn grant_points(
     };
     let granted = post(state, envelope, transaction_id, member_id, envelope.at, movement.kind, movement.points, note);
     record(state, envelope, ids, EventKind::PointsGranted, &granted);
+    if movement.kind.is_activity() {
+        move_ends(state, envelope, member_id);
+    }
     if available_from.is_some() {
         set_aside(state, envelope, ids, HoldId(lot_id.0), lot_id, &granted);
     } else {
@@ -222,6 +237,9 @@ pub(crate) fn debit_points(
 ) -> Decision<Transaction> {
     let points = movement.points;
     require_lots(state, envelope, member_id, points)?;
+    if movement.kind.is_activity() {
+        require_activity(state, envelope, member_id, None)?;
+    }
     settle(state, envelope, ids, member_id)?;
     refuse_merged(state, envelope, member_id)?;
     let allocations = allocate(state, envelope, member_id, points)?;
@@ -244,6 +262,9 @@ pub(crate) fn debit_points(
     let id = TransactionId(ids.draw());
     let posted = post(state, envelope, id, member_id, envelope.at, movement.kind, -points, note);
     record(state, envelope, ids, EventKind::PointsDebited, &posted);
+    if movement.kind.is_activity() {
+        move_ends(state, envelope, member_id);
+    }
     Ok(posted)
 }
 
@@ -332,6 +353,7 @@ pub fn capture(
     hold_id: HoldId,
     points: Option<i64>,
 ) -> Decision<Outcome> {
+    require_activity(state, envelope, member_id, None)?;
     let mut hold = open_hold(state, envelope, ids, member_id, hold_id)?;
     let points = points.unwrap_or(hold.points);
     if points < 1 || points > hold.points {
@@ -361,6 +383,7 @@ pub fn capture(
     let id = TransactionId(ids.draw());
     let posted = post(state, envelope, id, member_id, envelope.at, TransactionType::UseOrder, -points, note);
     record_hold(state, envelope, ids, EventKind::PointsCaptured, &hold, envelope.at, hold.released);
+    move_ends(state, envelope, member_id);
     if !rest.is_empty() {
         give_back(state, envelope, ids, member_id, hold_id, rest, envelope.at);
     }

@@ -19,6 +19,8 @@
 //! time: a *pending* hold. Until then its points are frozen, and no command can spend or release them; a claw-back takes
 //! them first. So no identity, no sweep and no index knows of a second kind of balance.
 //!
+//! Points may expire by inactivity: their lots' ends move with what the member does ([`Lot::idle_days`]), never to earlier.
+//!
 //! Points move between members by [`transfer`] and [`merge`]: parts of lots leave one account (`moved`) and become lots of the
 //! other with the expiry they had. A line of type TRANSFER on each side names the other.
 //!
@@ -27,6 +29,7 @@
 
 mod adjustment;
 mod earned;
+mod idle;
 mod import;
 mod ledger;
 mod reminder;
@@ -37,6 +40,7 @@ mod transfer;
 pub(crate) use adjustment::refuse_unapproved;
 pub use adjustment::{Adjustment, AdjustmentRequest, AdjustmentStatus, adjust, approve, reject};
 pub use earned::Earned;
+pub(crate) use idle::{life, require_activity};
 pub use import::{
     Columns, Imported, ImportedAccount, ImportedAction, ImportedStep, MAX_IMPORTED_STEPS, Rehearsal, import, rehearse,
 };
@@ -81,6 +85,9 @@ pub struct Account {
     pub merged_into: Option<MemberId>,
     /// By orders, in the latest day, week and month with such a grant.
     pub earned: Earned,
+    /// Until when the ends of its idle lots are where activity has moved them to; the first activity from then on moves them
+    /// again. `None`: it has no idle lots that are open and alive.
+    pub idle_moved_until: Option<Timestamp>,
 }
 
 impl Account {
@@ -100,6 +107,7 @@ impl Account {
             updated_at: at,
             merged_into: None,
             earned: Earned::default(),
+            idle_moved_until: None,
         }
     }
 }
@@ -120,6 +128,9 @@ pub struct Lot {
     pub available_from: Timestamp,
     /// [`Timestamp::NEVER`] when it does not expire.
     pub expires_at: Timestamp,
+    /// An idle lot, one that expires by inactivity: an activity of the member moves its end to that of the day that comes so
+    /// many days later, unless it has ended.
+    pub idle_days: Option<u32>,
     /// The transaction that made it.
     pub transaction_id: TransactionId,
     pub created_at: Timestamp,
@@ -129,6 +140,11 @@ impl Lot {
     /// The order in which lots are spent.
     pub fn spending_order(&self) -> (Timestamp, Timestamp, LotId) {
         (self.expires_at, self.created_at, self.id)
+    }
+
+    /// Whether anything is left or held.
+    pub fn is_open(&self) -> bool {
+        self.remaining > 0 || self.held > 0
     }
 
     pub fn is_spendable_at(&self, at: Timestamp) -> bool {
@@ -275,7 +291,7 @@ pub struct Transaction {
     /// that an operator gave or took. None was asked of an account that was imported.
     #[serde(rename = "v", skip_serializing_if = "Option::is_none", default)]
     pub rules_version: Option<i64>,
-    /// When a credit expires.
+    /// When a credit expires; of an idle lot, as it was then.
     #[serde(rename = "e", skip_serializing_if = "Option::is_none", default)]
     pub expires_at: Option<Timestamp>,
     #[serde(rename = "at")]

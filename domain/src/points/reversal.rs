@@ -237,6 +237,9 @@ fn restore(
         } else {
             lot.remaining += part.points;
             allocations.push(*part);
+            if lot.idle_days.is_some() {
+                own.account.look_again_at_idle_lots();
+            }
         }
     }
     if grace_points == 0 {
@@ -254,6 +257,7 @@ fn restore(
         moved: 0,
         available_from: envelope.at,
         expires_at: envelope.at.plus_days(grace_days),
+        idle_days: None,
         transaction_id,
         created_at: envelope.at,
     });

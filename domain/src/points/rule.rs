@@ -160,16 +160,38 @@ pub enum PointsValidity {
     EndOfYear {
         after_years: u8,
     },
+    /// To the end of the day, where the tenant is, that comes so many days after the member's last activity.
+    Inactivity {
+        days: u32,
+    },
 }
 
 impl PointsValidity {
-    /// When points granted at `at` expire; `calendar` is the tenant's at that time.
-    pub fn expires_at(self, at: Timestamp, calendar: &Calendar) -> Option<Timestamp> {
-        match self {
+    /// When points granted at `at` expire; `calendar` is the tenant's at that time, and `day_end` tells when a day ends that comes
+    /// so many days after.
+    ///
+    /// # Errors
+    /// That of `day_end`.
+    pub fn expires_at<E>(
+        self,
+        at: Timestamp,
+        calendar: &Calendar,
+        day_end: impl FnOnce(u32) -> Result<Timestamp, E>,
+    ) -> Result<Option<Timestamp>, E> {
+        Ok(match self {
             PointsValidity::Never => None,
             PointsValidity::Days { days } => Some(at.plus_days(days)),
             PointsValidity::EndOfMonth { after_months } => calendar.month_ends.get(usize::from(after_months)).copied(),
             PointsValidity::EndOfYear { after_years } => calendar.year_ends.get(usize::from(after_years)).copied(),
+            PointsValidity::Inactivity { days } => Some(day_end(days)?),
+        })
+    }
+
+    /// After how many days without an activity points expire, when that is how they do.
+    pub fn idle_days(self) -> Option<u32> {
+        match self {
+            PointsValidity::Inactivity { days } => Some(days),
+            _ => None,
         }
     }
 }

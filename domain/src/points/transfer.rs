@@ -190,6 +190,10 @@ pub fn reverse_transfer(
         let lot = state.account_mut(envelope.tenant, from).lot_mut(here.lot_id);
         lot.moved -= part;
         lot.remaining += part;
+        let is_idle = lot.idle_days.is_some();
+        if is_idle {
+            state.account_mut(envelope.tenant, from).account.look_again_at_idle_lots();
+        }
         given.push(Allocation { lot_id: there.lot_id, points: part });
         restored.push(Allocation { lot_id: here.lot_id, points: part });
     }
@@ -227,8 +231,13 @@ fn move_parts(
         lot.remaining -= part.points;
         lot.moved += part.points;
         let (available_from, expires_at) = (lot.available_from.max(envelope.at), lot.expires_at);
+        let idle_days = lot.idle_days;
         let id = LotId(ids.draw());
-        state.account_mut(envelope.tenant, sides.to).insert_lot(Lot {
+        let own = state.account_mut(envelope.tenant, sides.to);
+        if idle_days.is_some() {
+            own.account.look_again_at_idle_lots();
+        }
+        own.insert_lot(Lot {
             id,
             points: part.points,
             remaining: part.points,
@@ -239,6 +248,7 @@ fn move_parts(
             moved: 0,
             available_from,
             expires_at,
+            idle_days,
             transaction_id: line_ids.1,
             created_at: envelope.at,
         });

@@ -575,10 +575,11 @@ impl Generator {
         rules.points.check_in.make_up_days = *self.random.pick(&[0, 3, 3, 10, 31]).expect("some days");
         rules.points.check_in.make_up_price = if self.random.percent(50) { self.random.between(1, 20) } else { 0 };
         rules.points.check_in.make_ups_per_month = self.random.percent(30).then(|| self.random.between(1, 5) as u32);
-        rules.points.validity = match self.random.between(0, 3) {
+        rules.points.validity = match self.random.between(0, 6) {
             0 => PointsValidity::Days { days: 2 },
             1 => PointsValidity::EndOfMonth { after_months: 1 },
             2 => PointsValidity::EndOfYear { after_years: 0 },
+            3 | 4 => PointsValidity::Inactivity { days: self.random.between(1, 4) as u32 },
             _ => PointsValidity::Never,
         };
         let stale = i64::from(self.random.percent(10));
@@ -975,7 +976,7 @@ impl Generator {
             }
             _ => {
                 let movement = self.movement(TransactionType::EarnTask, 100);
-                let spendable = Spendable { available_from: None, expires_at: self.deadline(72) };
+                let spendable = Spendable { expires_at: self.deadline(72), ..Spendable::default() };
                 Command::EnqueueGrant { member_id: self.member(), movement, spendable }
             }
         }
@@ -1012,7 +1013,11 @@ impl Generator {
             }
             36..40 => {
                 let movement = self.movement(TransactionType::EarnOrder, 50);
-                let spendable = Spendable { available_from: self.deadline(24), expires_at: self.deadline(72) };
+                let spendable = Spendable {
+                    available_from: self.deadline(24),
+                    expires_at: self.deadline(72),
+                    ..Spendable::default()
+                };
                 Command::Grant { member_id: guest, movement, spendable }
             }
             40..48 => {
@@ -1090,7 +1095,7 @@ impl Generator {
         let kind = *self.random.pick(&[EarnOrder, EarnCheckin, EarnTask, EarnAdmin]).expect("some kinds");
         let movement = self.movement(kind, 100);
         let available_from = if self.random.percent(15) { self.deadline(24) } else { None };
-        let spendable = Spendable { available_from, expires_at: self.deadline(72) };
+        let spendable = Spendable { available_from, expires_at: self.deadline(72), ..Spendable::default() };
         Command::Grant { member_id: self.member(), movement, spendable }
     }
 

@@ -21,7 +21,7 @@ use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::{IdempotencyRecord, LOT_PAGE, Prerequisite, Writes};
 use scrip_domain::task::{Progress, Report, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
-use scrip_domain::time::{LocalPeriod, LocalPeriods, MICROS_PER_DAY};
+use scrip_domain::time::{DayEnd, LocalPeriod, LocalPeriods, MICROS_PER_DAY};
 use scrip_domain::webhook::Webhook;
 use scrip_domain::{
     AdjustmentId, Answer, BulkId, CodeBatchId, CompensationId, CompletionId, CouponId, Day, Envelope, EventId, HoldId,
@@ -93,6 +93,8 @@ pub struct Harness {
     pub lot_page: usize,
     /// How often a decision has asked for more lots.
     pub asked_for_lots: usize,
+    /// How often a decision has asked for the end of a day.
+    pub asked_for_day_ends: usize,
     /// How often what tasks require was asked for.
     pub asked_for_prerequisites: usize,
 }
@@ -105,7 +107,13 @@ impl Default for Harness {
 
 impl Harness {
     pub fn with_lot_page(lot_page: usize) -> Harness {
-        Harness { rows: Rows::default(), lot_page, asked_for_lots: 0, asked_for_prerequisites: 0 }
+        Harness {
+            rows: Rows::default(),
+            lot_page,
+            asked_for_lots: 0,
+            asked_for_day_ends: 0,
+            asked_for_prerequisites: 0,
+        }
     }
 
     /// Decides the commands as one batch and keeps what they change.
@@ -136,6 +144,12 @@ impl Harness {
                     state.set_lots_complete(tenant, &member, true);
                 }
                 Need::Periods(at) => state.load_periods(tenant, utc_periods(at)),
+                Need::DayEnd { at, days } => {
+                    self.asked_for_day_ends += 1;
+                    let day = utc_periods(at)[0];
+                    let ends_at = Timestamp(day.ends_at.0 + i64::from(days) * MICROS_PER_DAY);
+                    state.load_day_end(tenant, days, DayEnd { day, ends_at });
+                }
                 Need::Tasks(asked) => {
                     let found = asked.iter().filter_map(|key| self.rows.tasks.get(&(tenant, key.clone())));
                     let found: Vec<Task> = found.cloned().collect();

@@ -67,7 +67,7 @@ fn a_grant_that_was_asked_for_is_a_job_that_says_what_to_do() {
     let grant: PointsGrant = serde_json::from_str(&job.payload).expect("a payload");
     assert_eq!((grant.member_id, grant.movement), (alice(), movement(5)));
     assert!(harness.rows.events.is_empty(), "nothing was granted yet");
-    let late = scrip_domain::points::Spendable { available_from: None, expires_at: Some(NOW) };
+    let late = scrip_domain::points::Spendable { expires_at: Some(NOW), ..scrip_domain::points::Spendable::default() };
     let late = Command::EnqueueGrant { member_id: alice(), movement: movement(5), spendable: late };
     assert_eq!(ask(&mut harness, 2, late), Answer::Refused(Rejection::DeadlinePassed { field: "expires_at" }));
 }

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use scrip_domain::command::Movement;
+use scrip_domain::points::{Spendable, TransactionType};
 use scrip_domain::task::{Definition, MAX_WALK, Period};
 use scrip_domain::tenant::Tenant;
-use scrip_domain::time::{Calendar, Window};
-use scrip_domain::{Answer, Command, Day, Envelope, IdSeed, Outcome, Rejection, TenantId, Timestamp};
+use scrip_domain::time::{Calendar, MICROS_PER_DAY, Window};
+use scrip_domain::{Answer, Command, Day, Envelope, IdSeed, MemberId, Outcome, Rejection, TenantId, Timestamp};
 
 use crate::coupons::scenarios;
 use crate::harness::Harness;
@@ -25,6 +27,158 @@ scenarios! {
         @10- debit m1 1                          => POINTS_INSUFFICIENT available=0
         @10  debit m1 40                         => after=60 from=g:40
              ledger m1                           => EARN_ORDER+100@0 HOLD-100@0 RELEASE+100@10 USE_ORDER-40@10
+    "
+
+    points_that_expire_by_inactivity_live_on_with_each_active_day: "
+        @1    rules 0 live idle:2                => version=1
+              c = check-in m1                    => points=10
+              show lot c                         => expires_at=72 idle=2
+        @23   debit m1 1                         => from=c:1
+              show lot c                         => expires_at=72
+        @24   debit m1 1                         => from=c:1
+        @47   debit m1 1                         => from=c:1
+              show lot c                         => expires_at=96
+        @96-  debit m1 1                         => from=c:1
+              show lot c                         => expires_at=144
+        @144- debit m1 1                         => from=c:1
+        @192  debit m1 1                         => POINTS_INSUFFICIENT available=0
+              ledger m1                          => EARN_CHECKIN+10@1 USE_ORDER-1@23 USE_ORDER-1@24 USE_ORDER-1@47 USE_ORDER-1@96- USE_ORDER-1@144- EXPIRE-5@192
+    "
+
+    what_others_do_to_an_account_is_no_activity_of_its_member: "
+        @1    rules 0 live idle:2                => version=1
+              c = check-in m1                    => points=10
+              x = grant m2 9                     => ok
+              y = debit m1 1                     => ok
+        @30   grant m1 5 as EARN_ADMIN           => ok
+              debit m1 1 as DEDUCT_ADMIN         => from=c:1
+              give m2 m1 4                       => ok
+              reverse y                          => ok
+              reverse x 2                        => ok
+              h = hold m1 3                      => from=c:3
+              i = hold m1 2                      => from=c:2
+              release i                          => ok
+              show lot c                         => expires_at=72
+        @50   capture h 1                        => ok
+              show lot c                         => expires_at=120 remaining=8 used=1
+    "
+
+    an_order_is_an_activity_when_it_spends_and_when_it_earns: "
+        @1    rules 0 earn 1/100 redeem 1/1 live idle:2  => version=1
+              c = check-in m1                            => points=10
+        @30   o = reserve b1 m1 1000x1 points 4          => spent=4 earns=10
+              show lot c                                 => expires_at=72 held=4
+        @50   p = pay o                                  => granted=10
+              show lot c                                 => expires_at=120 used=4
+              show lot p                                 => expires_at=120 idle=2
+        @80   n = reserve b2 m1 1000x1                   => earns=10
+        @100  refund o r1 full                           => returned=4 clawed=10
+              show lot c                                 => expires_at=120 used=0
+              q = pay n                                  => granted=10
+              show lot c                                 => expires_at=168
+              show lot q                                 => expires_at=168
+    "
+
+    a_task_is_an_activity_when_it_is_completed: "
+        @1    rules 0 live idle:1                => version=1
+              c = check-in m1                    => points=10
+              task t target 2                    => ok
+        @30   report t m1 a                      => step=1/2
+              show lot c                         => expires_at=48
+        @31   r = report t m1 b                  => step=2/2
+              show lot c                         => expires_at=72
+              show lot r                         => expires_at=72 idle=1
+    "
+
+    what_has_expired_by_inactivity_stays_expired: "
+        @1    rules 0 live idle:2                => version=1
+              c = check-in m1                    => points=10
+              h = hold m1 4                      => from=c:4
+        @80   capture h 2                        => ok
+              show lot c                         => expires_at=72 used=2 expired=8
+        # Told late: the account has no line behind its end yet, so the member was in time after all.
+        @100  d = check-in m2 at 1               => ok
+              debit m2 1 at 60                   => from=d:1
+              show lot d                         => expires_at=120
+        # Nor does what is told late revive what a later line has found at its end.
+              e = check-in m3 at 1               => ok
+              hold m3 4 at 2                     => from=e:4
+              grant m3 5 as EARN_ADMIN at 90     => ok
+              grant m3 5 at 50                   => ok
+              show lot e                         => expires_at=72 held=4 expired=6
+    "
+
+    each_lot_has_the_days_of_the_rule_that_made_it: "
+        @1    rules 0 live idle:2                => version=1
+              a = check-in m1                    => points=10
+        @24   rules 1 live idle:5                => version=2
+              b = check-in m1                    => points=10
+        @48   rules 2                            => version=3
+              c = check-in m1                    => points=10
+              show lot a                         => expires_at=120 idle=2
+              show lot b                         => expires_at=192 idle=5
+              show lot c                         => expires_at=never idle=none
+        @100  debit m1 25                        => from=a:10,b:10,c:5
+    "
+
+    // The end that moved is the place in the order of spending too.
+    spending_goes_by_the_ends_as_they_are: "
+        @1    rules 0 live idle:1                => version=1
+              a = check-in m1                    => points=10
+              b = grant m1 10 until 50           => ok
+        @40   debit m1 1                         => from=a:1
+              debit m1 1                         => from=b:1
+              show lot a                         => expires_at=72
+              debit m1 12                        => from=b:9,a:3
+    "
+
+    points_that_change_hands_live_by_what_their_new_owner_does: "
+        @1    rules 0 live idle:2                => version=1
+              a = check-in m1                    => points=10
+              x = check-in m2                    => points=10
+        @30   y = check-in m2                    => points=10
+              t = give m1 m2 4                   => ok
+              show lot t                         => expires_at=72 idle=2
+              debit m1 1                         => ok
+              show lot a                         => expires_at=96
+              show lot t                         => expires_at=72
+        # The second activity of the day: the lot came between the two.
+              debit m2 1                         => from=t:1
+              show lot t                         => expires_at=96
+        @50   m = merge m2 m3                    => ok
+              show lot m                         => expires_at=96 idle=2
+              check-in m3                        => ok
+              show lot m                         => expires_at=120
+    "
+
+    a_lot_that_comes_back_lives_by_the_next_activity: "
+        @1    rules 0 live idle:2                => version=1
+              a = check-in m1                    => points=10
+              d = debit m1 10                    => from=a:10
+        @30   check-in m1                        => ok
+              show lot a                         => expires_at=72
+              reverse d                          => from=a:10
+              show lot a                         => expires_at=72
+              debit m1 1                         => from=a:1
+              show lot a                         => expires_at=96
+    "
+
+    a_day_made_up_is_an_activity_of_today: "
+        @1    rules 0 live idle:2 make-up 3 price 4   => version=1
+              a = check-in m1                         => points=10
+        @50   b = check-in m1 day 1                   => points=10 made-up=true
+              show lot a                              => expires_at=120 used=4
+              show lot b                              => expires_at=120
+    "
+
+    a_lot_is_told_of_for_each_end_it_has_had: "
+        @1    rules 0 live idle:2                => version=1
+              a = check-in m1                    => points=10
+              remind 3 0..72 a                   => told=1
+        @30   debit m1 1                         => ok
+              remind 3 72..96 a                  => told=1
+        @31   remind 3 96..120 a                 => told=0
+              events a                           => points.granted@1 points.checked_in@1 points.expiring@1 points.expiring@30
     "
 
     points_that_come_later_need_a_life_after_that: "
@@ -396,11 +550,12 @@ const TENANT: TenantId = TenantId(uuid::Uuid::from_u128(1));
 struct Shop {
     harness: Harness,
     made: u64,
+    at: Timestamp,
 }
 
 impl Shop {
     fn open() -> Shop {
-        let mut shop = Shop { harness: Harness::default(), made: 0 };
+        let mut shop = Shop { harness: Harness::default(), made: 0, at: Timestamp(0) };
         let row = Tenant {
             id: TENANT,
             name: "Shop".into(),
@@ -419,7 +574,7 @@ impl Shop {
         let envelope = |command| {
             self.made += 1;
             let seed = IdSeed { unix_ms: self.made, random: self.made.into() };
-            let at = Timestamp(0);
+            let at = self.at;
             Envelope { tenant: TENANT, actor: None, command, idempotency: None, at, now: at, seed }
         };
         let batch: Vec<Envelope> = commands.into_iter().map(envelope).collect();
@@ -480,6 +635,44 @@ fn what_a_batch_of_reports_requires_is_asked_for_once_and_seen_within_the_batch(
     assert!(matches!(answers[1], Answer::Accepted { .. }), "{:?}", answers[1]);
     let missing = vec!["first".parse().expect("a key")];
     assert_eq!(answers[2], Answer::Refused(Rejection::TaskPrerequisitesMissing { missing }));
+}
+
+/// An account without idle lots asks for nothing; one with them once a day, however many lots it has.
+#[test]
+fn activity_costs_nothing_more_but_once_a_day() {
+    let calendar = |day| Arc::new(Calendar { month_ends: Vec::new(), year_ends: Vec::new(), day: Day(day) });
+    let member = |name: &str| -> MemberId { name.parse().expect("a member") };
+    let check_in =
+        |name: &str, day| Command::CheckIn { member_id: member(name), missed: None, calendar: calendar(day) };
+    let movement = |kind| Movement { points: 1, kind, reference: None, remark: None };
+    let (earned, used) = (TransactionType::EarnOrder, TransactionType::UseProduct);
+    let debit = |name: &str| Command::Debit { member_id: member(name), movement: movement(used) };
+    let end = |day: i64| Some(Timestamp(day * MICROS_PER_DAY));
+    let grant = |name: &str, expires_at, idle_days| {
+        let spendable = Spendable { available_from: None, expires_at, idle_days };
+        Command::Grant { member_id: member(name), movement: movement(earned), spendable }
+    };
+    let mut shop = Shop::open();
+    shop.harness.lot_page = 4;
+    // Others first: the page of the first lots shows none that expires by inactivity.
+    shop.run((0..10).map(|_| grant("plain", end(2), None)));
+    shop.run((0..10).map(|_| grant("idle", end(2), None)));
+    shop.run((0..10).map(|_| grant("idle", end(4), Some(3))));
+    assert_eq!((shop.harness.asked_for_lots, shop.harness.asked_for_day_ends), (0, 1), "one batch, one day");
+    let asked = |shop: &Shop| (shop.harness.asked_for_lots, shop.harness.asked_for_day_ends);
+    shop.run([debit("idle"), debit("plain"), debit("idle")]);
+    assert_eq!(asked(&shop), (0, 1), "the ends are where this day moves them");
+    shop.at = Timestamp(MICROS_PER_DAY);
+    shop.run([debit("plain"), check_in("plain", 1)]);
+    assert_eq!(asked(&shop), (0, 1), "no idle lots");
+    let written = |answers: &[Answer]| answers.iter().all(|answer| matches!(answer, Answer::Accepted { .. }));
+    assert!(written(&shop.run([debit("idle"), debit("idle")])));
+    assert_eq!(asked(&shop), (1, 2), "a new day moves them, once");
+    assert!(written(&shop.run([debit("idle")])));
+    assert_eq!(asked(&shop), (1, 2));
+    let lots = shop.harness.rows.lots.values().flat_map(|lots| lots.values());
+    let ends: Vec<Timestamp> = lots.filter(|lot| lot.idle_days.is_some()).map(|lot| lot.expires_at).collect();
+    assert_eq!(ends, [Timestamp(5 * MICROS_PER_DAY); 10]);
 }
 
 #[test]

@@ -413,6 +413,8 @@ struct LotRow {
     moved: i64,
     from: Timestamp,
     until: Timestamp,
+    /// Of one that expires by inactivity: so many days after it.
+    idle: Option<u32>,
     made: Timestamp,
 }
 
@@ -428,6 +430,7 @@ impl From<&Lot> for LotRow {
             moved: row.moved,
             from: row.available_from,
             until: row.expires_at,
+            idle: row.idle_days,
             made: row.created_at,
         }
     }
@@ -436,7 +439,7 @@ impl From<&Lot> for LotRow {
 impl LotRow {
     fn new(points: i64, at: Timestamp, until: Timestamp) -> LotRow {
         let (remaining, from, made) = (points, at, at);
-        LotRow { points, remaining, held: 0, used: 0, expired: 0, revoked: 0, moved: 0, from, until, made }
+        LotRow { points, remaining, held: 0, used: 0, expired: 0, revoked: 0, moved: 0, from, until, idle: None, made }
     }
 }
 
@@ -1704,7 +1707,7 @@ impl Model {
                     let transaction = told.parse::<TransactionId>().unwrap_or(TransactionId(id.0));
                     let new =
                         New { transaction, lot: LotId(transaction.0), ..new.by(&self.rules_at(tenant, envelope.now)) };
-                    let spendable = Spendable { available_from: None, expires_at: row.expires_at };
+                    let spendable = Spendable { expires_at: row.expires_at, ..Spendable::default() };
                     let granted = if self.needs_approval(tenant, &row.movement, envelope.now) {
                         Err("POINTS_APPROVAL_NEEDED")
                     } else {
@@ -2004,11 +2007,10 @@ impl Model {
         let earned = &mut self.book(key.0, &row.member).earned;
         earned.retain(|(other, _)| day.0 - other.0 < 40);
         earned.push((day, points));
-        let expires_at = self.rules_of(key.0, row.rules).points.validity.expires_at(at, calendar);
+        let spendable = life(&self.rules_of(key.0, row.rules), calendar, at);
         let movement = Movement { points, kind: TransactionType::EarnOrder, reference: None, remark: None };
         let new = New { transaction: new.earn, lot: LotId(new.earn.0), ..new.clone() };
         let book = self.book(key.0, &row.member);
-        let spendable = Spendable { available_from: None, expires_at };
         book.take_in(&movement, spendable, at, &new).expect("an order's points have room");
         book.name_line(new.earn, &row.order.to_string());
         let row = &mut self.orders.get_mut(key).expect("a known order").0;
@@ -2212,8 +2214,8 @@ impl Model {
         let giver = self.book(tenant, from);
         let mut lots = Vec::new();
         for ((id, part), made) in parts.iter().zip(&new.lots) {
-            let LotRow { from, until, .. } = *giver.lot(*id);
-            lots.push((*made, LotRow { from: from.max(at), ..LotRow::new(*part, at, until) }));
+            let LotRow { from, until, idle, .. } = *giver.lot(*id);
+            lots.push((*made, LotRow { from: from.max(at), idle, ..LotRow::new(*part, at, until) }));
         }
         giver.change(Transfer, -points, parts.clone(), at, Some(new.transaction), |book| {
             book.debt -= debt;
@@ -2379,7 +2381,7 @@ impl Model {
             }
             match &step.action {
                 ImportedAction::Grant { movement, expires_at } => {
-                    let spendable = Spendable { available_from: None, expires_at: *expires_at };
+                    let spendable = Spendable { expires_at: *expires_at, ..Spendable::default() };
                     book.grant(movement, spendable, step.at, &own)?;
                 }
                 ImportedAction::Debit { movement } => drop(book.debit(movement, step.at, &own)?),
@@ -2656,7 +2658,7 @@ impl Model {
         let movement = Movement { points: asked.points.abs(), kind, reference, remark };
         let book = self.book(tenant, &asked.member_id);
         if asked.points > 0 {
-            book.grant(&movement, Spendable { available_from: None, expires_at: asked.expires_at }, at, new)
+            book.grant(&movement, Spendable { expires_at: asked.expires_at, ..Spendable::default() }, at, new)
         } else {
             book.debit(&movement, at, new)
         }
@@ -2853,8 +2855,18 @@ fn life(rules: &Rules, calendar: &Calendar, at: Timestamp) -> Spendable {
         PointsValidity::Days { days } => Some(after_days(at, days)),
         PointsValidity::EndOfMonth { after_months } => calendar.month_ends.get(usize::from(after_months)).copied(),
         PointsValidity::EndOfYear { after_years } => calendar.year_ends.get(usize::from(after_years)).copied(),
+        PointsValidity::Inactivity { days } => Some(idle_end(at, days)),
     };
-    Spendable { available_from: None, expires_at }
+    let idle_days = match rules.points.validity {
+        PointsValidity::Inactivity { days } => Some(days),
+        _ => None,
+    };
+    Spendable { available_from: None, expires_at, idle_days }
+}
+
+/// The end of the UTC day that comes so many days after.
+fn idle_end(at: Timestamp, days: u32) -> Timestamp {
+    Timestamp((at.0.div_euclid(DAY) + i64::from(days) + 1) * DAY)
 }
 
 /// Of reports in their order: the latest period, steps since the last completion in it, completions in it and in all.
@@ -3336,7 +3348,7 @@ impl Book {
 
     /// A grant, closed or not: what an order earns comes to its member all the same.
     fn take_in(&mut self, movement: &Movement, spendable: Spendable, at: Timestamp, new: &New) -> Decided {
-        let Spendable { available_from, expires_at } = spendable;
+        let Spendable { available_from, expires_at, idle_days: idle } = spendable;
         self.settle(at);
         if expires_at.is_some_and(|end| end <= at) {
             return Err("DEADLINE_PASSED");
@@ -3350,8 +3362,9 @@ impl Book {
         }
         self.change(movement.kind, movement.points, Vec::new(), at, Some(new.transaction), |book| {
             let lot = LotRow::new(movement.points, at, expires_at.unwrap_or(Timestamp(i64::MAX)));
-            book.lots.push((new.lot, LotRow { from, ..lot }));
+            book.lots.push((new.lot, LotRow { from, idle, ..lot }));
         });
+        self.note_activity(movement.kind, at);
         self.lines.last_mut().expect("just written").lot = Some(new.lot);
         self.name_rules(movement.kind, new);
         let text = self.show_line(new.transaction);
@@ -3375,8 +3388,23 @@ impl Book {
                 *(if revoking { &mut lot.revoked } else { &mut lot.used }) += points;
             }
         });
+        self.note_activity(movement.kind, at);
         self.name_rules(movement.kind, new);
         Ok(self.show_line(new.transaction))
+    }
+
+    /// What expires by inactivity lives on from here, if it has not expired by the account's last line in time.
+    fn note_activity(&mut self, kind: TransactionType, at: Timestamp) {
+        use TransactionType::{EarnCheckin, EarnOrder, EarnTask, UseCoupon, UseOrder, UseProduct};
+        if !matches!(kind, EarnCheckin | EarnOrder | EarnTask | UseCoupon | UseOrder | UseProduct) {
+            return;
+        }
+        let last = self.lines.iter().map(|line| line.row.at).max().expect("just written");
+        for (_, lot) in &mut self.lots {
+            if let Some(days) = lot.idle.filter(|_| lot.remaining + lot.held > 0 && lot.until > last) {
+                lot.until = lot.until.max(idle_end(at, days));
+            }
+        }
     }
 
     fn hold(&mut self, movement: &Movement, deadline: Option<Timestamp>, at: Timestamp, new: &New) -> Decided {
@@ -3448,6 +3476,7 @@ impl Book {
                 lot.used += points;
             }
         });
+        self.note_activity(TransactionType::UseOrder, at);
         self.give_back(id, HoldStatus::Captured, at, None);
         Ok(self.show_hold(id, new.transaction))
     }

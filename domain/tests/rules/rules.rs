@@ -235,7 +235,11 @@ fn points_live_as_long_as_the_rule_says() {
         (PointsValidity::EndOfMonth { after_months: 1 }, Some(Timestamp(59))),
         (PointsValidity::EndOfYear { after_years: 0 }, Some(Timestamp(365))),
         (PointsValidity::EndOfYear { after_years: 1 }, Some(Timestamp(730))),
+        (PointsValidity::Inactivity { days: 9 }, Some(Timestamp(9_000))),
     ] {
-        assert_eq!(validity.expires_at(at, &calendar), expected, "{validity:?}");
+        let day_end = |days: u32| Ok::<_, ()>(Timestamp(i64::from(days) * 1_000));
+        assert_eq!(validity.expires_at(at, &calendar, day_end), Ok(expected), "{validity:?}");
     }
+    let unknown = PointsValidity::Inactivity { days: 9 }.expires_at(at, &calendar, Err);
+    assert_eq!(unknown, Err(9), "a day's end that is not at hand is asked for");
 }

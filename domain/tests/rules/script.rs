@@ -380,7 +380,7 @@ impl Script {
             "grant" => {
                 let movement = movement(TransactionType::EarnOrder)?;
                 let available_from = option(words, "from").map(parse_time).transpose()?;
-                let spendable = Spendable { available_from, expires_at: until };
+                let spendable = Spendable { available_from, expires_at: until, ..Spendable::default() };
                 Command::Grant { member_id: member(name), movement, spendable }
             }
             "give" => Command::Transfer {
@@ -845,6 +845,7 @@ impl Script {
                 facts.insert("moved", row.moved.to_string());
                 facts.insert("available_from", show_time(row.available_from));
                 facts.insert("expires_at", show_time(row.expires_at));
+                facts.insert("idle", row.idle_days.map_or("none".into(), |days| days.to_string()));
             }
             ("show", "hold") => {
                 let id = named.hold.ok_or("no such hold")?;
@@ -1038,8 +1039,14 @@ fn named(outcome: &Outcome) -> Named {
             let lot = both.received.allocations.first().map(|part| part.lot_id);
             Named { transaction: Some(both.sent.id), lot, ..Named::default() }
         }
-        Outcome::CheckIn { check_in, .. } => Named { transaction: Some(check_in.transaction_id), ..Named::default() },
-        Outcome::Report { report, .. } => Named { transaction: report.transaction_id, ..Named::default() },
+        Outcome::CheckIn { check_in, .. } => {
+            let id = check_in.transaction_id;
+            Named { transaction: Some(id), lot: Some(LotId(id.0)), ..Named::default() }
+        }
+        Outcome::Report { report, .. } => {
+            let lot = report.transaction_id.map(|id| LotId(id.0));
+            Named { transaction: report.transaction_id, lot, ..Named::default() }
+        }
         Outcome::Adjustment(row) => {
             Named { adjustment: Some(row.id), transaction: row.transaction_id, ..Named::default() }
         }
@@ -1108,6 +1115,9 @@ fn rules(words: &[&str]) -> Line<Rules> {
     rules.points.validity = match option(words, "live") {
         Some("month") => PointsValidity::EndOfMonth { after_months: 0 },
         Some("year") => PointsValidity::EndOfYear { after_years: 0 },
+        Some(idle) if idle.starts_with("idle:") => {
+            PointsValidity::Inactivity { days: parse_number(&idle[5..])? as u32 }
+        }
         Some(days) => PointsValidity::Days { days: parse_number(days)? as u32 },
         None => PointsValidity::Never,
     };

@@ -82,8 +82,11 @@ impl Life {
         if expires_in_days.is_some() && expires_at.is_some() {
             errors.add("expires_in_days", "stands beside `expires_at`", "Send one of the two.");
         }
-        let spendable =
-            Spendable { available_from: available_from.map(|at| at.0), expires_at: expires_at.map(|at| at.0) };
+        let spendable = Spendable {
+            available_from: available_from.map(|at| at.0),
+            expires_at: expires_at.map(|at| at.0),
+            ..Spendable::default()
+        };
         Life { spendable, days: days.and_then(|days| u32::try_from(days).ok()) }
     }
 

@@ -166,6 +166,7 @@ enum ValidityKind {
     Days,
     EndOfMonth,
     EndOfYear,
+    Inactivity,
 }
 
 /// What a daily check-in gives.
@@ -357,7 +358,7 @@ impl ValidityRequest {
     fn check(self, errors: &mut FieldErrors) -> Option<PointsValidity> {
         let kind = errors.required("validity.type", self.r#type)?;
         let fields = [
-            ("validity.days", self.days.is_some(), matches!(kind, ValidityKind::Days)),
+            ("validity.days", self.days.is_some(), matches!(kind, ValidityKind::Days | ValidityKind::Inactivity)),
             ("validity.after_months", self.after_months.is_some(), matches!(kind, ValidityKind::EndOfMonth)),
             ("validity.after_years", self.after_years.is_some(), matches!(kind, ValidityKind::EndOfYear)),
         ];
@@ -379,6 +380,10 @@ impl ValidityRequest {
                 let most = i64::from(Calendar::YEARS_AHEAD);
                 let after = errors.within("validity.after_years", self.after_years.unwrap_or(0), 0..=most)?;
                 Some(PointsValidity::EndOfYear { after_years: u8::try_from(after).ok()? })
+            }
+            ValidityKind::Inactivity => {
+                let days = errors.integer("validity.days", self.days, 1..=MAX_DAYS)?;
+                Some(PointsValidity::Inactivity { days: u32::try_from(days).ok()? })
             }
         }
     }
@@ -602,6 +607,12 @@ pub enum PointsValidityView {
         #[schema(minimum = 0, maximum = 5)]
         after_years: u8,
     },
+    /// To the end of the day, in the tenant's time zone, that comes so many days after the member's last activity: to earn by an
+    /// order, a check-in or a task, or to spend.
+    Inactivity {
+        #[schema(minimum = 1, maximum = 3650)]
+        days: u32,
+    },
 }
 
 #[derive(Serialize, ToSchema)]
@@ -688,6 +699,7 @@ impl<'a> From<&'a RulesVersion> for RulesView<'a> {
                 PointsValidity::Days { days } => PointsValidityView::Days { days },
                 PointsValidity::EndOfMonth { after_months } => PointsValidityView::EndOfMonth { after_months },
                 PointsValidity::EndOfYear { after_years } => PointsValidityView::EndOfYear { after_years },
+                PointsValidity::Inactivity { days } => PointsValidityView::Inactivity { days },
             },
             check_in: CheckInView {
                 enabled: points.check_in.enabled,

@@ -1039,6 +1039,9 @@ pub struct LotView {
     available_from: Time,
     #[schema(required)]
     expires_at: Option<Time>,
+    /// Expires by inactivity: `expires_at` moves to the end of the day that comes so many days after what the member does.
+    #[schema(required)]
+    idle_days: Option<u32>,
     created_at: Time,
 }
 
@@ -1055,6 +1058,7 @@ impl From<&Lot> for LotView {
             moved: lot.moved,
             available_from: Time(lot.available_from),
             expires_at: time(lot.expires_at.known()),
+            idle_days: lot.idle_days,
             created_at: Time(lot.created_at),
         }
     }

@@ -197,8 +197,9 @@ pub fn coupon(row: &Row) -> Decoded<Coupon> {
 }
 
 pub const ACCOUNT: &str = "tenant_id, member_id, total_points, available, frozen, used, expired, revoked, debt, sequence, \
-                           created_at, updated_at, merged_into, earned_day, earned_in_day, earned_in_week, earned_in_month";
-pub const ACCOUNT_COLUMNS: usize = 17;
+                           created_at, updated_at, merged_into, earned_day, earned_in_day, earned_in_week, earned_in_month, \
+                           idle_moved_until";
+pub const ACCOUNT_COLUMNS: usize = 18;
 
 pub fn account(row: &Row) -> Decoded<Account> {
     Ok(Account {
@@ -215,11 +216,12 @@ pub fn account(row: &Row) -> Decoded<Account> {
         updated_at: row.time(11)?,
         merged_into: row.opt_caller_id(12)?,
         earned: Earned { day: Day(row.int(13)?), points: [row.int(14)?, row.int(15)?, row.int(16)?] },
+        idle_moved_until: row.opt_time(17)?,
     })
 }
 
 pub const LOT: &str = "tenant_id, member_id, id, points, remaining, held, used, expired, revoked, moved, available_from, \
-                       expires_at, transaction_id, created_at";
+                       expires_at, transaction_id, created_at, idle_days";
 
 pub fn lot(row: &Row) -> Decoded<Lot> {
     Ok(Lot {
@@ -235,6 +237,7 @@ pub fn lot(row: &Row) -> Decoded<Lot> {
         expires_at: row.time(11)?,
         transaction_id: TransactionId(row.uuid(12)?),
         created_at: row.time(13)?,
+        idle_days: row.opt_int(14)?.map(|days| u32::try_from(days).unwrap_or(u32::MAX)),
     })
 }
 

@@ -8,7 +8,10 @@ use jiff::tz::TimeZone;
 use quick_cache::sync::Cache;
 use scrip_domain::coupon::Definition;
 use scrip_domain::pricing::Rules;
+use scrip_domain::tenant::Tenant;
 use scrip_domain::{TemplateId, TenantId};
+
+use super::StoreError;
 
 /// The most versions of each kind kept in memory; about 1 KB each.
 const CAPACITY: usize = 10_000;
@@ -44,8 +47,16 @@ impl Definitions {
         self.zones.get(&tenant).filter(|(_, known_at)| known_at.elapsed() < ZONE_FOR).map(|(zone, _)| zone)
     }
 
-    pub fn insert_zone(&self, tenant: TenantId, zone: TimeZone) {
-        self.zones.insert(tenant, (zone, Instant::now()));
+    /// The zone of a tenant that was looked up; it is known from now on.
+    ///
+    /// # Errors
+    /// When there is no such tenant, or this machine does not know its zone.
+    pub fn learn_zone(&self, tenant: TenantId, found: Option<&Tenant>) -> Result<TimeZone, StoreError> {
+        let settings = found.ok_or_else(|| StoreError::corrupt(format!("the tenant {tenant} is missing")))?;
+        let zone = TimeZone::get(&settings.time_zone)
+            .map_err(|error| StoreError::Fault(format!("time zone {}: {error}", settings.time_zone)))?;
+        self.zones.insert(tenant, (zone.clone(), Instant::now()));
+        Ok(zone)
     }
 
     pub fn insert_rules(&self, tenant: TenantId, rules: Arc<Rules>) {

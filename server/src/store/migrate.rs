@@ -113,6 +113,12 @@ pub const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("migrations/0018_milestones.postgres.sql"),
     },
     Migration {
+        number: 19,
+        name: "idle_lots",
+        sqlite: include_str!("migrations/0019_idle_lots.sqlite.sql"),
+        postgres: include_str!("migrations/0019_idle_lots.postgres.sql"),
+    },
+    Migration {
         number: 20,
         name: "programs",
         sqlite: include_str!("migrations/0020_programs.sqlite.sql"),

@@ -54,6 +54,7 @@ use super::value::{Param, Row};
 use super::{
     BatchFailure, Definitions, JobsReady, StoreError, StoreOptions, StoreUrl, Synced, decide_all, decode, local_periods,
 };
+use crate::calendar::day_end;
 use crate::tls;
 
 /// Guards migrations across nodes; any number will do, as long as it stays the same.
@@ -1377,6 +1378,17 @@ impl Lane {
                     let found = self.look_up(Lookup::Tenants, &KeyColumns::tenants(&[tenant].into())).await?;
                     let found = found.first().map(|row| decode::tenant(&Row::Postgres(row))).transpose()?;
                     state.load_periods(tenant, local_periods(found.as_ref(), at)?);
+                }
+                Need::DayEnd { at, days } => {
+                    let zone = match store.definitions.zone(tenant) {
+                        Some(zone) => zone,
+                        None => {
+                            let found = self.look_up(Lookup::Tenants, &KeyColumns::tenants(&[tenant].into())).await?;
+                            let found = found.first().map(|row| decode::tenant(&Row::Postgres(row))).transpose()?;
+                            store.definitions.learn_zone(tenant, found.as_ref())?
+                        }
+                    };
+                    state.load_day_end(tenant, days, day_end(&zone, at, days));
                 }
                 Need::Tasks(asked) => {
                     let keys = asked.iter().map(|key| (tenant, key.clone())).collect();

@@ -272,12 +272,7 @@ impl Store {
         if let Some(zone) = self.definitions().zone(tenant) {
             return Ok(zone);
         }
-        let settings = self.find_tenant(tenant).await?;
-        let settings = settings.ok_or_else(|| StoreError::corrupt(format!("the tenant {tenant} is missing")))?;
-        let zone = TimeZone::get(&settings.time_zone)
-            .map_err(|error| StoreError::Fault(format!("time zone {}: {error}", settings.time_zone)))?;
-        self.definitions().insert_zone(tenant, zone.clone());
-        Ok(zone)
+        self.definitions().learn_zone(tenant, self.find_tenant(tenant).await?.as_ref())
     }
 
     /// The tenant's calendar at that time.

@@ -33,6 +33,7 @@ use super::table::{Change, Placement, Table, Type, Verb, changes};
 use super::traffic::{Traffic, name_of};
 use super::value::{Param, Row};
 use super::{Definitions, JobsReady, StoreError, StoreOptions, Synced, decide_all, decode, local_periods};
+use crate::calendar::day_end;
 
 /// Where SQLite itself lets the writer move the log: 128 MiB at the default page size.
 const WAL_BACKSTOP_PAGES: u32 = 32_768;
@@ -497,6 +498,16 @@ fn run(connection: &mut Connection, store: &SqliteStore, batch: &[Envelope]) -> 
             Need::Periods(at) => {
                 let found = session.query(&LOOK_UPS.tenant, &[tenant.into()], decode::tenant)?;
                 state.load_periods(tenant, local_periods(found.first(), at)?);
+            }
+            Need::DayEnd { at, days } => {
+                let zone = match store.definitions.zone(tenant) {
+                    Some(zone) => zone,
+                    None => {
+                        let found = session.query(&LOOK_UPS.tenant, &[tenant.into()], decode::tenant)?;
+                        store.definitions.learn_zone(tenant, found.first())?
+                    }
+                };
+                state.load_day_end(tenant, days, day_end(&zone, at, days));
             }
             Need::Tasks(asked) => {
                 let mut found = Vec::new();

@@ -440,6 +440,7 @@ pub static ACCOUNT: Table = table(
         ("earned_in_day", Int),
         ("earned_in_week", Int),
         ("earned_in_month", Int),
+        ("idle_moved_until", Int),
     ],
 );
 
@@ -463,6 +464,7 @@ fn account(tenant: TenantId, row: &Account) -> Vec<Param<'_>> {
         in_day.into(),
         in_week.into(),
         in_month.into(),
+        row.idle_moved_until.into(),
     ]
 }
 
@@ -476,9 +478,10 @@ pub static LOT: Table = table(
         ("member_id", Text),
         ("points", Int),
         ("available_from", Int),
-        ("expires_at", Int),
         ("transaction_id", Uuid),
         ("created_at", Int),
+        ("idle_days", Int),
+        ("expires_at", Int),
         ("remaining", Int),
         ("held", Int),
         ("used", Int),
@@ -496,16 +499,17 @@ fn lot<'a>(tenant: TenantId, member: &'a MemberId, row: &'a Lot) -> Vec<Param<'a
         member.into(),
         row.points.into(),
         row.available_from.into(),
-        row.expires_at.into(),
         row.transaction_id.0.into(),
         row.created_at.into(),
+        row.idle_days.map(i64::from).into(),
+        row.expires_at.into(),
         row.remaining.into(),
         row.held.into(),
         row.used.into(),
         row.expired.into(),
         row.revoked.into(),
         row.moved.into(),
-        Param::Bool(row.remaining > 0 || row.held > 0),
+        Param::Bool(row.is_open()),
     ]
 }
 

@@ -556,7 +556,7 @@ async fn members_are_reminded_of_points_that_expire_once_for_each_number_of_days
         let mut lots = HashMap::new();
         for days in [1, 2, 7, 8, 40] {
             let movement = Movement { points: days, kind: TransactionType::EarnTask, reference: None, remark: None };
-            let spendable = Spendable { available_from: None, expires_at: Some(start_of(first + days + 1)) };
+            let spendable = Spendable { expires_at: Some(start_of(first + days + 1)), ..Spendable::default() };
             let grant = Command::Grant { member_id: member("m-1"), movement, spendable };
             let answer = shop.engine.submit(envelope(shop.tenant, grant)).await.expect("an answer");
             let Answer::Accepted { outcome: Outcome::Transaction(line), .. } = answer else { panic!("{answer:?}") };

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use scrip_domain::command::Movement;
-use scrip_domain::points::{AdjustmentRequest, Spendable, Transaction, TransactionType};
+use scrip_domain::points::{AdjustmentRequest, MAX_POINTS, Spendable, Transaction, TransactionType};
 use scrip_domain::task::{Definition, Period, TaskPatch};
 use scrip_domain::time::{MICROS_PER_DAY, Window};
 use scrip_domain::{Answer, Command, Envelope, HoldId, MemberId, Outcome, TaskKey, TenantId, Timestamp, TransactionId};
+use scrip_server::calendar::end_of_day_after;
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::jobs::members::{follow_merges, report_events};
 use scrip_server::store::read::{Balance, LineTime, Posted};
@@ -126,7 +127,7 @@ async fn a_balance_as_of_then_is_the_one_shown_then() {
                 0..4 => {
                     let available_from = if random.percent(30) { later(&mut random, 6) } else { None };
                     let expires_at = if random.percent(70) { later(&mut random, 40) } else { None };
-                    grant(&own, points, Spendable { available_from, expires_at })
+                    grant(&own, points, Spendable { available_from, expires_at, ..Spendable::default() })
                 }
                 4 => debit(&own, points),
                 5 => Command::Hold { member_id: own.clone(), movement, expires_at: later(&mut random, 8) },
@@ -164,6 +165,65 @@ async fn a_balance_as_of_then_is_the_one_shown_then() {
         for (column, name) in [(1, "frozen"), (3, "expired"), (6, "debt")] {
             assert!(shown.iter().any(|(_, columns)| columns[column] > 0), "{name} occurred");
         }
+        assert_sound(&fixture.store, kind).await;
+    }
+}
+
+/// And of an account whose lots' ends an activity moves: they were alive before it with the old end as with the new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balance_as_of_then_does_not_know_of_the_activity_after_it() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let zone = fixture.store.zone(tenant).await.expect("a zone");
+        let mut random = Random::new(11);
+        let mut at = Timestamp(scrip_server::clock::now().0 - 200 * MICROS_PER_DAY);
+        let (mut shown, mut holds): (Vec<_>, Vec<HoldId>) = Default::default();
+        let (own, other) = (member("own"), member("other"));
+        for _ in 0..200 {
+            // Mostly some hours later; now and then long enough for idle lots to expire.
+            at = Timestamp(at.0 + HOUR * if random.percent(8) { 96 } else { random.between(1, 20) });
+            let points = random.between(1, 30);
+            let later = Some(Timestamp(at.0 + random.between(1, 40) * HOUR));
+            let movement = Movement { points, kind: TransactionType::Hold, reference: None, remark: None };
+            let command = match random.between(0, 9) {
+                0..3 => {
+                    let days = random.between(1, 3) as u32;
+                    let (expires_at, idle_days) = (Some(end_of_day_after(&zone, at, days)), Some(days));
+                    grant(&own, points, Spendable { available_from: None, expires_at, idle_days })
+                }
+                3 => grant(&own, points, Spendable { expires_at: later, ..Spendable::default() }),
+                4 => debit(&own, points),
+                5 => Command::Hold { member_id: own.clone(), movement, expires_at: later },
+                6 if !holds.is_empty() => {
+                    let hold_id = holds[random.between(0, holds.len() as i64 - 1) as usize];
+                    Command::CaptureHold { member_id: own.clone(), hold_id, points: None }
+                }
+                7 => transfer(&own, &other, points),
+                8 => transfer(&other, &own, 3),
+                // Refused, but what time has decided is written.
+                _ => debit(&own, MAX_POINTS),
+            };
+            let asked = Envelope { at, ..envelope(tenant, command) };
+            if let Answer::Accepted { outcome: Outcome::Hold { hold, .. }, .. } =
+                engine.submit(asked).await.expect("an answer")
+            {
+                holds.push(hold.id);
+            }
+            shown.push((at, columns(&fixture.store.balance(tenant, &own, at, at).await.expect("a balance"))));
+        }
+        for (at, expected) in &shown {
+            let past = fixture.store.past_balance(tenant, &own, *at, *at).await.expect("a balance");
+            assert_eq!(columns(&past), *expected, "{kind:?} at {at:?}");
+        }
+        for (column, name) in [(1, "frozen"), (2, "used"), (3, "expired")] {
+            assert!(shown.iter().any(|(_, columns)| columns[column] > 0), "{name} occurred");
+        }
+        let sql = "SELECT count(*) FROM mkt_points_lot l JOIN mkt_points_transaction t ON t.tenant_id = l.tenant_id \
+                   AND t.id = l.transaction_id WHERE l.idle_days IS NOT NULL AND l.expires_at > t.expires_at";
+        let moved = fixture.store.stream(sql, &[], |row| row.int(0)).await.expect("a count");
+        assert!(moved[0] > 5, "{kind:?}: ends moved: {moved:?}");
         assert_sound(&fixture.store, kind).await;
     }
 }
@@ -325,7 +385,7 @@ async fn all_balances_show_overdue_holds_as_released() {
         let tenant = tenant(&engine).await;
         let now = scrip_server::clock::now();
         let ago = |seconds: i64| Timestamp(now.0 - seconds * 1_000_000);
-        let spendable = |end| Spendable { available_from: None, expires_at: end };
+        let spendable = |end| Spendable { expires_at: end, ..Spendable::default() };
         let hold = |of: &MemberId, end| {
             let movement = Movement { points: 25, kind: TransactionType::Hold, reference: None, remark: None };
             Command::Hold { member_id: of.clone(), movement, expires_at: end }
@@ -402,7 +462,7 @@ async fn disordered_ledger(store: &Store, tenant: TenantId, own: &MemberId) {
             let command = match random.next() % 10 {
                 0..=4 => {
                     let expires_at = Timestamp(at.0 + (20 + (random.next() % 90) as i64) * HOUR);
-                    let spendable = Spendable { available_from: None, expires_at: Some(expires_at) };
+                    let spendable = Spendable { expires_at: Some(expires_at), ..Spendable::default() };
                     grant(own, 20 + (random.next() % 50) as i64, spendable)
                 }
                 5 | 6 => debit(own, 1 + (random.next() % 15) as i64),

@@ -36,8 +36,8 @@ const FILL: &[&str] = &[
     "INSERT INTO mkt_coupon_template_version SELECT {t}, {id}, 1, '{}', 0 {from}",
     "INSERT INTO mkt_user_coupon SELECT {t}, {id}, {t}, 1, 'm-' || ({n} / 20), 'AVAILABLE', {n} + 1, 'CLAIM', 0, {n}, NULL, NULL, \
      NULL, 0, NULL, {n} < 0 {from}",
-    "INSERT INTO mkt_points_account SELECT {t}, 'm-' || {n}, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, NULL, 0, 0, 0, 0 {from}",
-    "INSERT INTO mkt_points_lot SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 1, 0, 0, 0, 0, 0, 0, {n}, {id}, 0, {n} >= 0 {from}",
+    "INSERT INTO mkt_points_account SELECT {t}, 'm-' || {n}, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, NULL, 0, 0, 0, 0, NULL {from}",
+    "INSERT INTO mkt_points_lot SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 1, 0, 0, 0, 0, 0, 0, {n}, {id}, 0, {n} >= 0, NULL {from}",
     "INSERT INTO mkt_points_transaction SELECT {t}, {id}, 'm-' || ({n} / 20), {n} + 1, 'EARN_ORDER', 1, 0, 1, 0, 0, NULL, NULL, \
      NULL, NULL, NULL, '[]', {n}, 0, 0, 0 > {n}, NULL, NULL, 0, NULL {from}",
     "INSERT INTO mkt_points_hold SELECT {t}, {id}, 'm-' || ({n} / 20), 1, 0, 0, 'OPEN', NULL, NULL, {n}, '[]', 0, NULL, \

@@ -47,7 +47,7 @@ fn passes(interval: Duration) -> HousekeepingOptions {
 }
 
 async fn grant(engine: &Engine, tenant: TenantId, members: std::ops::Range<usize>, expires_at: Timestamp) {
-    let spendable = Spendable { available_from: None, expires_at: Some(expires_at) };
+    let spendable = Spendable { expires_at: Some(expires_at), ..Spendable::default() };
     let commands = members.map(|number| {
         let movement = Movement { points: POINTS, kind: TransactionType::EarnTask, reference: None, remark: None };
         let command = Command::Grant { member_id: member(number), movement, spendable };

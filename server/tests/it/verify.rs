@@ -4,6 +4,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use scrip_domain::bulk::BulkKind;
 use scrip_domain::command::Movement;
 use scrip_domain::coupon::{Benefit, Definition, Validity};
@@ -17,6 +18,7 @@ use scrip_domain::time::{LocalTime, MICROS_PER_DAY, Window};
 use scrip_domain::webhook::{DisabledReason, LogPosition, NewWebhook, WebhookChange};
 use scrip_domain::{Answer, BulkId, Command, Envelope, KeyId, LotId, MemberId, OrderId, Outcome, TenantId, Timestamp};
 use scrip_server::bulk::{FileReader, Format, Stager, work_of};
+use scrip_server::calendar::end_of_day_after;
 use scrip_server::engine::EngineOptions;
 use scrip_server::relay::subject_of;
 use scrip_server::store::job::JobEnd;
@@ -418,6 +420,22 @@ async fn finish(writer: &mut Writer, tenant: TenantId) {
     let Outcome::Coupon(coupon) = run(writer, tenant, given).await else { unreachable!("a coupon is claimed") };
     let (coupon_id, template_id, to_member_id) = (coupon.id, template.id, member("m-5"));
     run(writer, tenant, Command::TransferCoupon { coupon_id, template_id, to_member_id, reason: None }).await;
+    // An idle lot whose end has moved.
+    let now = scrip_server::clock::now();
+    let then = Timestamp(now.0 - 3 * MICROS_PER_DAY);
+    let movement = |kind, points| Movement { points, kind, reference: None, remark: None };
+    let earned = Command::Grant {
+        member_id: member("m-idle"),
+        movement: movement(TransactionType::EarnTask, 9),
+        spendable: Spendable {
+            available_from: None,
+            expires_at: Some(end_of_day_after(&TimeZone::UTC, then, 30)),
+            idle_days: Some(30),
+        },
+    };
+    run_at(writer, tenant, earned, then).await;
+    let movement = movement(TransactionType::UseProduct, 1);
+    run_at(writer, tenant, Command::Debit { member_id: member("m-idle"), movement }, now).await;
     for name in ["m-1", "m-2", "m-3"] {
         let claim = Command::Claim { template_id: template.id, member_id: member(name), member_level: None };
         let Outcome::Coupon(coupon) = run(writer, tenant, claim).await else { unreachable!("a coupon is claimed") };
@@ -737,7 +755,7 @@ async fn windows(fixture: &Fixture, tenant: TenantId) {
     let member_id: MemberId = "m-reminded".parse().expect("a member");
     let movement = Movement { points: 5, kind: TransactionType::EarnTask, reference: None, remark: None };
     let end = Timestamp(now.0 + 1_000_000_000);
-    let spendable = Spendable { available_from: None, expires_at: Some(end) };
+    let spendable = Spendable { expires_at: Some(end), ..Spendable::default() };
     let grant = Command::Grant { member_id: member_id.clone(), movement, spendable };
     let Outcome::Transaction(granted) = run(&mut writer, tenant, grant).await else { unreachable!("it is a grant") };
     let lots = vec![(member_id, granted.lot_id.expect("a lot"))];

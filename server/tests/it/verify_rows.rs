@@ -53,6 +53,10 @@ const EVENT: &str = "event";
 const WEBHOOK: &str = "webhook";
 const PARKED: &str = "webhook_parked";
 const ANY: &str = "1 = 1";
+/// Alive for weeks to come.
+const IS_IDLE: &str = "idle_days = 30 AND open";
+const MADE_A_PLAIN_LOT: &str = "type = 'EARN_TASK' AND expires_at IS NOT NULL \
+    AND lot_id IN (SELECT id FROM mkt_points_lot WHERE idle_days IS NULL)";
 /// No account was merged into it, which would count there as well.
 const NO_SURVIVOR: &str = "earned_in_day > 0 AND NOT EXISTS (SELECT 1 FROM mkt_points_account x \
     WHERE x.tenant_id = r.tenant_id AND x.merged_into = r.member_id)";
@@ -209,10 +213,15 @@ const CORRUPTIONS: &[Corruption] = &[
     row(
         "T15",
         LOT,
-        "NOT (transaction_id IN (SELECT id FROM mkt_points_transaction WHERE type = 'REFUND'))",
+        "idle_days IS NULL AND NOT (transaction_id IN (SELECT id FROM mkt_points_transaction WHERE type = 'REFUND'))",
         "SET expires_at = expires_at - 1",
         MADE_BY,
     ),
+    row("T15", LOT, IS_IDLE, "SET idle_days = NULL, expires_at = expires_at + 1", MADE_BY),
+    row("T15", LOT, IS_IDLE, "SET expires_at = expires_at - 864000000000", MADE_BY),
+    row("L13", LOT, IS_IDLE, "SET expires_at = expires_at - 864000000000", OWN_LOT),
+    row("L13", LOT, IS_IDLE, "SET idle_days = idle_days + 10", OWN_LOT),
+    row("L14", LOT, IS_IDLE, "SET expires_at = expires_at + 864000000000", OWN_LOT),
     row("T15", LOT, "remaining > 0", "SET points = points + 1, remaining = remaining + 1", MADE_BY),
     row("T10", LOT, "used > 0", "DELETE", OWN_LOT),
     row("O1", ORDER, ANY, "SET points_discount = points_discount + 1", OWN_ORDER),
@@ -249,7 +258,7 @@ const CORRUPTIONS: &[Corruption] = &[
     row("T12", LINE, "type = 'REFUND'", "SET reverses_id = id", OWN_LINE),
     row("T30", LINE, "totals IS NOT NULL", "SET totals = replace(totals, '\"u\":', '\"u\":1')", OWN_LINE),
     row("T30", LINE, "sequence = 1", "SET totals = '{\"t\":0,\"u\":0,\"e\":0,\"r\":0}'", OWN_LINE),
-    row("T15", LINE, "type = 'EARN_TASK' AND expires_at IS NOT NULL", "SET expires_at = expires_at + 1", OWN_LINE),
+    row("T15", LINE, MADE_A_PLAIN_LOT, "SET expires_at = expires_at + 1", OWN_LINE),
     row("T16", LINE, ANY, "SET frozen_after = frozen_after + 1", OWN_LINE),
     row("T17", LINE, "type = 'EARN_ORDER'", "SET debt_after = debt_after + 1", OWN_LINE),
     row(
@@ -424,6 +433,7 @@ const CORRUPTIONS: &[Corruption] = &[
     row("E31", EVENT, "type = 'coupon_template.ended'", "SET data = '{\"a\":1}'", OWN_EVENT),
     row("E32", EVENT, "type = 'points.expiring'", "SET occurred_at = recorded_at + 1, member_id = 'm-9'", OWN_EVENT),
     row("E32", EVENT, "type = 'points.expiring'", "SET data = replace(data, '\"points\"', '\"pointz\"')", OWN_EVENT),
+    row("E32", EVENT, "type = 'points.expiring'", "SET data = replace(data, '_us\":', '_us\":9')", OWN_EVENT),
     row("J1", JOB, "state = 'RUNNING'", "SET lease_holder = NULL", OWN_JOB),
     row("J2", JOB, "state = 'DONE'", "SET finished_at = NULL", OWN_JOB),
     row("J2", JOB, "state = 'DEAD'", "SET last_error = NULL", OWN_JOB),

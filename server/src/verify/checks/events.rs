@@ -243,11 +243,11 @@ fn windows(dialect: Dialect) -> Group {
 
 /// Lots that were told of before they expired.
 fn reminders(dialect: Dialect) -> Group {
-    let days = dialect.number("data", "days_before");
+    let (days, ends) = (dialect.number("data", "days_before"), dialect.number("data", "expires_at_unix_us"));
     let rows = format!(
-        "(SELECT tenant_id, min(id) AS id, subject_id, {days} AS days, count(*) AS n, max(member_id) AS member_id, \
+        "(SELECT tenant_id, min(id) AS id, subject_id, {days} AS days, {ends} AS ends, count(*) AS n, max(member_id) AS member_id, \
          max(data) AS data, max(occurred_at) AS occurred_at FROM event WHERE type = 'points.expiring' \
-         GROUP BY tenant_id, subject_id, {days}) e \
+         GROUP BY tenant_id, subject_id, {days}, {ends}) e \
          LEFT JOIN mkt_points_lot l ON l.tenant_id = e.tenant_id AND l.id = e.subject_id \
          LEFT JOIN points_reminder r ON r.tenant_id = e.tenant_id AND r.days_before = e.days"
     );
@@ -255,13 +255,14 @@ fn reminders(dialect: Dialect) -> Group {
         Dialect::Sqlite => rows,
         Dialect::Postgres => rows.replace("min(id) AS id", "min(id::text)::uuid AS id"),
     };
-    let told = "'{\"days_before\":' || e.days || ',\"expires_at_unix_us\":' || l.expires_at || ',\"points\":'";
+    let told = "'{\"days_before\":' || e.days || ',\"expires_at_unix_us\":' || e.ends || ',\"points\":'";
     let checks = vec![check(
         "E32",
-        "a reminder tells of a member's lot before it expires, once, and up to the cursor",
+        "a reminder tells of a member's lot before it expires, once for each end it has had, and up to the cursor",
         format!(
-            "e.n <> 1 OR l.id IS NULL OR l.member_id IS DISTINCT FROM e.member_id OR e.occurred_at >= l.expires_at \
-             OR r.expires_at IS NULL OR r.expires_at < l.expires_at OR substr(e.data, 1, length({told})) <> {told}"
+            "e.n <> 1 OR l.id IS NULL OR l.member_id IS DISTINCT FROM e.member_id OR e.ends IS NULL \
+             OR e.ends > l.expires_at OR (l.idle_days IS NULL AND e.ends < l.expires_at) OR e.occurred_at >= e.ends \
+             OR r.expires_at IS NULL OR r.expires_at < e.ends OR substr(e.data, 1, length({told})) <> {told}"
         ),
         format!("{} || ': ' || e.data || ', told ' || e.n || ' times'", dialect.id("lot_", "e.subject_id")),
     )];

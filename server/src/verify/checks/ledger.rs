@@ -142,7 +142,8 @@ fn lines(dialect: Dialect) -> Group {
             "a grant names the lot it made",
             format!(
                 "t.type IN {EARN} AND (l.id IS NULL OR l.transaction_id <> t.id OR l.points <> t.points \
-                 OR l.member_id <> t.member_id OR coalesce(t.expires_at, {never}) <> l.expires_at)",
+                 OR l.member_id <> t.member_id OR coalesce(t.expires_at, {never}) > l.expires_at \
+                 OR (l.idle_days IS NULL AND coalesce(t.expires_at, {never}) < l.expires_at))",
                 never = i64::MAX
             ),
             format!("'its lot is missing or another: ' || {}", dialect.id("lot_", "t.lot_id")),

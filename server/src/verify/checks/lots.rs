@@ -41,6 +41,13 @@ fn undone(dialect: Dialect) -> String {
     )
 }
 
+/// The last activity of every member that has had idle lots.
+const ACTIVE: &str = "(SELECT x.tenant_id, x.member_id, max(x.occurred_at) AS at FROM \
+    (SELECT DISTINCT tenant_id, member_id FROM mkt_points_lot WHERE idle_days IS NOT NULL) d \
+    CROSS JOIN mkt_points_transaction x WHERE x.tenant_id = d.tenant_id AND x.member_id = d.member_id \
+    AND (x.type IN ('EARN_ORDER', 'EARN_CHECKIN', 'EARN_TASK') OR x.type IN ('USE_ORDER', 'USE_COUPON', 'USE_PRODUCT')) \
+    GROUP BY x.tenant_id, x.member_id)";
+
 pub fn group(dialect: Dialect) -> Group {
     let open_holds = "(SELECT * FROM mkt_points_hold WHERE status = 'OPEN')";
     let rows = format!(
@@ -53,7 +60,8 @@ pub fn group(dialect: Dialect) -> Group {
          LEFT JOIN (SELECT tenant_id, lot_part, sum(part) AS held FROM {} h GROUP BY tenant_id, lot_part) h \
          ON h.tenant_id = l.tenant_id AND h.lot_part = l.id \
          LEFT JOIN (SELECT tenant_id, lot_part, max(expires_at) AS until FROM {} k GROUP BY tenant_id, lot_part) k \
-         ON k.tenant_id = l.tenant_id AND k.lot_part = l.id",
+         ON k.tenant_id = l.tenant_id AND k.lot_part = l.id \
+         LEFT JOIN {ACTIVE} v ON v.tenant_id = l.tenant_id AND v.member_id = l.member_id",
         taken(dialect),
         undone(dialect),
         dialect.allocations("t.tenant_id", open_holds),
@@ -122,6 +130,25 @@ pub fn group(dialect: Dialect) -> Group {
                 "t.type = 'REFUND' AND (l.points <> coalesce(s.made, 0) OR l.expires_at IS DISTINCT FROM {grace_end})"
             ),
             "l.points || ' points until ' || l.expires_at || ', moved here were ' || coalesce(s.made, 0)",
+        ),
+        check(
+            "L13",
+            "a living idle lot ends no earlier than the activity that its account has noted lets it",
+            format!(
+                "l.idle_days IS NOT NULL AND l.open AND l.expires_at > a.updated_at \
+                 AND (a.idle_moved_until IS NULL OR l.expires_at < {})",
+                plus_days("a.idle_moved_until", "(l.idle_days - 1)")
+            ),
+            differs("its end", "l.expires_at", "l.idle_days || ' days after ' || coalesce(a.idle_moved_until, 0)"),
+        ),
+        check(
+            "L14",
+            "an idle lot that was earned ends no later than the member's last activity lets it",
+            format!(
+                "l.idle_days IS NOT NULL AND t.type <> 'TRANSFER' AND (v.at IS NULL OR l.expires_at > {})",
+                plus_days("v.at", "(l.idle_days + 2)")
+            ),
+            differs("its end", "l.expires_at", "l.idle_days || ' days after ' || coalesce(v.at, 0)"),
         ),
     ];
     Group { with: String::new(), rows, owner: Some("l"), key: dialect.id("lot_", "l.id"), checks }

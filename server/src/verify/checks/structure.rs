@@ -245,7 +245,7 @@ const CONSTRAINTS: &[&str] = &[
     "idx_points_account_member ck_account_total mkt_points_account_available_check mkt_points_account_frozen_check \
      mkt_points_account_used_check mkt_points_account_expired_check mkt_points_account_revoked_check \
      mkt_points_account_debt_check mkt_points_account_sequence_check ck_account_earned",
-    "mkt_points_lot_pkey ck_lot_points ck_lot_open mkt_points_lot_points_check mkt_points_lot_remaining_check \
+    "mkt_points_lot_pkey ck_lot_points ck_lot_open ck_lot_idle mkt_points_lot_points_check mkt_points_lot_remaining_check \
      mkt_points_lot_held_check mkt_points_lot_used_check mkt_points_lot_expired_check mkt_points_lot_revoked_check \
      mkt_points_lot_moved_check",
     "mkt_points_transaction_pkey ck_transaction_balance mkt_points_transaction_sequence_check \

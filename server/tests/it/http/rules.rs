@@ -1,5 +1,7 @@
 //! Rules of points and orders: set in versions, scheduled, looked back at.
 
+use jiff::tz::TimeZone;
+use scrip_server::calendar::end_of_day_after;
 use serde_json::{Value, json};
 
 use super::{Answer, Client, JSON, start, text};
@@ -65,6 +67,41 @@ async fn check(kind: Kind) {
     let mut other = server.client(&server.shop().await.operator).await;
     assert_eq!(other.get("/v1/points-rules").await.json(200)["version"], 0, "another tenant has its own");
     server.assert_sound().await;
+}
+
+/// Seen from outside: what is earned under the rule says so, and what an operator gives has the end that it was given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn points_may_expire_by_inactivity() {
+    for kind in KINDS {
+        let (_fixture, server) = start(kind).await;
+        let shop = server.shop().await;
+        let mut operator = server.client(&shop.operator).await;
+        let rules = json!({ "validity": { "type": "INACTIVITY", "days": 90 } });
+        let set = put(&mut operator, "\"0\"", rules.clone()).await.json(200);
+        assert_eq!(set["validity"], rules["validity"], "{kind:?}");
+        let zone = TimeZone::get("UTC").expect("a zone");
+        let ends = || end_of_day_after(&zone, scrip_server::clock::now(), 90);
+        let before = ends();
+        let made = operator.post("/v1/members/m-1/check-ins", json!({})).await;
+        assert_eq!(made.status, 201, "{kind:?}");
+        let by_hand = json!({ "points": 5, "type": "EARN_ADMIN", "expires_at": "2099-01-01T00:00:00Z" });
+        assert_eq!(operator.post("/v1/members/m-1/points/grants", by_hand).await.status, 201, "{kind:?}");
+        assert_eq!(
+            operator.post("/v1/members/m-1/points/debits", json!({ "points": 1 })).await.status,
+            201,
+            "{kind:?}"
+        );
+        let time =
+            |shown: &Value| text(shown, "expires_at").parse::<jiff::Timestamp>().expect("a time").as_microsecond();
+        let lots = operator.get("/v1/members/m-1/points/lots").await.json(200)["data"].clone();
+        assert_eq!((&lots[0]["idle_days"], &lots[0]["remaining"]), (&json!(90), &json!(9)), "{kind:?}: {lots}");
+        // The day may have ended in between.
+        assert!((before.0..=ends().0).contains(&time(&lots[0])), "{kind:?}: {lots}");
+        assert_eq!((&lots[1]["idle_days"], &lots[1]["remaining"]), (&Value::Null, &json!(5)), "{kind:?}: {lots}");
+        let lines = operator.get("/v1/members/m-1/points/transactions?type=EARN_CHECKIN").await.json(200);
+        assert!((before.0..=time(&lots[0])).contains(&time(&lines["data"][0])), "{kind:?}: {lines}");
+        server.assert_sound().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
