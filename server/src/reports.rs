@@ -19,6 +19,9 @@ pub struct Liability {
     pub revoked: i64,
     pub held: i64,
     pub debt: i64,
+    /// What claw-backs did not find and nobody owes. Beside the others, not part of them: the points are where their members have
+    /// left them, mostly redeemed.
+    pub forgiven: i64,
     /// When an account was last touched.
     pub changed_at: Timestamp,
     /// Points left by the first day of the month in which they expire, the soonest first; those that never do last.
@@ -37,6 +40,7 @@ impl Liability {
             revoked: 0,
             held: 0,
             debt: 0,
+            forgiven: 0,
             changed_at: Timestamp(0),
             by_month: Vec::new(),
         }
@@ -49,7 +53,7 @@ impl Liability {
     /// # Errors
     /// When the store cannot be read.
     pub async fn read(store: &Store, tenant: TenantId, zone: &TimeZone, at: Timestamp) -> Result<Self, StoreError> {
-        // One statement, and so one instant: the sums of the accounts, then the lots by quarter of an hour.
+        // One statement, and so one instant: the sums of the accounts, the lots by quarter of an hour, what was forgiven.
         let sql = "SELECT CAST(0 AS BIGINT), CAST(coalesce(sum(total_points), 0) AS BIGINT), CAST(coalesce(sum(used), 0) AS BIGINT), \
                    CAST(coalesce(sum(expired), 0) AS BIGINT), CAST(coalesce(sum(revoked), 0) AS BIGINT), \
                    CAST(coalesce(sum(frozen), 0) AS BIGINT), CAST(coalesce(sum(debt), 0) AS BIGINT), \
@@ -57,7 +61,10 @@ impl Liability {
                    FROM mkt_points_account WHERE tenant_id = $1 UNION ALL \
                    SELECT CAST(1 AS BIGINT), expires_at / 900000000, CAST(sum(remaining) AS BIGINT), CAST(sum(held) AS BIGINT), \
                    CAST(sum(CASE WHEN expires_at <= $2 THEN remaining ELSE 0 END) AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
-                   FROM mkt_points_lot WHERE tenant_id = $3 AND open GROUP BY expires_at / 900000000";
+                   FROM mkt_points_lot WHERE tenant_id = $3 AND open GROUP BY expires_at / 900000000 UNION ALL \
+                   SELECT CAST(2 AS BIGINT), CAST(coalesce(sum(points_forgiven), 0) AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT), \
+                   CAST(0 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT), CAST(0 AS BIGINT) \
+                   FROM mkt_points_transaction WHERE tenant_id = $4 AND type = 'CLAWBACK'";
         let decode = |row: &Row| {
             let mut numbers = [0; 8];
             for (column, number) in numbers.iter_mut().enumerate() {
@@ -65,7 +72,7 @@ impl Liability {
             }
             Ok(numbers)
         };
-        let parameters = [tenant.into(), at.into(), tenant.into()];
+        let parameters = [tenant.into(), at.into(), tenant.into(), tenant.into()];
         let mut liability = Liability::nothing();
         let mut months: BTreeMap<Option<Date>, i64> = BTreeMap::new();
         for [part, first, second, third, fourth, fifth, sixth, seventh] in
@@ -75,6 +82,10 @@ impl Liability {
                 (liability.issued, liability.redeemed, liability.expired) = (first, second, liability.expired + third);
                 (liability.revoked, liability.held, liability.debt) = (fourth, fifth, sixth);
                 liability.changed_at = Timestamp(seventh);
+                continue;
+            }
+            if part == 2 {
+                liability.forgiven = first;
                 continue;
             }
             let (quarter, remaining, held, overdue) = (first, second, third, fourth);
@@ -110,6 +121,7 @@ impl Liability {
             ("outstanding", self.outstanding()),
             ("held", self.held),
             ("debt", self.debt),
+            ("forgiven", self.forgiven),
             ("breakage_rate_bp", self.breakage_rate_bp()),
         ]
         .map(|(name, points)| (name.to_owned(), points))
@@ -159,12 +171,13 @@ impl Liability {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {full}\" font-family=\"sans-serif\" \
              font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
              <text x=\"50\" y=\"30\" font-size=\"18\">Outstanding points by the month in which they expire</text>\n\
-             {bars}<text x=\"50\" y=\"{}\">issued {}   redeemed {}   expired {}   outstanding {}</text>\n</svg>\n",
+             {bars}<text x=\"50\" y=\"{}\">issued {}   redeemed {}   expired {}   outstanding {}   forgiven {}</text>\n</svg>\n",
             full - 16,
             self.issued,
             self.redeemed,
             self.expired,
             self.outstanding(),
+            self.forgiven,
         )
     }
 }

@@ -443,6 +443,8 @@ pub struct LiabilityReport {
     outstanding: i64,
     /// Owed by members after claw-backs.
     debt: i64,
+    /// Not found by claw-backs, and not owed either (`refund.debt_policy` FORGIVE); counted above as what became of them.
+    forgiven: i64,
     /// Expired of issued, in basis points (1/100 of a percent).
     breakage_rate_bp: i64,
     /// The outstanding points by the month in which they expire.
@@ -484,6 +486,7 @@ fn report(liability: Liability, at: Timestamp) -> LiabilityReport {
         held: liability.held,
         outstanding: liability.outstanding(),
         debt: liability.debt,
+        forgiven: liability.forgiven,
         breakage_rate_bp: liability.breakage_rate_bp(),
         by_month: liability
             .by_month

@@ -2,6 +2,9 @@
 //! of an earlier time, check-ins, tasks, adjustments.
 
 use futures_util::future::join_all;
+use jiff::tz::TimeZone;
+use scrip_domain::TenantId;
+use scrip_server::reports::Liability;
 use serde_json::{Value, json};
 
 use super::{Client, JSON, PLATFORM_KEY, Server, Shop, start, template, text};
@@ -659,7 +662,7 @@ async fn holds_are_listed_by_the_status_they_have_now() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_liability_tells_what_is_owed_until_when() {
     for kind in KINDS {
-        let (_fixture, server) = start(kind).await;
+        let (fixture, server) = start(kind).await;
         let shop = server.shop().await;
         let mut client = server.client(&shop.operator).await;
         let mut lots = Vec::new();
@@ -692,6 +695,35 @@ async fn the_liability_tells_what_is_owed_until_when() {
         assert_eq!((&later["expired"], &later["outstanding"]), (&json!(70), &json!(50)), "{kind:?}: {later}");
         assert_eq!(later["by_month"], owed(&[(Some("2090-03"), 40), (Some("2091-01"), 7), (None, 3)]), "{kind:?}");
         assert_eq!(later["breakage_rate_bp"], 70 * 10_000 / 152, "{kind:?}");
+        // What a claw-back writes off is told beside the others, whose sum stays.
+        let forgive = json!({ "refund": { "debt_policy": "FORGIVE" } });
+        let headers = [JSON, ("if-match", "\"0\"")];
+        assert_eq!(client.send("PUT", "/v1/points-rules", &headers, forgive.to_string()).await.status, 200, "{kind:?}");
+        let earned = client.post("/v1/members/m-3/points/grants", json!({ "points": 9 })).await.json(201);
+        client.post("/v1/members/m-3/points/debits", json!({ "points": 6 })).await.json(201);
+        let path = format!("/v1/points-transactions/{}/reversals", text(&earned, "id"));
+        assert_eq!(client.post(&path, json!({})).await.json(201)["points_forgiven"], 6, "{kind:?}");
+        let read = client.get("/v1/reports/points-liability").await.json(200);
+        let expected = [
+            ("issued", 161),
+            ("redeemed", 36),
+            ("expired", 0),
+            ("revoked", 5),
+            ("outstanding", 120),
+            ("debt", 0),
+            ("forgiven", 6),
+        ];
+        for (name, points) in expected {
+            assert_eq!(read[name], points, "{kind:?} {name}: {read}");
+        }
+        let tenant: TenantId = shop.id.parse().expect("an id");
+        let liability = Liability::read(&fixture.store, tenant, &TimeZone::UTC, scrip_server::clock::now())
+            .await
+            .expect("a report");
+        assert_eq!(liability.forgiven, 6, "{kind:?}");
+        assert!(liability.to_csv().contains("\nforgiven,6\n"), "{kind:?}: {}", liability.to_csv());
+        assert!(liability.to_text().lines().any(|line| line.split_whitespace().eq(["forgiven", "6"])), "{kind:?}");
+        assert!(liability.to_svg().contains("outstanding 120   forgiven 6<"), "{kind:?}");
         // The past is another question.
         let early = client.get("/v1/reports/points-liability?as_of=2020-01-01T00:00:00Z").await.json(400);
         assert_eq!(early["errors"][0]["field"], "as_of", "{kind:?}: {early}");
