@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Client, JSON, PLATFORM_KEY, Server, Shop, start, template, text};
-use crate::harness::{Fixture, KINDS};
-use crate::webhooks::until;
+use crate::harness::{Fixture, KINDS, Kind};
+use crate::webhooks::{Receiver, near, until};
 
 const NDJSON: [(&str, &str); 1] = [("content-type", "application/x-ndjson")];
 
@@ -389,5 +389,40 @@ async fn a_quota_counts_a_tenant_and_its_programs_together() {
             assert!(granted < 1_000, "{kind:?}: no limit");
         }
         assert_eq!(own.get("/v1/points-rules").await.status, 429, "{kind:?}: the program has used it up");
+    }
+}
+
+/// Another node learns of a program within a second, and events go to the webhooks of where they happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_is_known_on_every_node_and_tells_its_own_webhooks() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let one = Server::with(&fixture.url, near).await;
+        // SQLite has one node.
+        let another = if kind == Kind::Postgres { Some(Server::with(&fixture.url, near).await) } else { None };
+        let other = another.as_ref().unwrap_or(&one);
+        let shop = one.shop().await;
+        let mut own = other.client(&shop.operator).await;
+        let mut miles = other.client(&shop.operator).await.of_program("MILES");
+        // Asked for before it is there, and remembered as unknown.
+        assert_eq!(miles.get("/v1/points-rules").await.status, 404, "{kind:?}");
+        program(&one, &shop, "MILES").await;
+        until("the program on the other node", async || {
+            (miles.get("/v1/points-rules").await.status == 200).then_some(())
+        })
+        .await;
+        let (of_tenant, of_program) = (Receiver::start().await, Receiver::start().await);
+        for (client, receiver, points) in [(&mut own, &of_tenant, 5), (&mut miles, &of_program, 7)] {
+            let asked = json!({ "url": receiver.url(), "types": ["points.granted"] });
+            client.post("/v1/webhooks", asked).await.json(201);
+            client.post("/v1/members/m-1/points/grants", json!({ "points": points })).await.json(201);
+        }
+        for (receiver, points) in [(&of_tenant, 5), (&of_program, 7)] {
+            until("the event", async || (!receiver.taken().is_empty()).then_some(())).await;
+            let told: Vec<Value> =
+                receiver.taken().iter().map(|received| received.event()["data"]["points"].clone()).collect();
+            assert_eq!(told, [json!(points)], "{kind:?}");
+        }
+        one.assert_sound().await;
     }
 }
