@@ -108,6 +108,18 @@ scenarios! {
               show lot e                         => expires_at=72 held=4 expired=6
     "
 
+    // The first activity of the day has moved the ends before the lot was there.
+    what_is_earned_by_a_late_report_lives_by_the_next_activity: "
+        @1    rules 0 live idle:2                => version=1
+              task t                             => ok
+        @100  a = check-in m1                    => points=10
+              b = report t m1 r at 60            => points=5
+              show lot b                         => expires_at=120
+        @101  debit m1 1                         => from=b:1
+              show lot a                         => expires_at=168
+              show lot b                         => expires_at=168
+    "
+
     each_lot_has_the_days_of_the_rule_that_made_it: "
         @1    rules 0 live idle:2                => version=1
               a = check-in m1                    => points=10
