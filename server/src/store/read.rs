@@ -9,8 +9,8 @@ use scrip_domain::check_in::CheckIn;
 use scrip_domain::coupon::{Coupon, CouponStatus, Definition, Template};
 use scrip_domain::event::{Event, EventKind};
 use scrip_domain::points::{
-    Account, Adjustment, AdjustmentStatus, ExpiryPlace, Hold, HoldStatus, Lot, MILESTONE, Totals, Transaction,
-    TransactionType,
+    Account, Adjustment, AdjustmentStatus, Allocation, ExpiryPlace, Hold, HoldStatus, Lot, MILESTONE, Totals,
+    Transaction, TransactionType,
 };
 use scrip_domain::pricing::Rules;
 use scrip_domain::rules::RulesVersion;
@@ -51,6 +51,23 @@ pub struct Balance {
     /// Of `available`, what expires before the horizon asked for.
     pub expiring_points: i64,
     pub next_expires_at: Option<Timestamp>,
+}
+
+/// What a hold past its deadline still sets aside of a lot.
+struct DuePart {
+    member_id: MemberId,
+    points: i64,
+    /// When the lot ends.
+    expires_at: Timestamp,
+    /// The hold kept a grant until its points became available.
+    pending: bool,
+}
+
+impl DuePart {
+    /// How many of the points settle a debt: those of a grant do, as soon as they are available.
+    fn settles(&self, debt: i64) -> i64 {
+        if self.pending { self.points.min(debt) } else { 0 }
+    }
 }
 
 /// A member's points in a tenant or one of its programs.
@@ -581,7 +598,7 @@ impl Store {
         Ok(wallets)
     }
 
-    /// Shows what settling would do to holds past their deadline. Rare: a sweep writes it within a minute.
+    /// Shows what settling would do with holds past their deadline. Rare: a sweep writes it within a minute.
     async fn release_due_holds(
         &self,
         balance: &mut Balance,
@@ -590,38 +607,47 @@ impl Store {
         at: Timestamp,
         horizon: Timestamp,
     ) -> Found<()> {
-        for (_, points, expires_at) in self.due_parts(tenant, member, member, at).await? {
-            balance.frozen -= points;
+        for part in self.due_parts(tenant, member, member, at).await? {
+            let (settled, expires_at) = (part.settles(balance.debt), part.expires_at);
+            let left = part.points - settled;
+            balance.frozen -= part.points;
+            balance.debt -= settled;
+            balance.revoked += settled;
             if expires_at <= at {
-                balance.expired += points;
+                balance.expired += left;
                 continue;
             }
-            balance.available += points;
-            if expires_at <= horizon {
-                balance.expiring_points += points;
+            balance.available += left;
+            if left > 0 && expires_at <= horizon {
+                balance.expiring_points += left;
                 balance.next_expires_at = Some(balance.next_expires_at.map_or(expires_at, |next| next.min(expires_at)));
             }
         }
         Ok(())
     }
 
-    /// What holds past their deadline still set aside, of the members from `first` to `last`: whose, how many points, and when
-    /// these expire.
+    /// What holds past their deadline still set aside, of the members from `first` to `last`, in the order in which they end.
     async fn due_parts(
         &self,
         tenant: TenantId,
         first: &MemberId,
         last: &MemberId,
         at: Timestamp,
-    ) -> Found<Vec<(MemberId, i64, Timestamp)>> {
+    ) -> Found<Vec<DuePart>> {
         let parameters = [tenant.into(), first.into(), last.into(), at.into()];
-        let holds = self.query(&due_holds_sql(), &parameters, decode::hold).await?;
-        let parts = || holds.iter().flat_map(|hold| hold.allocations.iter().map(move |part| (&hold.member_id, part)));
+        let mut holds = self.query(&due_holds_sql(), &parameters, decode::hold).await?;
+        holds.sort_by_key(|hold| (hold.expires_at, hold.id));
+        let parts = || holds.iter().flat_map(|hold| hold.allocations.iter().map(move |part| (hold, part)));
         let ids: Vec<Uuid> = parts().map(|(_, part)| part.lot_id.0).collect();
         let decode = |row: &Row| Ok((LotId(row.uuid(0)?), row.time(1)?));
         let expiries = self.query_by_ids("mkt_points_lot", "id, expires_at", tenant, &ids, decode).await?;
-        let expiry = |lot_id| expiries.get(lot_id).copied().unwrap_or(Timestamp::NEVER);
-        Ok(parts().map(|(member, part)| (member.clone(), part.points, expiry(&part.lot_id))).collect())
+        let due = |(hold, part): (&Hold, &Allocation)| DuePart {
+            member_id: hold.member_id.clone(),
+            points: part.points,
+            expires_at: expiries.get(&part.lot_id).copied().unwrap_or(Timestamp::NEVER),
+            pending: hold.pending,
+        };
+        Ok(parts().map(due).collect())
     }
 
     /// A member's balance at an earlier time, as the books tell it now: the sums of what took effect by then, and of what time
@@ -865,12 +891,16 @@ impl Store {
             let parts = self.due_parts(tenant, &first.account.member_id, &last.account.member_id, at).await?;
             let places: HashMap<MemberId, usize> =
                 page.iter().enumerate().map(|(place, stored)| (stored.account.member_id.clone(), place)).collect();
-            for (member, points, expires_at) in parts {
+            for part in parts {
                 // An account made meanwhile is left out.
-                let Some(place) = places.get(&member) else { continue };
+                let Some(place) = places.get(&part.member_id) else { continue };
                 let account = &mut page[*place].account;
-                account.frozen -= points;
-                *(if expires_at <= at { &mut account.expired } else { &mut account.available }) += points;
+                let settled = part.settles(account.debt);
+                account.frozen -= part.points;
+                account.debt -= settled;
+                account.revoked += settled;
+                let left = part.points - settled;
+                *(if part.expires_at <= at { &mut account.expired } else { &mut account.available }) += left;
             }
         }
         Ok(page)

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use scrip_domain::command::Movement;
-use scrip_domain::points::{AdjustmentRequest, MAX_POINTS, Spendable, Transaction, TransactionType};
+use scrip_domain::points::{Account, AdjustmentRequest, MAX_POINTS, Spendable, Transaction, TransactionType};
 use scrip_domain::task::{Definition, Period, TaskPatch};
 use scrip_domain::time::{MICROS_PER_DAY, Window};
 use scrip_domain::{Answer, Command, Envelope, HoldId, MemberId, Outcome, TaskKey, TenantId, Timestamp, TransactionId};
 use scrip_server::calendar::end_of_day_after;
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::jobs::members::{follow_merges, report_events};
-use scrip_server::store::read::{Balance, LineTime, Posted};
+use scrip_server::store::read::{Balance, LineTime, Posted, StoredBalance};
 use scrip_server::store::{Param, Store, decode};
 use scrip_server::verify::verify;
 
@@ -390,7 +390,14 @@ async fn all_balances_show_overdue_holds_as_released() {
             let movement = Movement { points: 25, kind: TransactionType::Hold, reference: None, remark: None };
             Command::Hold { member_id: of.clone(), movement, expires_at: end }
         };
-        let (overdue, other, open) = (member(1), member(2), member(3));
+        let (overdue, other, open, indebted) = (member(1), member(2), member(3), member(4));
+        let submit = async |at, command| {
+            let asked = scrip_domain::Envelope { at, ..envelope(tenant, command) };
+            match engine.submit(asked).await {
+                Ok(Answer::Accepted { outcome, .. }) => outcome,
+                other => panic!("{kind:?}: {other:?}"),
+            }
+        };
         // Ten of the held points are of a lot that has ended meanwhile.
         for (at, command) in [
             (ago(300), grant(&overdue, 10, spendable(Some(ago(200))))),
@@ -400,19 +407,48 @@ async fn all_balances_show_overdue_holds_as_released() {
             (ago(300), grant(&open, 30, spendable(None))),
             (ago(298), hold(&open, None)),
         ] {
-            let asked = scrip_domain::Envelope { at, ..envelope(tenant, command) };
-            assert!(matches!(engine.submit(asked).await, Ok(Answer::Accepted { .. })), "{kind:?}");
+            submit(at, command).await;
         }
-        let all = fixture.store.all_balances(tenant, now, None, 10).await.expect("balances");
-        let shown: Vec<[i64; 3]> = all
-            .iter()
-            .map(|one| [one.account.available - one.overdue, one.account.frozen, one.account.expired + one.overdue])
-            .collect();
-        assert_eq!(shown, [[30, 0, 10], [5, 0, 0], [5, 25, 0]], "{kind:?}");
-        for (member, shown) in [overdue, other, open].iter().zip(shown) {
+        // Twenty points are owed, and settled by what became available since: fifteen, and five of twelve that have ended.
+        let Outcome::Transaction(earned) = submit(ago(300), grant(&indebted, 20, spendable(None))).await else {
+            panic!("a line")
+        };
+        let undone =
+            Command::Reverse { member_id: indebted.clone(), transaction_id: earned.id, points: None, remark: None };
+        let later = |points, from, end| {
+            grant(&indebted, points, Spendable { available_from: Some(from), expires_at: end, ..Spendable::default() })
+        };
+        for (at, command) in [
+            (ago(299), debit(&indebted, 20)),
+            (ago(298), undone),
+            (ago(297), later(15, ago(100), None)),
+            (ago(297), later(12, ago(90), Some(ago(50)))),
+        ] {
+            submit(at, command).await;
+        }
+        let all = async || {
+            let all = fixture.store.all_balances(tenant, now, None, 10).await.expect("balances");
+            let shown = |one: &StoredBalance| {
+                let Account { available, frozen, expired, debt, revoked, .. } = one.account;
+                [available - one.overdue, frozen, expired + one.overdue, debt, revoked]
+            };
+            all.iter().map(shown).collect::<Vec<_>>()
+        };
+        let shown = all().await;
+        assert_eq!(shown, [[30, 0, 10, 0, 0], [5, 0, 0, 0, 0], [5, 25, 0, 0, 0], [0, 0, 7, 0, 20]], "{kind:?}");
+        for (member, shown) in [overdue, other, open, indebted].iter().zip(shown) {
             let balance = fixture.store.balance(tenant, member, now, now).await.expect("a balance");
-            assert_eq!([balance.available, balance.frozen, balance.expired], shown, "{kind:?}: {member}");
+            let Balance { available, frozen, expired, debt, revoked, .. } = balance;
+            assert_eq!([available, frozen, expired, debt, revoked], shown, "{kind:?}: {member}");
+            // As what is written then says.
+            submit(now, Command::SettleAccount(member.clone())).await;
+            let written = fixture.store.balance(tenant, member, now, now).await.expect("a balance");
+            assert_eq!(columns(&written), columns(&balance), "{kind:?}: {member}");
+            let past = fixture.store.past_balance(tenant, member, now, now).await.expect("a balance");
+            assert_eq!(columns(&past), columns(&balance), "{kind:?}: {member}");
         }
+        assert_eq!(all().await, [[30, 0, 10, 0, 0], [5, 0, 0, 0, 0], [5, 25, 0, 0, 0], [0, 0, 7, 0, 20]], "{kind:?}");
+        assert_sound(&fixture.store, kind).await;
     }
 }
 
