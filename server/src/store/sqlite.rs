@@ -4,17 +4,16 @@
 //! batching amortises.
 //!
 //! **The log** moves into the database file beside the commits, on a thread of its own. While batches go on, that never comes to
-//! the log's end, and only a log that has moved as a whole begins anew; it is also only at the log's end that SQLite syncs the
-//! database file. Left to itself it would therefore let the writer move and sync all that had gathered, and every batch
-//! wait, for a tenth of a second. So the thread syncs the file itself after each pass, and when the log has grown long and few of
-//! its pages are left, the writer moves those between two batches.
+//! the log's end, and only a log that has moved as a whole begins anew: the writer moves the rest, at the log's bound. SQLite syncs
+//! the database file only then, so every batch would wait a tenth of a second for all that had gathered: the thread syncs the
+//! file as well, after each pass.
 //!
 //! Statements name one row each: there are no round trips to save, and a prepared look-up by its key costs microseconds.
 
 use std::fs::{File, TryLockError};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -35,16 +34,11 @@ use super::value::{Param, Row};
 use super::{Definitions, JobsReady, StoreError, StoreOptions, Synced, decide_all, decode, local_periods};
 use crate::calendar::day_end;
 
-/// Where SQLite itself lets the writer move the log: 128 MiB at the default page size.
-const WAL_BACKSTOP_PAGES: u32 = 32_768;
-/// Passes begin when the log's file has this many bytes,
-const LOG_BYTES: u64 = 4 << 20;
+/// Where the writer moves the rest of the log: 128 MiB at the default page size.
+const LOG_PAGES: u32 = 32_768;
+/// Passes begin when the log's file has this many bytes.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
-/// and follow each other, so many at most, when this much of the file is in use (48 MiB), until no more than so many pages are
-/// left, which the writer moves.
-const LONG_LOG_PAGES: i64 = 12_288;
-const CHECKPOINT_PASSES: u32 = 8;
-const LAST_PAGES: i64 = 1_024;
 /// How long to wait for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENT_CACHE: usize = 128;
@@ -60,8 +54,6 @@ pub struct SqliteStore {
     pub(super) jobs_ready: JobsReady,
     /// Writes what is no batch: opened when first needed.
     aside: Mutex<Option<Connection>>,
-    /// Whether the writer is to move the last pages of the log.
-    log_nearly_moved: AtomicBool,
 }
 
 impl SqliteStore {
@@ -91,7 +83,6 @@ impl SqliteStore {
             traffic: Traffic::new("sqlite", options.slow_statement),
             jobs_ready: JobsReady::default(),
             aside: Mutex::new(None),
-            log_nearly_moved: AtomicBool::new(false),
         })
     }
 
@@ -284,7 +275,7 @@ fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "wal_autocheckpoint", WAL_BACKSTOP_PAGES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
     configure(&connection)?;
     Ok(connection)
 }
@@ -308,53 +299,28 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Moves the log into the database file beside the commits, until the store is dropped.
+/// Moves the log into the database file in passive steps, which never block the writer, until the store is dropped.
 fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
     let log = beside(path, "-wal");
     let Ok(connection) = open_writer(path) else { return };
     // Never closed: to close any descriptor of the file would give up SQLite's own locks, which are the process's.
     let mut file: Option<ManuallyDrop<File>> = None;
-    loop {
+    while store.strong_count() > 0 {
         std::thread::sleep(CHECKPOINT_INTERVAL);
-        let Some(store) = store.upgrade() else { return };
-        if std::fs::metadata(&log).map_or(0, |meta| meta.len()) < LOG_BYTES {
+        if std::fs::metadata(&log).map_or(0, |meta| meta.len()) < CHECKPOINT_BYTES {
             continue;
         }
-        for _ in 0..CHECKPOINT_PASSES {
-            let left = match move_log(&connection) {
-                Ok(left) => left,
-                Err(error) => {
-                    tracing::debug!(%error, "a background checkpoint did not run");
-                    break;
-                }
-            };
-            if file.is_none() {
-                file = File::open(path).ok().map(ManuallyDrop::new);
-            }
-            if let Some(Err(error)) = file.as_ref().map(|file| file.sync_data()) {
-                // It costs the writer time, and nothing else: SQLite syncs by itself what it must.
-                tracing::debug!(%error, "the database file was not synced");
-            }
-            let is_long = left.log_pages >= LONG_LOG_PAGES;
-            if !is_long || left.pages <= LAST_PAGES {
-                store.log_nearly_moved.store(is_long && left.pages > 0, Ordering::Relaxed);
-                break;
-            }
+        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            tracing::debug!(%error, "a background checkpoint did not run");
+        }
+        if file.is_none() {
+            file = File::open(path).ok().map(ManuallyDrop::new);
+        }
+        if let Some(Err(error)) = file.as_ref().map(|file| file.sync_data()) {
+            // It costs the writer time, and nothing else: SQLite syncs by itself what it must.
+            tracing::debug!(%error, "the database file was not synced");
         }
     }
-}
-
-/// What a pass has left of the log.
-struct Left {
-    pages: i64,
-    log_pages: i64,
-}
-
-/// Moves what of the log nobody still reads.
-fn move_log(connection: &Connection) -> Result<Left, StoreError> {
-    let mut checkpoint = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
-    let (log_pages, moved): (i64, i64) = checkpoint.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
-    Ok(Left { pages: log_pages - moved, log_pages })
 }
 
 /// The file of the same name with this ending.
@@ -472,11 +438,6 @@ impl SqliteWriter {
             Some(connection) => connection,
             none => none.insert(open_writer(&self.store.path)?),
         };
-        if self.store.log_nearly_moved.swap(false, Ordering::Relaxed)
-            && let Err(error) = move_log(connection)
-        {
-            tracing::debug!(%error, "the last pages of the log did not move");
-        }
         let result = run(connection, &self.store, batch);
         if matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
             self.connection = None;
