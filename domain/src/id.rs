@@ -155,6 +155,13 @@ caller_id_type!(TaskKey, "a points task");
 caller_id_type!(ProgramCode, "a program of a tenant");
 caller_id_type!(CompletionId, "one report of a points task");
 
+impl TemplateId {
+    /// Whether [`Ids::draw`] made it, which never makes it again. An import derives it from the origin's.
+    pub fn is_drawn(self) -> bool {
+        self.0.get_version_num() == 7
+    }
+}
+
 /// What the ids of one command are made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdSeed {

@@ -465,6 +465,10 @@ pub fn delete(state: &mut State, envelope: &Envelope, ids: &mut Ids, id: Templat
     if current.code_batch_count > 0 {
         return Err(Rejection::TemplateHasCodes { batches: current.code_batch_count });
     }
+    // Imported again, it would have the same id and the same versions with other definitions; a version never changes.
+    if !current.id.is_drawn() {
+        return Err(Rejection::TemplateImported);
+    }
     state.delete_template(envelope.tenant, id);
     record(state, envelope, ids, &current, EventKind::TemplateDeleted, "{}".into());
     Ok(Outcome::Deleted)

@@ -1088,6 +1088,9 @@ impl Model {
                 if row.batches > 0 {
                     return Err("COUPON_TEMPLATE_HAS_CODES");
                 }
+                if !id.is_drawn() {
+                    return Err("COUPON_TEMPLATE_IMPORTED");
+                }
                 self.templates.remove(&(tenant, *id));
                 Ok("deleted".into())
             }

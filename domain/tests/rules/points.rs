@@ -660,6 +660,7 @@ fn every_rejection_appears_in_a_scenario() {
         Rejection::StockUnlimited,
         Rejection::StockOutOfRange { remaining: 0, max_total: 0 },
         Rejection::TemplateHasCodes { batches: 1 },
+        Rejection::TemplateImported,
         Rejection::TemplateArchived,
         Rejection::BudgetBelowCommitted { committed: 1 },
         Rejection::PeriodClosed { period: scrip_domain::time::CapPeriod::Day, since: at },
@@ -762,6 +763,7 @@ fn every_rejection_appears_in_a_scenario() {
             Rejection::PointsOverflow | Rejection::HoldClosed { .. } | Rejection::CaptureExceedsHold { .. } => {}
             Rejection::NotReversible | Rejection::ReversalExceeds { .. } | Rejection::IdempotencyKeyReused => {}
             Rejection::TemplateHasCodes { .. }
+            | Rejection::TemplateImported
             | Rejection::TemplateArchived
             | Rejection::BudgetBelowCommitted { .. } => {}
             Rejection::PeriodClosed { .. } | Rejection::CapReached { .. } | Rejection::BudgetExhausted { .. } => {}

@@ -244,6 +244,10 @@ codes! {
     "Template has codes", "{batches} batches of codes were made for this template, so it cannot be deleted. Archive it instead.";
     "模板已有券码", "该模板已有 {batches} 批券码，不能删除，请改为归档。";
 
+    TemplateImported = "COUPON_TEMPLATE_IMPORTED", CONFLICT;
+    "Template imported", "An imported template cannot be deleted: its id could be imported again. Edit it, or archive it instead.";
+    "模板为导入模板", "导入的模板不能删除，因为其编号可能再次被导入。请改为编辑或归档。";
+
     TemplateArchived = "COUPON_TEMPLATE_ARCHIVED", CONFLICT;
     "Template archived", "The template is archived and stays as it is. POST /v1/coupon-templates/{template_id}/clone makes a new one of it.";
     "模板已归档", "该模板已归档，不可更改。可通过 POST /v1/coupon-templates/{template_id}/clone 复制为新模板。";
@@ -885,6 +889,7 @@ impl From<Rejection> for Problem {
             Rejection::TemplateVersionStale { current } => of(Code::TemplateVersionStale).with("current", current),
             Rejection::TemplateInUse { claimed } => of(Code::TemplateInUse).with("claimed", claimed),
             Rejection::TemplateHasCodes { batches } => of(Code::TemplateHasCodes).with("batches", batches),
+            Rejection::TemplateImported => of(Code::TemplateImported),
             Rejection::TemplateArchived => of(Code::TemplateArchived),
             Rejection::BudgetBelowCommitted { committed } => {
                 of(Code::BudgetBelowCommitted).with("committed", committed)
@@ -1092,6 +1097,7 @@ mod tests {
             TemplateVersionStale { current: 2 },
             TemplateInUse { claimed: 1 },
             TemplateHasCodes { batches: 1 },
+            TemplateImported,
             TemplateArchived,
             BudgetBelowCommitted { committed: 1 },
             StockUnlimited,
@@ -1226,7 +1232,7 @@ mod tests {
                 TooManyCoupons { .. } | OrderTooLarge { .. } => {}
                 TemplateForPoints { .. } | TemplateNotForPoints => {}
                 AdjustmentNotFound | AdjustmentClosed { .. } | OwnAdjustment | ApprovalNeeded { .. } => {}
-                TemplateHasCodes { .. } | TemplateArchived | BudgetBelowCommitted { .. } => {}
+                TemplateHasCodes { .. } | TemplateImported | TemplateArchived | BudgetBelowCommitted { .. } => {}
                 PeriodClosed { .. } | CapReached { .. } | BudgetExhausted { .. } | TransferToHolder => {}
                 CouponNotReturnable | CodeInUse { .. } => {}
                 CodeNotAccepted | CodeNotFound | CodeBatchNotFound | CodeTaken | CodeRevoked => {}

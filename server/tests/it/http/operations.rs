@@ -520,6 +520,10 @@ async fn the_origins_tables_are_taken_over_once_and_bad_rows_are_told_by_line() 
         assert_eq!(percent["validity"]["starts_at"], "2025-12-31T16:00:00Z", "{kind:?}: midnight in Shanghai");
         assert_eq!((&percent["enabled"], &percent["total_stock"]), (&json!(false), &Value::Null), "{kind:?}");
         assert_eq!(of("Twenty off")["min_order_amount"], 10_000, "{kind:?}");
+        // Its id could be imported again with other terms, under versions that never change.
+        let path = format!("/v1/coupon-templates/{}", text(&percent, "id"));
+        let deleted = operator.send("DELETE", &path, &[], "").await;
+        assert_eq!(deleted.json(409)["code"], "COUPON_TEMPLATE_IMPORTED", "{kind:?}");
 
         let path = "/v1/imports/coupons?time_zone=Asia/Shanghai";
         let report = operator.send("POST", path, &csv, COUPONS_CSV).await.json(200);
