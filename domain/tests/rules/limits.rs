@@ -204,7 +204,9 @@ scenarios! {
     what_lived_elsewhere_is_taken_over_once: "
         @0   adopt-template old stock 4 limit 2           => version=1 enabled=true total=4
              adopt-template old stock 9 limit 9           => version=1 total=4
-             adopt-template past disabled                 => version=2 enabled=false
+             P = adopt-template past disabled             => version=2 enabled=false
+             delete P                                     => COUPON_TEMPLATE_IMPORTED
+             adopt-template past                          => version=2 enabled=false
         @1   a = adopt c1 old m1 USED until 9 order o1 used 5 discount 300 => USED source=IMPORT sequence=1 discount=300 used_at=5
              adopt c1 old m1 AVAILABLE until 99           => USED until=9
              b = adopt c2 old m1 LOCKED until 9 order o2  => LOCKED order=o2 sequence=2
