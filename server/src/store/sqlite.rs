@@ -305,13 +305,20 @@ fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
     let Ok(connection) = open_writer(path) else { return };
     // Never closed: to close any descriptor of the file would give up SQLite's own locks, which are the process's.
     let mut file: Option<ManuallyDrop<File>> = None;
+    let mut moved_pages = 0;
     while store.strong_count() > 0 {
         std::thread::sleep(CHECKPOINT_INTERVAL);
         if std::fs::metadata(&log).map_or(0, |meta| meta.len()) < CHECKPOINT_BYTES {
             continue;
         }
-        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            tracing::debug!(%error, "a background checkpoint did not run");
+        match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2)) {
+            // A server that has nothing to do leaves the disk alone.
+            Ok(pages) if pages == moved_pages => continue,
+            Ok(pages) => moved_pages = pages,
+            Err(error) => {
+                tracing::debug!(%error, "a background checkpoint did not run");
+                continue;
+            }
         }
         if file.is_none() {
             file = File::open(path).ok().map(ManuallyDrop::new);
