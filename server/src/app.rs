@@ -84,6 +84,8 @@ impl App {
         if let Some(caches) = store.cache_metrics() {
             metrics.show_caches(&caches);
         }
+        let quota = settings.quota.options()?;
+        quota.refuse_programs(&store).await?;
         let engine = Engine::start_with(&store, settings.engine.options(), metrics.clone(), decider).await?;
         let (platform_digest, new_platform_key) = platform_key_of(&store, platform_key).await?;
         let limits = HttpLimits {
@@ -92,7 +94,7 @@ impl App {
             max_batch_bytes: settings.server.max_batch_bytes,
             max_upload_bytes: settings.server.max_upload_bytes,
             drain: Duration::from_secs(settings.server.drain_seconds),
-            quota: settings.quota.options()?,
+            quota,
         };
         let webhooks = &settings.webhooks;
         let sender = Sender::new(Guard::new(webhooks.policy()?), Duration::from_secs(webhooks.timeout_seconds))?;

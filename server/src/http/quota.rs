@@ -19,6 +19,7 @@ use quick_cache::sync::Cache;
 use scrip_domain::TenantId;
 
 use super::problem::{Code, Problem};
+use crate::store::Store;
 
 /// A tenant may ask this much of its rate at once.
 const BURST: Duration = Duration::from_secs(1);
@@ -42,6 +43,22 @@ pub enum Counted {
     Request,
     /// The lines of a batch, whose request was counted already.
     Lines(usize),
+}
+
+impl QuotaOptions {
+    /// # Errors
+    /// When a program has a rate of its own, or the store cannot be read.
+    pub async fn refuse_programs(&self, store: &Store) -> anyhow::Result<()> {
+        for id in self.tenants.keys() {
+            if let Some(program) = store.find_tenant(*id).await?.and_then(|tenant| tenant.program) {
+                let parent = program.parent_id;
+                anyhow::bail!(
+                    "quota.tenants: {id} is a program, which counts with its tenant; set a rate for {parent}"
+                );
+            }
+        }
+        Ok(())
+    }
 }
 
 pub struct Quotas {

@@ -1,5 +1,6 @@
 //! Programs over HTTP: several currencies of points for the same members, under the same keys, apart in everything else.
 
+use scrip_server::http::quota::QuotaOptions;
 use serde_json::{Value, json};
 
 use super::{Client, JSON, PLATFORM_KEY, Server, Shop, start, template, text};
@@ -389,6 +390,15 @@ async fn a_quota_counts_a_tenant_and_its_programs_together() {
             assert!(granted < 1_000, "{kind:?}: no limit");
         }
         assert_eq!(own.get("/v1/points-rules").await.status, 429, "{kind:?}: the program has used it up");
+        // So a rate of a program's own would be read by nobody.
+        let parent = shop.id.parse().expect("a tenant's id");
+        let programs = server.store.list_programs(parent, None, 1).await.expect("programs");
+        for (id, is_program) in [(parent, false), (programs[0].1.id, true)] {
+            let quota = QuotaOptions { tenants: [(id, 5)].into(), ..QuotaOptions::default() };
+            let refused = quota.refuse_programs(&server.store).await.err().map(|error| error.to_string());
+            let said = refused.as_ref().is_some_and(|said| said.contains("quota.tenants") && said.contains(&shop.id));
+            assert_eq!((refused.is_some(), said), (is_program, is_program), "{kind:?}: {refused:?}");
+        }
     }
 }
 
