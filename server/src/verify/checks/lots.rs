@@ -45,7 +45,7 @@ fn undone(dialect: Dialect) -> String {
 const ACTIVE: &str = "(SELECT x.tenant_id, x.member_id, max(x.occurred_at) AS at FROM \
     (SELECT DISTINCT tenant_id, member_id FROM mkt_points_lot WHERE idle_days IS NOT NULL) d \
     CROSS JOIN mkt_points_transaction x WHERE x.tenant_id = d.tenant_id AND x.member_id = d.member_id \
-    AND (x.type IN ('EARN_ORDER', 'EARN_CHECKIN', 'EARN_TASK') OR x.type IN ('USE_ORDER', 'USE_COUPON', 'USE_PRODUCT')) \
+    AND x.type IN ('EARN_ORDER', 'EARN_CHECKIN', 'EARN_TASK', 'USE_ORDER', 'USE_COUPON', 'USE_PRODUCT') \
     GROUP BY x.tenant_id, x.member_id)";
 
 pub fn group(dialect: Dialect) -> Group {
