@@ -64,6 +64,8 @@ pub struct Keys {
     pub locked_tenants: BTreeSet<TenantId>,
     /// Tenants that get programs: those they have; guarded by the tenant's lock.
     pub programs: BTreeSet<TenantId>,
+    /// Members of whom the progress with every task is wanted; guarded by the account's lock.
+    pub all_progress: BTreeSet<(TenantId, MemberId)>,
     /// How far a member is with a task, and an earlier report of this id; guarded by the account's lock.
     pub task_reports: BTreeSet<(TenantId, MemberId, TaskKey, CompletionId)>,
     pub api_keys: BTreeSet<(TenantId, KeyId)>,
@@ -352,6 +354,7 @@ impl Keys {
                 self.accounts.insert((tenant, from.clone()));
                 self.accounts.insert((tenant, into.clone()));
                 self.pending_holds.insert((tenant, from.clone()));
+                self.all_progress.extend([(tenant, from.clone()), (tenant, into.clone())]);
             }
             Command::CheckIn { member_id, missed, .. } => {
                 self.accounts.insert((tenant, member_id.clone()));

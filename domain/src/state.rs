@@ -882,6 +882,12 @@ impl State {
         self.progress.get(&(tenant, (member.clone(), key.clone()))).map(|row| &row.value)
     }
 
+    /// With every task, as far as the batch has asked for it ([`crate::key::Keys::all_progress`]).
+    pub(crate) fn progress_of(&self, tenant: TenantId, member: &MemberId) -> Vec<Progress> {
+        let own = self.progress.iter().filter(|((owner, (id, _)), _)| *owner == tenant && id == member);
+        own.map(|(_, row)| row.value.clone()).collect()
+    }
+
     pub(crate) fn save_progress(&mut self, tenant: TenantId, progress: Progress) {
         let key = (tenant, (progress.member_id.clone(), progress.task_key.clone()));
         match self.progress.get_mut(&key) {

@@ -8,6 +8,9 @@
 //! Progress starts anew with each period. A late report, of a period before the one already begun, counts in that one: so a
 //! limit holds whatever order reports come in.
 //!
+//! When an account is merged into another, the member goes on from where both were: what either completed counts against
+//! every limit, and for the tasks that require it. The closed account keeps its own counts, as the record of what was carried.
+//!
 //! A task may require others: a member reports it only when each of them was completed by that member, at least once, in
 //! whatever period. A required task that was deleted lapses, since nobody could complete it any more. What is required is
 //! looked up when a report gets that far ([`Need::Prerequisites`]), for all reports of the batch at once; a report sees what
@@ -133,7 +136,17 @@ pub struct Progress {
     pub completions: i64,
     /// Completions in all.
     pub total_completions: i64,
+    /// What of these counts no report of the member's has made.
+    pub carried: Carried,
     pub updated_at: Timestamp,
+}
+
+/// What came with accounts that were merged into the member's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Carried {
+    pub steps: i64,
+    pub completions: i64,
+    pub total_completions: i64,
 }
 
 impl Progress {
@@ -145,6 +158,7 @@ impl Progress {
             steps: 0,
             completions: 0,
             total_completions: 0,
+            carried: Carried::default(),
             updated_at: Timestamp(0),
         }
     }
@@ -152,9 +166,30 @@ impl Progress {
     /// As it stands in the period that begins with `start`.
     pub fn in_period(self, start: Day) -> Progress {
         if start > self.period_start {
-            Progress { period_start: start, steps: 0, completions: 0, ..self }
+            let carried = Carried { steps: 0, completions: 0, ..self.carried };
+            Progress { period_start: start, steps: 0, completions: 0, carried, ..self }
         } else {
             self
+        }
+    }
+
+    /// Together with that of a member whose account is merged into this one's: completions add up, so that two accounts have no
+    /// limit each; of the steps towards the next, those of whoever is further count.
+    fn joined(self, other: Progress, at: Timestamp) -> Progress {
+        let period_start = self.period_start.max(other.period_start);
+        let (own, other) = (self.in_period(period_start), other.in_period(period_start));
+        let steps = own.steps.max(other.steps);
+        Progress {
+            steps,
+            completions: own.completions + other.completions,
+            total_completions: own.total_completions + other.total_completions,
+            carried: Carried {
+                steps: own.carried.steps + steps - own.steps,
+                completions: own.carried.completions + other.completions,
+                total_completions: own.carried.total_completions + other.total_completions,
+            },
+            updated_at: at,
+            ..own
         }
     }
 }
@@ -311,6 +346,15 @@ fn save(state: &mut State, envelope: &Envelope, ids: &mut Ids, kind: EventKind, 
     state.record_event(envelope, ids, envelope.at, kind, task.id.0, None, data);
     state.save_task(envelope.tenant, task.clone());
     Outcome::Task(Box::new(task))
+}
+
+/// Lets a member go on from where another is with each task, when that one's account is merged into this member's.
+pub(crate) fn carry_over(state: &mut State, envelope: &Envelope, from: &MemberId, into: &MemberId) {
+    for progress in state.progress_of(envelope.tenant, from) {
+        let key = &progress.task_key;
+        let own = state.progress(envelope.tenant, into, key).cloned().unwrap_or_else(|| Progress::none(into, key));
+        state.save_progress(envelope.tenant, own.joined(progress, envelope.at));
+    }
 }
 
 /// Counts one report of a task. One known already gives its first answer.

@@ -6,7 +6,8 @@
 //!
 //! A transfer is undone by the same lots going back, as far as they have not been spent meanwhile.
 //!
-//! A merge closes an account for good: it refuses new business, naming the account that took it over. What concerns its past
+//! A merge closes an account for good: it refuses new business, naming the account that took it over, which goes on with its
+//! tasks ([`crate::task`]). What concerns its past
 //! (a refund, a claw-back) is still decided on it, and merging once more moves what came of that, a debt included. It waits for
 //! holds of orders under way, since those must end on the account they began on.
 
@@ -22,6 +23,7 @@ use crate::event::EventKind;
 use crate::id::{HoldId, Ids, LotId, MemberId, TransactionId};
 use crate::rejection::Rejection;
 use crate::state::State;
+use crate::task;
 
 /// The two lines of points that changed hands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,11 +124,14 @@ pub fn merge(
     let words = Words { reference: None, remark };
     let (transfer, lots) = move_parts(state, envelope, ids, Sides { from, to: into }, parts, words, debt);
     let closed = &mut state.account_mut(envelope.tenant, from).account;
-    closed.merged_into = Some(into.clone());
+    let was_open = closed.merged_into.replace(into.clone()).is_none();
     // Two accounts of one member must not have a limit each; what is moved now is not moved by the next pass.
     let earned = std::mem::take(&mut closed.earned);
     let survivor = &mut state.account_mut(envelope.tenant, into).account;
     survivor.earned = survivor.earned.with(earned);
+    if was_open {
+        task::carry_over(state, envelope, from, into);
+    }
     let data = serde_json::json!({ "into": into.as_str(), "points": transfer.received.points }).to_string();
     state.record_event(envelope, ids, envelope.at, EventKind::AccountMerged, transfer.sent.id.0, Some(from), data);
     let own = state.account(envelope.tenant, into);

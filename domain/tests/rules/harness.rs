@@ -291,6 +291,11 @@ impl Harness {
                 state.load_task(key.0, task.clone());
             }
         }
+        for (tenant, member) in &keys.all_progress {
+            for (_, progress) in rows.progress.iter().filter(|((owner, id, _), _)| owner == tenant && id == member) {
+                state.load_progress(*tenant, progress.clone());
+            }
+        }
         for key in &keys.task_reports {
             let (tenant, member, task, _) = key;
             if let Some(progress) = rows.progress.get(&(*tenant, member.clone(), task.clone())) {

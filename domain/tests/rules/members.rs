@@ -499,6 +499,45 @@ scenarios! {
               report unknown m1 r1           => POINTS_TASK_NOT_FOUND
     "
 
+    // Two accounts of one person must not have each task twice.
+    a_merge_goes_on_with_the_tasks_of_both: "
+        @0    task once points 5                        => ok
+              task gift requires once points 1          => ok
+              task buy per WEEK target 3 points 9       => ok
+              report once old r1                        => points=5
+              report buy old o1                         => step=1/3
+              report buy old o2                         => step=2/3
+              report buy new o1                         => step=1/3
+              report gift new g1                        => POINTS_TASK_PREREQUISITES_MISSING
+              merge old new                             => ok
+              report once new r1                        => POINTS_TASK_PERIOD_LIMIT_REACHED limit=1
+              report gift new g1                        => points=1
+        # Of the steps those of whoever was further.
+              report buy new o2                         => step=3/3 points=9
+              report buy new o3                         => POINTS_TASK_PERIOD_LIMIT_REACHED
+        # Nothing is carried over twice, nor lost on the way to a third account.
+              merge old new                             => ok
+              merge new last                            => ok
+              report once last r1                       => POINTS_TASK_PERIOD_LIMIT_REACHED
+              report buy last o1                        => POINTS_TASK_PERIOD_LIMIT_REACHED
+        @96   report buy last o1                        => step=1/3 period=1970-01-05
+    "
+
+    a_merge_into_an_earlier_period_of_a_task_begins_the_later_one: "
+        @0    task share per DAY limit 2 total 4 points 1   => ok
+              report share new r1                           => points=1
+              report share new r2                           => points=1
+        @24   report share old r1                           => period=1970-01-02
+              merge old new                                 => ok
+              report share new r3                           => points=1 period=1970-01-02
+              report share new r4                           => POINTS_TASK_LIMIT_REACHED limit=4
+        @0    report share early r1                         => period=1970-01-01
+        @24   report share late r1                          => period=1970-01-02
+              merge early late                              => ok
+              report share late r2                          => points=1
+              report share late r3                          => POINTS_TASK_PERIOD_LIMIT_REACHED limit=2
+    "
+
     a_task_waits_for_those_it_requires: "
         @0    task visit per DAY points 1               => ok
               task buy target 2 points 2                => ok

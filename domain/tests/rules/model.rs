@@ -5,7 +5,7 @@
 //! Ids are the one thing it does not make: it takes those of the domain's answer. It depends on the domain's plain data
 //! only, so a store's tests can include this file and compare a [`Snapshot`] of their tables with [`Model::snapshot`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -859,6 +859,8 @@ pub struct Model {
     check_ins: BTreeMap<(TenantId, MemberId), BTreeMap<Day, CheckInRow>>,
     tasks: BTreeMap<(TenantId, TaskKey), (TaskId, TaskRow)>,
     reports: BTreeMap<(TenantId, MemberId, TaskKey), Vec<(CompletionId, ReportRow)>>,
+    /// What merged accounts had come to, and behind how many reports of the member's own.
+    inherited: BTreeMap<(TenantId, MemberId, TaskKey), Vec<(usize, [i64; 4])>>,
     replies: BTreeMap<(TenantId, [u8; 16]), ([u8; 16], String)>,
 }
 
@@ -948,7 +950,9 @@ impl Model {
             for (id, row) in reports {
                 all.0.insert(format!("{tenant} report {member} {key} {id}"), format!("{row:?}"));
             }
-            let counts = counts(reports).expect("there are reports");
+        }
+        for (tenant, member, key) in self.reports.keys().chain(self.inherited.keys()) {
+            let counts = self.counts(*tenant, member, key).expect("there are reports");
             all.0.insert(format!("{tenant} progress {member} {key}"), format!("{counts:?}"));
         }
         for ((tenant, member), book) in self.books.iter().filter(|(_, book)| !book.lines.is_empty()) {
@@ -2331,7 +2335,10 @@ impl Model {
         let parts: Vec<(LotId, i64)> =
             giver.lots.iter().filter(|(_, lot)| lot.remaining > 0).map(|(id, lot)| (*id, lot.remaining)).collect();
         let debt = giver.debt;
-        giver.merged = Some(into.clone());
+        if giver.merged.replace(into.clone()).is_none() {
+            self.bequeath(tenant, from, into);
+        }
+        let giver = self.book(tenant, from);
         let earned = std::mem::take(&mut giver.earned);
         self.book(tenant, into).earned.extend(earned);
         let text = self.hand_over(tenant, from, into, parts, debt, at, new);
@@ -2346,6 +2353,48 @@ impl Model {
         let able: Vec<LotId> = able.map(|(id, _)| *id).collect();
         taker.pay_debt(&able, at);
         Ok(text)
+    }
+
+    /// Hands on what a member has done of each task, to come behind what the other has reported so far.
+    fn bequeath(&mut self, tenant: TenantId, from: &MemberId, into: &MemberId) {
+        let known = self.reports.keys().chain(self.inherited.keys());
+        let keys: BTreeSet<TaskKey> =
+            known.filter(|(owner, id, _)| *owner == tenant && id == from).map(|(_, _, key)| key.clone()).collect();
+        for key in keys {
+            let counts = self.counts(tenant, from, &key).expect("known");
+            let heir = (tenant, into.clone(), key);
+            let behind = self.reports.get(&heir).map_or(0, Vec::len);
+            self.inherited.entry(heir).or_default().push((behind, counts));
+        }
+    }
+
+    /// The latest period, steps since the last completion in it, completions in it and in all; of reports and of what was
+    /// inherited, in their order.
+    fn counts(&self, tenant: TenantId, member: &MemberId, key: &TaskKey) -> Option<[i64; 4]> {
+        let key = (tenant, member.clone(), key.clone());
+        let reports: &[_] = self.reports.get(&key).map_or(&[], Vec::as_slice);
+        let inherited: &[_] = self.inherited.get(&key).map_or(&[], Vec::as_slice);
+        let period = reports
+            .iter()
+            .map(|(_, row)| row.period.0)
+            .chain(inherited.iter().map(|(_, [period, ..])| *period))
+            .max()?;
+        let [mut steps, mut completions, mut total] = [0; 3];
+        for place in 0..=reports.len() {
+            for (_, theirs) in inherited.iter().filter(|(behind, _)| *behind == place) {
+                total += theirs[3];
+                if theirs[0] == period {
+                    (steps, completions) = (steps.max(theirs[1]), completions + theirs[2]);
+                }
+            }
+            let Some((_, row)) = reports.get(place) else { break };
+            let done = i64::from(row.line.is_some());
+            total += done;
+            if row.period.0 == period {
+                (steps, completions) = ((steps + 1) * (1 - done), completions + done);
+            }
+        }
+        Some([period, steps, completions, total])
     }
 
     /// Step by step on a book of its own, which counts when it comes to what was expected.
@@ -2603,7 +2652,7 @@ impl Model {
         if definition.window.ends_at.is_some_and(|end| end <= at) {
             return Err("POINTS_TASK_ENDED");
         }
-        let started = reports.iter().map(|(_, row)| row.period).max();
+        let so_far = self.counts(tenant, member, key);
         let own = match definition.period {
             Period::Once => Day(0),
             Period::Day => day,
@@ -2614,9 +2663,9 @@ impl Model {
                 (0..31).map(|back| Day(day.0 - back)).find(|day| day.civil() == (year, month, 1)).expect("a first")
             }
         };
-        let period = started.map_or(own, |started| started.max(own));
-        let [_, steps, completions, total] = counts(&reports).unwrap_or_default();
-        let (steps, completions) = if started == Some(period) { (steps, completions) } else { (0, 0) };
+        let [started, steps, completions, total] = so_far.unwrap_or([i64::MIN, 0, 0, 0]);
+        let period = Day(started).max(own);
+        let (steps, completions) = if started == period.0 { (steps, completions) } else { (0, 0) };
         if definition.total_limit.is_some_and(|limit| total >= limit) {
             return Err("POINTS_TASK_LIMIT_REACHED");
         }
@@ -2625,8 +2674,7 @@ impl Model {
         }
         let is_missing = |required: &&TaskKey| {
             let exists = self.tasks.get(&(tenant, (*required).clone())).is_some_and(|(_, row)| !row.deleted);
-            let reports = self.reports.get(&(tenant, member.clone(), (*required).clone()));
-            exists && !reports.is_some_and(|reports| reports.iter().any(|(_, row)| row.line.is_some()))
+            exists && self.counts(tenant, member, required).is_none_or(|[.., total]| total == 0)
         };
         if definition.requires.iter().any(|required| is_missing(&required)) {
             return Err("POINTS_TASK_PREREQUISITES_MISSING");
@@ -2870,16 +2918,6 @@ fn life(rules: &Rules, calendar: &Calendar, at: Timestamp) -> Spendable {
 /// The end of the UTC day that comes so many days after.
 fn idle_end(at: Timestamp, days: u32) -> Timestamp {
     Timestamp((at.0.div_euclid(DAY) + i64::from(days) + 1) * DAY)
-}
-
-/// Of reports in their order: the latest period, steps since the last completion in it, completions in it and in all.
-fn counts(reports: &[(CompletionId, ReportRow)]) -> Option<[i64; 4]> {
-    let period = reports.iter().map(|(_, row)| row.period).max()?;
-    let total = reports.iter().filter(|(_, row)| row.line.is_some()).count() as i64;
-    let own: Vec<&ReportRow> = reports.iter().map(|(_, row)| row).filter(|row| row.period == period).collect();
-    let completions = own.iter().filter(|row| row.line.is_some()).count() as i64;
-    let steps = own.iter().rev().take_while(|row| row.line.is_none()).count() as i64;
-    Some([period.0, steps, completions, total])
 }
 
 /// So many days later, but not after the year 9999.

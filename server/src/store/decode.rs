@@ -13,7 +13,7 @@ use scrip_domain::points::{
     Account, Adjustment, AdjustmentStatus, Earned, Hold, HoldStatus, Lot, Transaction, TransactionType,
 };
 use scrip_domain::pricing::Rules;
-use scrip_domain::task::{Progress, Report, Task};
+use scrip_domain::task::{Carried, Progress, Report, Task};
 use scrip_domain::tenant::{ApiKey, Program, Scope, Tenant};
 use scrip_domain::time::LocalPeriod;
 use scrip_domain::webhook::{DisabledReason, LogPosition, Secrets, Webhook};
@@ -430,8 +430,8 @@ pub fn task(row: &Row) -> Decoded<Task> {
     })
 }
 
-pub const PROGRESS: &str =
-    "tenant_id, member_id, task_key, period_start, steps, completions, total_completions, updated_at";
+pub const PROGRESS: &str = "tenant_id, member_id, task_key, period_start, steps, completions, total_completions, \
+                            carried_steps, carried_completions, carried_total, updated_at";
 
 pub fn progress(row: &Row) -> Decoded<Progress> {
     Ok(Progress {
@@ -441,7 +441,8 @@ pub fn progress(row: &Row) -> Decoded<Progress> {
         steps: row.int(4)?,
         completions: row.int(5)?,
         total_completions: row.int(6)?,
-        updated_at: row.time(7)?,
+        carried: Carried { steps: row.int(7)?, completions: row.int(8)?, total_completions: row.int(9)? },
+        updated_at: row.time(10)?,
     })
 }
 

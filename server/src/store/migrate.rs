@@ -124,6 +124,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("migrations/0020_programs.sqlite.sql"),
         postgres: include_str!("migrations/0020_programs.postgres.sql"),
     },
+    Migration {
+        number: 21,
+        name: "carried_progress",
+        sqlite: include_str!("migrations/0021_carried_progress.sqlite.sql"),
+        postgres: include_str!("migrations/0021_carried_progress.postgres.sql"),
+    },
 ];
 
 pub(super) const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT NOT NULL PRIMARY KEY, \

@@ -906,6 +906,7 @@ enum Lookup {
     Programs,
     LockedTasks,
     Tasks,
+    AllProgress,
     TaskProgress,
     TaskReports,
     Originals,
@@ -952,6 +953,7 @@ impl Lookup {
         Lookup::Programs,
         Lookup::LockedTasks,
         Lookup::Tasks,
+        Lookup::AllProgress,
         Lookup::TaskProgress,
         Lookup::TaskReports,
         Lookup::Originals,
@@ -1070,6 +1072,7 @@ impl Lookup {
             Lookup::Programs => found("parent_id, program", tenants, "tenant", "r.parent_id = k.tenant_id"),
             Lookup::LockedTasks => found(decode::TASK, tasks, "mkt_points_task", &format!("{by_task} FOR UPDATE")),
             Lookup::Tasks => found(decode::TASK, tasks, "mkt_points_task", by_task),
+            Lookup::AllProgress => found(decode::PROGRESS, members, "mkt_user_task_progress", by_member),
             Lookup::TaskProgress => {
                 let condition = format!("{by_member} AND r.task_key = k.task_key");
                 found(decode::PROGRESS, reports, "mkt_user_task_progress", &condition)
@@ -1548,6 +1551,7 @@ impl Lane {
             (Lookup::Programs, KeyColumns::tenants(&keys.programs)),
             (Lookup::LockedTasks, KeyColumns::tasks(&keys.tasks)),
             (Lookup::Tasks, KeyColumns::tasks(&keys.task_reads)),
+            (Lookup::AllProgress, KeyColumns::accounts(&keys.all_progress)),
             (Lookup::TaskProgress, KeyColumns::reports(&keys.task_reports)),
             (Lookup::TaskReports, KeyColumns::reports(&keys.task_reports)),
             (Lookup::Originals, KeyColumns::ids(keys.originals.iter().map(|(tenant, id)| (*tenant, id.0)))),
@@ -1621,7 +1625,9 @@ impl Lane {
                     Lookup::LockedWebhooks => state.load_webhook(row.tenant(0)?, decode::webhook(&row)?),
                     Lookup::CheckIns => state.load_check_in(row.tenant(0)?, decode::check_in(&row)?),
                     Lookup::LockedTasks | Lookup::Tasks => state.load_task(row.tenant(0)?, decode::task(&row)?),
-                    Lookup::TaskProgress => state.load_progress(row.tenant(0)?, decode::progress(&row)?),
+                    Lookup::AllProgress | Lookup::TaskProgress => {
+                        state.load_progress(row.tenant(0)?, decode::progress(&row)?)
+                    }
                     Lookup::TaskReports => state.load_report(row.tenant(0)?, decode::report(&row)?),
                     Lookup::DueHolds | Lookup::Holds | Lookup::PendingHolds => {
                         state.load_hold(row.tenant(0)?, decode::hold(&row)?);

@@ -15,7 +15,7 @@ use scrip_domain::points::{
 use scrip_domain::pricing::Rules;
 use scrip_domain::rules::RulesVersion;
 use scrip_domain::state::IdempotencyRecord;
-use scrip_domain::task::{Progress, Task};
+use scrip_domain::task::{Carried, Progress, Task};
 use scrip_domain::tenant::{ApiKey, Tenant};
 use scrip_domain::time::Calendar;
 use scrip_domain::{
@@ -803,7 +803,12 @@ impl Store {
                     steps: row.int(first + 1)?,
                     completions: row.int(first + 2)?,
                     total_completions: row.int(first + 3)?,
-                    updated_at: row.time(first + 4)?,
+                    carried: Carried {
+                        steps: row.int(first + 4)?,
+                        completions: row.int(first + 5)?,
+                        total_completions: row.int(first + 6)?,
+                    },
+                    updated_at: row.time(first + 7)?,
                 }),
             };
             Ok((task, progress))
@@ -1793,7 +1798,8 @@ fn list_tasks_sql() -> String {
 fn list_member_tasks_sql() -> String {
     let columns = decode::of("t", decode::TASK);
     format!(
-        "SELECT {columns}, p.period_start, p.steps, p.completions, p.total_completions, p.updated_at \
+        "SELECT {columns}, p.period_start, p.steps, p.completions, p.total_completions, \
+         p.carried_steps, p.carried_completions, p.carried_total, p.updated_at \
          FROM mkt_points_task t LEFT JOIN mkt_user_task_progress p \
          ON p.tenant_id = t.tenant_id AND p.member_id = $2 AND p.task_key = t.task_key \
          WHERE t.tenant_id = $1 AND t.task_key > $3 AND t.deleted_at IS NULL ORDER BY t.task_key LIMIT $4"

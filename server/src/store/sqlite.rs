@@ -535,6 +535,7 @@ struct LookUps {
     check_ins: String,
     task: String,
     progress: String,
+    all_progress: String,
     prerequisite: String,
     report: String,
     original: String,
@@ -585,6 +586,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
         check_ins: by_member(decode::CHECK_IN, "mkt_points_check_in") + " ORDER BY day DESC LIMIT $3",
         task: format!("SELECT {} FROM mkt_points_task WHERE tenant_id = $1 AND task_key = $2", decode::TASK),
         progress: by_member(decode::PROGRESS, "mkt_user_task_progress") + " AND task_key = $3",
+        all_progress: by_member(decode::PROGRESS, "mkt_user_task_progress"),
         prerequisite: "SELECT coalesce((SELECT total_completions FROM mkt_user_task_progress \
                        WHERE tenant_id = $1 AND member_id = $2 AND task_key = $3), 0), \
                        coalesce((SELECT deleted_at IS NULL FROM mkt_points_task WHERE tenant_id = $1 AND task_key = $3), 0)"
@@ -617,7 +619,7 @@ static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(|| {
 });
 
 /// How a batch finds its rows, by name: for the test of the plans.
-pub fn batch_look_ups() -> [(&'static str, &'static str); 35] {
+pub fn batch_look_ups() -> [(&'static str, &'static str); 36] {
     let texts = &*LOOK_UPS;
     [
         ("tenant", &texts.tenant),
@@ -639,6 +641,7 @@ pub fn batch_look_ups() -> [(&'static str, &'static str); 35] {
         ("check_ins", &texts.check_ins),
         ("task", &texts.task),
         ("progress", &texts.progress),
+        ("all_progress", &texts.all_progress),
         ("prerequisite", &texts.prerequisite),
         ("report", &texts.report),
         ("original", &texts.original),
@@ -752,6 +755,11 @@ fn load(session: &Session<'_>, batch: &[Envelope], keys: &mut Keys, known: &Defi
     for (tenant, key) in keys.tasks.iter().chain(&keys.task_reads) {
         for row in session.query(&texts.task, &[(*tenant).into(), key.as_str().into()], decode::task)? {
             state.load_task(*tenant, row);
+        }
+    }
+    for (tenant, member) in &keys.all_progress {
+        for row in session.query(&texts.all_progress, &[(*tenant).into(), member.into()], decode::progress)? {
+            state.load_progress(*tenant, row);
         }
     }
     for (tenant, member, key, completion_id) in &keys.task_reports {

@@ -925,6 +925,9 @@ static PROGRESS: Table = table(
         ("steps", Int),
         ("completions", Int),
         ("total_completions", Int),
+        ("carried_steps", Int),
+        ("carried_completions", Int),
+        ("carried_total", Int),
         ("updated_at", Int),
     ],
 );
@@ -938,6 +941,9 @@ fn progress(tenant: TenantId, row: &Progress) -> Vec<Param<'_>> {
         row.steps.into(),
         row.completions.into(),
         row.total_completions.into(),
+        row.carried.steps.into(),
+        row.carried.completions.into(),
+        row.carried.total_completions.into(),
         row.updated_at.into(),
     ]
 }

@@ -569,7 +569,8 @@ async fn adjustments(writer: &mut Writer) {
     }
 }
 
-/// A task that requires another, completed behind it by a member who never did a third one.
+/// A task that requires another, completed behind it by a member who never did a third one, and by one into whose account that of
+/// somebody was merged who had completed the first.
 async fn prerequisites(writer: &mut Writer) {
     let tenant = made_tenant(writer, "Tasks").await;
     let task = |requires: &[&str]| task::Definition {
@@ -594,10 +595,13 @@ async fn prerequisites(writer: &mut Writer) {
         assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
     }
     let calendar = Arc::new(scrip_server::calendar::calendar(&jiff::tz::TimeZone::UTC, now));
-    for key in ["first", "second"] {
+    for (member_id, key) in [("m-1", "first"), ("m-1", "second"), ("m-2", "first"), ("m-3", "second")] {
+        if member_id == "m-3" {
+            run(writer, tenant, Command::Merge { from: member("m-2"), into: member("m-3"), remark: None }).await;
+        }
         let (completion_id, calendar) = ("done".parse().expect("an id"), calendar.clone());
-        let key = key.parse().expect("a key");
-        run(writer, tenant, Command::CompleteTask { member_id: member("m-1"), key, completion_id, calendar }).await;
+        let (member_id, key) = (member(member_id), key.parse().expect("a key"));
+        run(writer, tenant, Command::CompleteTask { member_id, key, completion_id, calendar }).await;
     }
 }
 

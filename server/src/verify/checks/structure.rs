@@ -273,7 +273,8 @@ const CONSTRAINTS: &[&str] = &[
     "mkt_coupon_refund_compensation_pkey ck_compensation_closed mkt_coupon_refund_compensation_reason_check \
      mkt_coupon_refund_compensation_status_check",
     "mkt_points_check_in_pkey ck_check_in_points ck_check_in_price mkt_points_task_pkey ck_task_deleted mkt_points_task_version_check \
-     mkt_user_task_progress_pkey ck_task_progress mkt_user_task_completion_pkey ck_task_completion task_cursor_pkey",
+     mkt_user_task_progress_pkey ck_task_progress ck_progress_carried_steps ck_progress_carried ck_progress_carried_total \
+     mkt_user_task_completion_pkey ck_task_completion task_cursor_pkey",
     "event_pkey idempotency_pkey schema_migration_pkey",
     "webhook_pkey ck_webhook_previous webhook_disabled_reason_check webhook_tenant_id_fkey webhook_progress_pkey \
      webhook_progress_tenant_id_webhook_id_fkey webhook_parked_pkey webhook_parked_attempts_check \
