@@ -21,9 +21,13 @@ field() { python3 -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }
 for _ in $(seq 100); do curl -fs "$address/readyz" >/dev/null && break; sleep 0.1; done
 tenant=$(post platform-key-of-the-fuzz /v1/tenants '{"name": "fuzz"}' | field id)
 key=$(post platform-key-of-the-fuzz "/v1/tenants/$tenant/api-keys" '{"name": "fuzz", "scope": "OPERATOR"}' | field secret)
-# Twice: as an operator of a tenant, and as whoever runs the platform.
-for credential in "$key" platform-key-of-the-fuzz; do
-  (cd "$folder" && "$OLDPWD/$venv/bin/schemathesis" run "$address/openapi.json" --header "Authorization: Bearer $credential" \
+post "$key" /v1/programs '{"code": "miles", "name": "Miles"}' >/dev/null
+fuzz() {
+  (cd "$folder" && "$OLDPWD/$venv/bin/schemathesis" run "$address/openapi.json" "$@" \
     --seed "${SCRIP_FUZZ_SEED:-1}" --max-examples "${SCRIP_FUZZ_EXAMPLES:-20}" --include-path-regex '^/v1' \
     --exclude-checks positive_data_acceptance,negative_data_rejection,missing_required_header --suppress-health-check all)
-done
+}
+# Three times: as an operator of a tenant, the same for one of its programs, and as whoever runs the platform.
+fuzz --header "Authorization: Bearer $key"
+fuzz --header "Authorization: Bearer $key" --header "Scrip-Program: miles"
+fuzz --header "Authorization: Bearer platform-key-of-the-fuzz"

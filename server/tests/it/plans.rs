@@ -52,7 +52,7 @@ const FILL: &[&str] = &[
      'PENDING', NULL, NULL, NULL {from}",
     "INSERT INTO mkt_points_check_in SELECT {t}, 'm-' || ({n} / 20), {n}, 1, 1, 0, {id}, 0, {n} < 0, NULL {from}",
     "INSERT INTO mkt_points_task SELECT {t}, 't-' || {n}, {id}, 1, {n} >= 0, NULL, '{}', 0, 0, NULL {from}",
-    "INSERT INTO mkt_user_task_progress SELECT {t}, 'm-' || ({n} / 20), 't-' || {n}, 0, 0, 0, 0, 0 {from}",
+    "INSERT INTO mkt_user_task_progress SELECT {t}, 'm-' || ({n} / 20), 't-' || {n}, 0, 0, 0, 0, 0, 0, 0, 0 {from}",
     "INSERT INTO mkt_user_task_completion SELECT {t}, 'm-' || ({n} / 20), 't', 'c-' || {n}, 0, 1, 1, 1, {id}, 0 {from}",
     "INSERT INTO stat_day SELECT {t}, 's-' || ({n} / 20), 'd-' || {n}, 'n', 1, 1 {from}",
     "INSERT INTO board_score SELECT {t}, 'b-' || ({n} / 20000), 'm-' || {n}, {n} {from}",
