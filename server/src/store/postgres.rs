@@ -616,9 +616,11 @@ pub(super) fn borrowed<'a>(parameters: &'a [Param<'_>]) -> Vec<&'a (dyn ToSql + 
 
 const BEGIN_SNAPSHOT: &str = "SET statement_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
-/// Statements over whole tables must take time in proportion to the rows even where the planner knows nothing of them,
-/// which a nested loop does not. Compiling them would take longer than most of them run.
-const FOR_WHOLE_TABLES: &str = "SET LOCAL enable_nestloop = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'";
+/// Statements over whole tables must take time in proportion to the rows even where the planner knows nothing of them, which
+/// only hash joins do: a nested loop does not, nor does a merge join of what it takes for a few groups, by the tenant alone.
+/// Compiling them would take longer than most of them run.
+const FOR_WHOLE_TABLES: &str = "SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off; \
+                                SET LOCAL work_mem = '64MB'";
 
 /// Hands every row of a statement to `visit` as it arrives.
 pub(super) async fn scan(
