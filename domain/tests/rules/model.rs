@@ -5,8 +5,8 @@
 //! Ids are the one thing it does not make: it takes those of the domain's answer. It depends on the domain's plain data
 //! only, so a store's tests can include this file and compare a [`Snapshot`] of their tables with [`Model::snapshot`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -859,8 +859,7 @@ pub struct Model {
     check_ins: BTreeMap<(TenantId, MemberId), BTreeMap<Day, CheckInRow>>,
     tasks: BTreeMap<(TenantId, TaskKey), (TaskId, TaskRow)>,
     reports: BTreeMap<(TenantId, MemberId, TaskKey), Vec<(CompletionId, ReportRow)>>,
-    /// What merged accounts had come to, and behind how many reports of the member's own.
-    inherited: BTreeMap<(TenantId, MemberId, TaskKey), Vec<(usize, [i64; 4])>>,
+    inherited: BTreeMap<(TenantId, MemberId, TaskKey), Vec<Inherited>>,
     replies: BTreeMap<(TenantId, [u8; 16]), ([u8; 16], String)>,
 }
 
@@ -2919,6 +2918,9 @@ fn life(rules: &Rules, calendar: &Calendar, at: Timestamp) -> Spendable {
 fn idle_end(at: Timestamp, days: u32) -> Timestamp {
     Timestamp((at.0.div_euclid(DAY) + i64::from(days) + 1) * DAY)
 }
+
+/// What a merged account had come to, and behind how many reports of the member's own.
+type Inherited = (usize, [i64; 4]);
 
 /// So many days later, but not after the year 9999.
 fn after_days(at: Timestamp, days: u32) -> Timestamp {

@@ -98,8 +98,9 @@ impl DoctorArgs {
                 match store {
                     Store::Sqlite(_) => look_at_sqlite(&mut findings, &store).await?,
                     Store::Postgres(_) => {
-                        // Beside lanes and readers, one that hears of changes, and one that looks after a replica.
-                        let connections = settings.engine.lanes + settings.store.read_connections + 2;
+                        // Beside lanes and readers, the lane that settles, one that hears of changes, and one that looks after a
+                        // replica.
+                        let connections = settings.engine.lanes + settings.store.read_connections + 3;
                         look_at_postgres(&mut findings, &store, connections).await?;
                     }
                 }

@@ -3,7 +3,8 @@
 //! A lane is a bounded queue, fair between tenants ([`queue`]), and one writer. It takes what is queued, up to
 //! [`EngineOptions::batch_max`], and never waits for more: an idle system pays no delay, a busy one shares locks, round trips
 //! and the disk sync among the batch. While a batch commits, the next one gathers. A command goes to the lane of its hot key
-//! (its template, coupon or member), so commands on one key keep their order and meet in one batch.
+//! (its template, coupon or member), so commands on one key keep their order and meet in one batch. On PostgreSQL what time has
+//! ended is settled in a lane of its own: nobody waits for that, and what a caller waits for does not queue behind it.
 //!
 //! What it guarantees: an accepted command is durable before its answer leaves; a refused or failed one has changed nothing;
 //! one command never fails its neighbours (a batch refused by a constraint is halved until the culprit stands alone).
@@ -56,7 +57,7 @@ pub enum SubmitError {
 
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Writers on PostgreSQL. SQLite has one.
+    /// Writers on PostgreSQL, and one more that settles. SQLite has one for all.
     pub lanes: usize,
     /// Requests a lane queues before it answers busy.
     pub queue_max: usize,
@@ -83,6 +84,7 @@ pub type Decider = Arc<dyn Fn(&Envelope) -> Option<BoxFuture<'static, Result<Ans
 
 struct Inner {
     decider: Option<Decider>,
+    /// When there are several, the last one settles.
     lanes: Vec<Arc<FairQueue>>,
     memory: Arc<RefusalMemory>,
     metrics: Arc<Metrics>,
@@ -112,7 +114,7 @@ impl Engine {
         let memory = Arc::new(RefusalMemory::new(store.clone()));
         let count = match store {
             Store::Sqlite(_) => 1,
-            Store::Postgres(_) => options.lanes.max(1),
+            Store::Postgres(_) => options.lanes.max(1) + 1,
         };
         // All writers before the first lane: one that cannot be had leaves no lane behind.
         let mut writers = Vec::with_capacity(count);
@@ -216,10 +218,10 @@ impl Engine {
     }
 
     fn lane_of(&self, envelope: &Envelope) -> usize {
-        let count = self.inner.lanes.len() as u64;
-        if count == 1 {
+        if self.inner.lanes.len() == 1 {
             return 0;
         }
+        let settling_lane = self.inner.lanes.len() - 1;
         let mut hasher = DefaultHasher::new();
         envelope.tenant.hash(&mut hasher);
         let command = match &envelope.command {
@@ -227,6 +229,7 @@ impl Engine {
             command => command,
         };
         match command {
+            Command::SettleCoupon(_) | Command::SettleAccount(_) | Command::SettleOrder { .. } => return settling_lane,
             Command::CreateTenant(_)
             | Command::CreateProgram(_)
             | Command::CreateApiKey { .. }
@@ -278,8 +281,7 @@ impl Engine {
             | Command::UnlockCoupon { coupon_id, .. }
             | Command::ReturnCoupon { coupon_id, .. }
             | Command::RevokeCoupon { coupon_id, .. }
-            | Command::ExtendCoupon { coupon_id, .. }
-            | Command::SettleCoupon(coupon_id) => coupon_id.hash(&mut hasher),
+            | Command::ExtendCoupon { coupon_id, .. } => coupon_id.hash(&mut hasher),
             Command::ChangeWebhook { webhook_id, .. } => webhook_id.hash(&mut hasher),
             Command::Grant { member_id, .. }
             | Command::Debit { member_id, .. }
@@ -292,19 +294,17 @@ impl Engine {
             | Command::CancelOrder { member_id, .. }
             | Command::RefundOrder { member_id, .. }
             | Command::ConfirmOrder { member_id, .. }
-            | Command::SettleOrder { member_id, .. }
             | Command::ApproveAdjustment { member_id, .. }
             | Command::CheckIn { member_id, .. }
             | Command::CompleteTask { member_id, .. }
             | Command::Transfer { from: member_id, .. }
             | Command::ReverseTransfer { from: member_id, .. }
-            | Command::Merge { from: member_id, .. }
-            | Command::SettleAccount(member_id) => member_id.hash(&mut hasher),
+            | Command::Merge { from: member_id, .. } => member_id.hash(&mut hasher),
             Command::CreateTask { key, .. } | Command::UpdateTask { key, .. } | Command::DeleteTask(key) => {
                 key.hash(&mut hasher);
             }
         }
-        (hasher.finish() % count) as usize
+        (hasher.finish() % settling_lane as u64) as usize
     }
 
     /// Takes no new commands; those queued are still answered.

@@ -13,8 +13,8 @@ use crate::clock;
 use crate::engine::{Engine, SubmitError};
 use crate::store::{Store, StoreError};
 
-/// Commands sent at a time: whoever claims or pays meanwhile waits behind so many at most, a few milliseconds.
-const PIECE: usize = 100;
+/// Commands sent at a time: whoever needs the same writer or the same accounts waits behind so many at most, a millisecond.
+const PIECE: usize = 32;
 
 /// Whether a sweep leaves imports alone (see [`Store::due`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

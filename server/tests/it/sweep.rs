@@ -28,7 +28,7 @@ const POINTS: i64 = 7;
 const SEED_BATCH: usize = 2_000;
 /// Between two claims of the sale.
 const CLAIM_EVERY: Duration = Duration::from_millis(2);
-const CLAIMS_BEFORE: usize = 200;
+const CLAIMS_BEFORE: usize = 1_000;
 
 fn lots() -> usize {
     std::env::var("SCRIP_SWEEP_LOTS").map_or(LOTS_IN_A_TEST, |text| text.parse().expect("SCRIP_SWEEP_LOTS is a number"))

@@ -40,6 +40,11 @@ async fn five_times_the_capacity_is_served_at_capacity_and_the_rest_told_when_to
     assert!(overloaded.turned_away > overloaded.done / 10, "{} turned away", overloaded.turned_away);
     let (most, kept) = (at_capacity.done, overloaded.done);
     assert!(kept * 2 > most, "{kept} done under overload, {most} at capacity");
+    println!(
+        "{CAPACITY} clients: {most} done in {WINDOW:?}; {OFFERED}: {kept} ({} %), {} turned away",
+        kept * 100 / most,
+        overloaded.turned_away
+    );
     let relieved = offer(&target, 1, "after").await;
     assert_eq!(relieved.turned_away, 0, "a single client is served at once");
     server.stop().await.expect("the server stops");
