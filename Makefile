@@ -1,7 +1,7 @@
 # Everything a developer types. `make help` lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help run build test check fmt audit bench bench-smoke bench-drain bench-noisy bench-telemetry bench-reads bench-disk journey kill-test restart-test nodes-test model-test sweep-test deploy-test distribution-test api-fuzz openapi clean deps
+.PHONY: help run build test check fmt audit bench bench-smoke bench-drain bench-noisy bench-telemetry bench-reads bench-disk bench-sweep journey kill-test restart-test nodes-test model-test sweep-test deploy-test distribution-test api-fuzz openapi clean deps
 
 LISTEN ?= 127.0.0.1:8080
 STORE ?= sqlite:data/scrip.db
@@ -66,6 +66,10 @@ bench-reads: deps ## 5,000 reads a second on ten million rows: as it is, without
 bench-disk: deps ## Claims on a disk that syncs 5 ms slower, and bytes on disk for each claim and debit (both stores)
 	cargo build --release --bin scrip
 	SCRIP_BIN=$(CURDIR)/target/release/scrip scripts/bench-disk.sh
+
+bench-sweep: deps ## Claims before and while a million lots of another tenant expire at once (both stores)
+	cargo build --release --bin scrip
+	SCRIP_BIN=$(CURDIR)/target/release/scrip scripts/bench-sweep.sh
 
 journey: deps ## Replay the whole retail year on SQLite and on PostgreSQL
 	cargo build --release --bin scrip
