@@ -7,9 +7,8 @@
 //! A transfer is undone by the same lots going back, as far as they have not been spent meanwhile.
 //!
 //! A merge closes an account for good: it refuses new business, naming the account that took it over, which goes on with its
-//! tasks ([`crate::task`]). What concerns its past
-//! (a refund, a claw-back) is still decided on it, and merging once more moves what came of that, a debt included. It waits for
-//! holds of orders under way, since those must end on the account they began on.
+//! tasks ([`crate::task`]). What concerns its past (a refund, a claw-back) is still decided on it, and merging once more moves
+//! what came of that, a debt included. It waits for holds of orders under way, since those must end on the account they began on.
 
 use serde::{Deserialize, Serialize};
 

@@ -14,13 +14,16 @@ use scrip_domain::{Answer, Command, TemplateId, TenantId, Timestamp};
 use scrip_server::clock;
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::jobs;
+use scrip_server::jobs::expire::{SweepScope, sweep};
 use scrip_server::jobs::housekeeping::{HousekeepingOptions, ensure_passes};
 use scrip_server::jobs::runner::{Runner, RunnerOptions};
 use scrip_server::metrics::Metrics;
+use scrip_server::store::StoreUrl;
 use scrip_server::store::job::NO_TENANT;
 use scrip_server::verify::verify;
 
-use crate::harness::{Fixture, KINDS, definition, envelope, member, template, tenant};
+use crate::harness::{Fixture, KINDS, Kind, definition, envelope, member, template, tenant};
+use crate::postgres;
 
 /// More than a tenant gets in one turn.
 const LOTS_IN_A_TEST: usize = 12_000;
@@ -144,4 +147,33 @@ async fn one_pass_writes_all_that_expires_at_once_while_a_sale_goes_on() {
         let report = verify(&fixture.store, None, |_, _, _| {}).await.expect("verify runs");
         assert!(report.is_clean(), "{kind:?}: {}", report.summary());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgresql_expiries_are_settled_while_a_lane_waits() {
+    const LOTS: usize = 40;
+    let fixture = Fixture::new(Kind::Postgres).await;
+    let engine = fixture.engine(EngineOptions { lanes: 1, ..EngineOptions::default() }).await;
+    let tenant = tenant(&engine).await;
+    let template_id = template(&engine, tenant, definition(), None).await;
+    let expires_at = Timestamp(clock::now().0 + 500_000);
+    grant(&engine, tenant, 0..LOTS, expires_at).await;
+    while clock::now() <= expires_at {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let StoreUrl::Postgres(url) = &fixture.url else { unreachable!("a PostgreSQL fixture") };
+    let other = postgres::connect(url).await;
+    other.batch_execute("BEGIN; SELECT 1 FROM mkt_coupon_template FOR UPDATE").await.expect("the template is locked");
+    let claim = Command::Claim { template_id, member_id: member("buyer"), member_level: None };
+    let claim = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.submit(envelope(tenant, claim)).await }
+    });
+    let swept = sweep(&fixture.store, &engine, tenant, clock::now(), 500, None, SweepScope::All);
+    let swept = tokio::time::timeout(Duration::from_secs(20), swept).await.expect("it waits for no lane");
+    assert_eq!(swept.expect("the pass").accounts_settled, LOTS as u64);
+    assert!(!claim.is_finished(), "the lane still waits for the template");
+    other.batch_execute("ROLLBACK").await.expect("the template is free");
+    let answer = claim.await.expect("the claim ends");
+    assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{answer:?}");
 }
