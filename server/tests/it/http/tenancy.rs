@@ -1,6 +1,7 @@
 //! Nobody reaches what belongs to another tenant or member. The routes come from the served description, so none is forgotten.
 
 use axum::body::Bytes;
+use scrip_domain::TenantId;
 use serde_json::{Value, json};
 
 use super::{Client, JSON, Server, template, text};
@@ -233,5 +234,138 @@ async fn check_programs(kind: Kind) {
 async fn no_route_reaches_a_program_but_by_its_tenants_key_and_its_code() {
     for kind in KINDS {
         check_programs(kind).await;
+    }
+}
+
+/// Requests to each store; `SCRIP_TENANCY_ATTEMPTS` asks for more.
+const ATTEMPTS: usize = 5_000;
+/// In the names and remarks of one tenant, and nowhere else.
+const MARK: &str = "not-for-others";
+
+/// Something of these, where there is something.
+fn any<T>(of: &[T]) -> Option<&T> {
+    (!of.is_empty()).then(|| &of[rand::random_range(0..of.len())])
+}
+
+/// Ids that callers choose: whatever is sent is somebody's own, and may come back.
+const CHOSEN: [&str; 4] = ["member_id", "order_id", "task_key", "code"];
+
+/// Ids for the parameter of this name: mostly objects of the other tenant, sometimes one's own or one of another kind.
+fn id_for(name: &str, theirs: &[(&'static str, String)], own: &[(&'static str, String)]) -> String {
+    let from = if rand::random_ratio(1, 8) { own } else { theirs };
+    let fitting: Vec<&String> = from.iter().filter(|(kind, _)| *kind == name).map(|(_, id)| id).collect();
+    match any(&fitting).filter(|_| CHOSEN.contains(&name) || !rand::random_ratio(1, 10)) {
+        Some(id) => (*id).clone(),
+        None => any(theirs).expect("there are objects").1.clone(),
+    }
+}
+
+/// A request in which everything that can name an object names one.
+fn generated(path: &str, theirs: &[(&'static str, String)], own: &[(&'static str, String)]) -> (String, String) {
+    let id = |name: &str| id_for(name, theirs, own);
+    let mut filled = path.to_owned();
+    while let (Some(start), Some(end)) = (filled.find('{'), filled.find('}')) {
+        let name = filled[start + 1..end].to_owned();
+        filled.replace_range(start..=end, &id(&name));
+    }
+    match rand::random_range(0..4) {
+        0 => filled += &format!("?template_id={}", id("template_id")),
+        1 => filled += &format!("?around={}", id("member_id")),
+        _ => {}
+    }
+    let line = json!({ "item_id": "i", "product_id": "p", "unit_price": 5_000, "quantity": 1 });
+    let basket = json!({ "order_id": format!("o-{}", rand::random::<u32>()), "member_id": "m-1", "lines": [line],
+        "coupon_ids": [id("coupon_id")], "points": rand::random_range(0..5) });
+    let body = match path {
+        "/v1/orders" => basket.to_string(),
+        "/v1/quotes" => {
+            let mut quote = basket;
+            quote["best"] = json!(false);
+            quote.to_string()
+        }
+        "/v1/batch" => [
+            json!({ "op": "claim", "template_id": id("template_id"), "member_id": "m-1" }),
+            json!({ "op": "claim_code", "code": id("code"), "member_id": "m-1" }),
+            json!({ "op": "transfer", "coupon_id": id("coupon_id"), "to_member_id": "m-2" }),
+            json!({ "op": "lock", "coupon_id": id("coupon_id"), "order_id": "o-1" }),
+            json!({ "op": "capture", "hold_id": id("hold_id"), "points": 1 }),
+            json!({ "op": "reverse", "transaction_id": id("transaction_id") }),
+        ]
+        .map(|line| line.to_string())
+        .join("\n"),
+        _ if path.ends_with("/transfers") => json!({ "to_member_id": "m-2", "points": 1 }).to_string(),
+        _ => body(path).to_string(),
+    };
+    (filled, body)
+}
+
+async fn check_generated(kind: Kind, attempts: usize) {
+    let fixture = Fixture::new(kind).await;
+    let server = Server::with(&fixture.url, |settings| settings.jobs.concurrency = 0).await;
+    let (victim, stranger) = (server.shop().await, server.shop().await);
+    let mut operator = server.client(&victim.operator).await;
+    operator.post("/v1/programs", json!({ "code": "MILES", "name": MARK })).await.json(201);
+    let mut theirs = objects(&mut operator, &victim.id).await;
+    let mut named = template();
+    named["name"] = json!(MARK);
+    let named = operator.post("/v1/coupon-templates", named).await.json(201);
+    let claims = format!("/v1/coupon-templates/{}/claims", text(&named, "id"));
+    let coupon = operator.post(&claims, json!({ "member_id": "m-1" })).await.json(201);
+    let grant = json!({ "points": 5, "remark": MARK, "reference": MARK });
+    let grant = operator.post("/v1/members/m-1/points/grants", grant).await.json(201);
+    theirs.push(("template_id", text(&named, "id").to_owned()));
+    theirs.push(("coupon_id", text(&coupon, "id").to_owned()));
+    theirs.push(("transaction_id", text(&grant, "id").to_owned()));
+    let own = objects(&mut server.client(&stranger.operator).await, &stranger.id).await;
+    let mut strangers = [
+        server.client(&stranger.operator).await,
+        server.client(&stranger.service).await,
+        server.client(&stranger.member).await,
+        server.client(&stranger.operator).await.of_program("MILES"),
+    ];
+    let document = operator.get("/openapi.json").await.json(200);
+    let mut operations = operations(&document);
+    operations.retain(|(method, path)| !document["paths"][path][method.to_lowercase()]["security"].is_null());
+    let events = "SELECT count(*) FROM event WHERE tenant_id = $1";
+    let tenant = victim.id.parse::<TenantId>().expect("a tenant");
+    let count = async || server.store.stream(events, &[tenant.into()], |row| row.int(0)).await.expect("a count")[0];
+    let before = (books(&mut operator).await, count().await);
+    let mut answered = 0;
+    for _ in 0..attempts {
+        let (method, path) = any(&operations).expect("operations");
+        let (filled, body) = generated(path, &theirs, &own);
+        let client = &mut strangers[rand::random_range(0..4)];
+        let headers: &[(&str, &str)] = match method.as_str() {
+            "GET" => &[],
+            _ if path == "/v1/batch" => &[("content-type", "application/x-ndjson")],
+            _ if path.contains("/imports") => &[("content-type", "text/csv")],
+            _ => &[JSON, ("if-match", "\"1\"")],
+        };
+        let sent = if method == "GET" { Bytes::new() } else { body.clone().into() };
+        let answer = client.send(method, &filled, headers, sent).await;
+        let shown = String::from_utf8_lossy(&answer.body);
+        let status = answer.status.as_u16();
+        assert!(status < 500, "{method} {filled} {body}: {shown}");
+        assert!(!shown.contains(MARK), "{method} {filled} {body} shows what is another tenant's: {shown}");
+        // What the request itself has named may be named in the answer, and ids that callers choose are the same for both.
+        let is_known = |id: &str| filled.contains(id) || body.contains(id) || own.iter().any(|(_, own)| own == id);
+        let leaked = |id: &str| shown.contains(id) && !is_known(id);
+        if let Some((name, id)) = theirs.iter().find(|(_, id)| leaked(id)) {
+            panic!("{method} {filled} {body} shows another tenant's {name} {id}: {shown}");
+        }
+        answered += usize::from(status < 300);
+    }
+    assert!(answered > attempts / 50, "{answered} of {attempts} were well enough formed to be answered");
+    assert_eq!((books(&mut operator).await, count().await), before, "{kind:?}: nothing of the tenant was changed");
+    println!("{kind:?}: {attempts} attempts, {answered} of them answered with what is the stranger's own");
+    server.assert_sound().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_generated_requests_reach_nothing_of_another_tenant() {
+    let asked = std::env::var("SCRIP_TENANCY_ATTEMPTS").ok();
+    let attempts = asked.map_or(ATTEMPTS, |text| text.parse().expect("SCRIP_TENANCY_ATTEMPTS is a number"));
+    for kind in KINDS {
+        check_generated(kind, attempts).await;
     }
 }
