@@ -149,6 +149,9 @@ impl App {
         self.runner.drain(patience).await;
         self.background.iter().for_each(JoinHandle::abort);
         self.engine.drain();
+        if let Err(error) = self.store.empty_log() {
+            tracing::warn!(%error, "part of the store stays in the log beside its file");
+        }
         Ok(())
     }
 

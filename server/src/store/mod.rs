@@ -224,6 +224,18 @@ impl Store {
         }
     }
 
+    /// Has SQLite move its whole log into the database file, so that the file by itself is the store. For the end of a server:
+    /// whoever copies the file then gets everything.
+    ///
+    /// # Errors
+    /// When somebody still reads from the log, or the store fails; nothing is lost by that.
+    pub fn empty_log(&self) -> Result<(), StoreError> {
+        match self {
+            Store::Sqlite(store) => store.empty_log(),
+            Store::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Has PostgreSQL write what it keeps in memory to the disk, which takes a superuser or `pg_checkpoint`. SQLite does so by
     /// itself, all the time.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {

@@ -130,6 +130,15 @@ impl SqliteStore {
         }
     }
 
+    /// Moves the whole log into the database file.
+    pub(super) fn empty_log(&self) -> Result<(), StoreError> {
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        match self.aside(|connection| Ok(connection.query_row(sql, [], |row| row.get::<_, bool>(0))?))? {
+            false => Ok(()),
+            true => Err(StoreError::Conflict("somebody reads from the log".into())),
+        }
+    }
+
     /// Runs a query on the calling thread: it answers in microseconds from memory, a thread hop would cost more.
     pub(super) fn query<T>(
         &self,

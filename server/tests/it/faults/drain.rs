@@ -35,6 +35,10 @@ async fn sigterm_answers_what_is_under_way_and_exits_with_0() {
         server.stop().await.expect("exit code 0");
         let took = told_at.elapsed();
         assert!(took < STOPS_WITHIN, "{kind:?}: stopped after {took:?}");
+        if let StoreUrl::Sqlite(path) = &url {
+            let log = std::fs::metadata(path.with_extension("db-wal")).map_or(0, |log| log.len());
+            assert_eq!(log, 0, "the file by itself is the store");
+        }
         let server = start().await.expect("the server starts again");
         load.advance(50).await;
         let tally = load.finish().await;
