@@ -190,8 +190,9 @@ async fn every_event_arrives_signed_and_in_order() {
         let receiver = Receiver::start().await;
         let (_fixture, server, shop) = start(kind, |_| {}).await;
         let mut client = server.client(&shop.operator).await;
-        // Before the webhook: not sent unless asked for.
+        // Before the webhook: not sent unless asked for. A webhook begins at the end of what the log shows, so it must show this.
         client.post("/v1/coupon-templates", template()).await.json(201);
+        log(&server, &mut client).await;
         let (path, secret) = webhook(&mut client, json!({ "url": receiver.url() })).await;
         // Another's, which may have sent something before it is turned off, changes nothing here.
         let elsewhere = Receiver::start().await;
