@@ -153,7 +153,8 @@ impl Engine {
         }
     }
 
-    /// Decides many commands and answers in their order. Commands on the same key take effect in their order.
+    /// Decides many commands and answers in their order. Commands on the same key take effect in their order, but those that settle
+    /// only among themselves: they have a lane of their own.
     pub async fn submit_all(&self, envelopes: Vec<Envelope>) -> Vec<Result<Answer, SubmitError>> {
         let count = envelopes.len();
         let mut by_lane: Vec<(Vec<usize>, Vec<Envelope>)> = vec![Default::default(); self.inner.lanes.len()];
