@@ -74,6 +74,7 @@ impl Lane {
         let _abandoned = Abandon(queue.clone());
         while let Some(gathered) = queue.next_batch(self.batch_max).await {
             self.answer(gathered).await;
+            self.writer.rest();
         }
     }
 

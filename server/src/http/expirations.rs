@@ -17,7 +17,7 @@ use super::fields::FieldErrors;
 use super::problem::Problem;
 use super::schema::{IdempotencyKey, Problems};
 use super::time::Time;
-use crate::jobs::expire::{SweepScope, sweep};
+use crate::jobs::expire::{SweepScope, Sweeper};
 
 const LIMITS: RangeInclusive<i64> = 1..=10_000;
 
@@ -54,9 +54,9 @@ pub async fn create_expirations(
 ) -> Result<Response, Problem> {
     let (limit, effective_at) = input.value;
     let (tenant, at) = (caller.tenant(), caller.at(effective_at, input.now)?);
-    let sweep = || sweep(&app.store, &app.engine, tenant, at, limit, Some(caller.id()), SweepScope::All);
+    let mut sweeper = Sweeper::new(&app.store, &app.engine, tenant, Some(caller.id()), SweepScope::All);
     let Some(idempotency) = input.idempotency else {
-        return answer::ok(&SweepView::from(sweep().await?));
+        return answer::ok(&SweepView::from(sweeper.settle_page(at, limit).await?));
     };
     // A sweep is many commands, so its key is looked up before and recorded after. Cut off in between, its retry finds less
     // to do and says so. Of two at once the first to record is the answer of both.
@@ -67,7 +67,7 @@ pub async fn create_expirations(
         let outcome: Outcome = serde_json::from_str(&record.outcome).map_err(Problem::internal)?;
         return answer::respond(&app, tenant, &outcome, StatusCode::OK, true).await;
     }
-    let command = Command::RecordSweep(sweep().await?);
+    let command = Command::RecordSweep(sweeper.settle_page(at, limit).await?);
     let envelope = caller.envelope(command, effective_at, Some(idempotency), input.now)?;
     answer::run(&app, envelope, StatusCode::OK).await
 }

@@ -4,17 +4,24 @@
 //! Expired things are unusable without it, since expiry is a predicate of every decision; the sweep writes the fact and its
 //! events. It finds what is due by partial indexes and sends one settling command for each object through the engine, in
 //! bounded pages: the same rules, the same ledger. It is resumable because what is settled is no longer due, and safe on
-//! many nodes at once because settling twice does nothing.
+//! many nodes at once because settling twice does nothing. It goes no faster than it must.
+
+use std::time::Duration;
 
 use scrip_domain::decide::Sweep;
+use scrip_domain::points::ExpiryPlace;
 use scrip_domain::{Answer, Command, Envelope, KeyId, Outcome, TenantId, Timestamp};
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::engine::{Engine, SubmitError};
 use crate::store::{Store, StoreError};
 
-/// Commands sent at a time: whoever needs the same writer or the same accounts waits behind so many at most, a millisecond.
-const PIECE: usize = 32;
+/// The least time for each command: a million take just under a minute. Nobody waits for them, and what goes faster would only take
+/// more of the machine away from callers that do.
+const EACH: Duration = Duration::from_micros(57);
+/// How much of a delay the next pieces may make up for.
+const MOST_BEHIND: Duration = Duration::from_millis(20);
 
 /// Whether a sweep leaves imports alone (see [`Store::due`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,44 +38,67 @@ pub enum SweepError {
     Submit(#[from] SubmitError),
 }
 
-/// One page: settles at most `limit` objects of each kind that are due at `at`.
-///
-/// # Errors
-/// The first failure; what was settled before it stays settled.
-pub async fn sweep(
-    store: &Store,
-    engine: &Engine,
+/// Settles what is due of a tenant, page after page.
+pub struct Sweeper<'a> {
+    store: &'a Store,
+    engine: &'a Engine,
     tenant: TenantId,
-    at: Timestamp,
-    limit: i64,
     actor: Option<KeyId>,
     scope: SweepScope,
-) -> Result<Sweep, SweepError> {
-    let due = store.due(tenant, at, limit, scope == SweepScope::SkipImports).await?;
-    let mut commands = Vec::new();
-    if !due.orders.is_empty() {
-        let calendar = store.calendar(tenant, at).await?;
-        commands.extend(due.orders.into_iter().map(|(order_id, member_id)| {
-            let calendar = calendar.clone();
-            Command::SettleOrder { member_id, order_id, calendar }
-        }));
+    /// The last lot that was looked at.
+    after: Option<ExpiryPlace>,
+    /// When the next piece may go.
+    next_piece_at: Instant,
+}
+
+impl<'a> Sweeper<'a> {
+    pub fn new(
+        store: &'a Store,
+        engine: &'a Engine,
+        tenant: TenantId,
+        actor: Option<KeyId>,
+        scope: SweepScope,
+    ) -> Sweeper<'a> {
+        Sweeper { store, engine, tenant, actor, scope, after: None, next_piece_at: Instant::now() }
     }
-    let coupons = due.coupons.into_iter().map(Command::SettleCoupon);
-    let accounts = due.members.into_iter().map(Command::SettleAccount);
-    let now = clock::now();
-    let commands: Vec<Envelope> = commands
-        .into_iter()
-        .chain(coupons)
-        .chain(accounts)
-        .map(|command| Envelope { tenant, actor, command, idempotency: None, at, now, seed: clock::seed(now) })
-        .collect();
-    let mut report = Sweep { done: commands.is_empty(), ..Sweep::default() };
-    for piece in commands.chunks(PIECE) {
-        for answer in engine.submit_all(piece.to_vec()).await {
-            if let Answer::Accepted { outcome: Outcome::Settled(settled), .. } = answer? {
-                report.add(settled);
-            }
+
+    /// One page: settles at most `limit` objects of each kind that are due at `at`.
+    ///
+    /// # Errors
+    /// The first failure; what was settled before it stays settled.
+    pub async fn settle_page(&mut self, at: Timestamp, limit: i64) -> Result<Sweep, SweepError> {
+        let Sweeper { store, tenant, actor, .. } = *self;
+        let skip_imports = self.scope == SweepScope::SkipImports;
+        let due = store.due(tenant, at, self.after, limit, skip_imports).await?;
+        self.after = due.last_lot.or(self.after);
+        let mut commands = Vec::new();
+        if !due.orders.is_empty() {
+            let calendar = store.calendar(tenant, at).await?;
+            commands.extend(due.orders.into_iter().map(|(order_id, member_id)| {
+                let calendar = calendar.clone();
+                Command::SettleOrder { member_id, order_id, calendar }
+            }));
         }
+        let coupons = due.coupons.into_iter().map(Command::SettleCoupon);
+        let accounts = due.members.into_iter().map(Command::SettleAccount);
+        let now = clock::now();
+        let commands: Vec<Envelope> = commands
+            .into_iter()
+            .chain(coupons)
+            .chain(accounts)
+            .map(|command| Envelope { tenant, actor, command, idempotency: None, at, now, seed: clock::seed(now) })
+            .collect();
+        let mut report = Sweep { done: commands.is_empty(), ..Sweep::default() };
+        for piece in commands.chunks(self.engine.settling_piece()) {
+            tokio::time::sleep_until(self.next_piece_at).await;
+            for answer in self.engine.submit_all(piece.to_vec()).await {
+                if let Answer::Accepted { outcome: Outcome::Settled(settled), .. } = answer? {
+                    report.add(settled);
+                }
+            }
+            let earliest = Instant::now() - MOST_BEHIND;
+            self.next_piece_at = earliest.max(self.next_piece_at + EACH * piece.len() as u32);
+        }
+        Ok(report)
     }
-    Ok(report)
 }

@@ -10,7 +10,7 @@ use scrip_domain::{Command, LotId, Outcome, TenantId, Timestamp, WebhookId};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::expire::{SweepError, SweepScope, sweep};
+use super::expire::{SweepError, SweepScope, Sweeper};
 use super::members;
 use super::runner::{Done, JobError, Run};
 use crate::store::{Store, StoreError};
@@ -74,8 +74,9 @@ pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
     let mut failed = None;
     let mut tenants = Tenants::new(&run.store);
     while let Some(tenant) = tenants.next().await? {
-        if !sweep_turn(run, tenant, &mut total).await? {
-            unfinished.push(tenant);
+        let mut sweeper = Sweeper::new(&run.store, &run.engine, tenant, None, SweepScope::SkipImports);
+        if !sweep_turn(run, &mut sweeper, &mut total).await? {
+            unfinished.push(sweeper);
         }
         run.check_stopping()?;
         // What one tenant's rows make fail must not keep the next ones waiting; the pass fails in the end, and comes again.
@@ -92,9 +93,9 @@ pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
         }
         run.record_progress(&told(&total)).await?;
         let mut left = Vec::new();
-        for tenant in unfinished {
-            if !sweep_turn(run, tenant, &mut total).await? {
-                left.push(tenant);
+        for mut sweeper in unfinished {
+            if !sweep_turn(run, &mut sweeper, &mut total).await? {
+                left.push(sweeper);
             }
         }
         unfinished = left;
@@ -106,11 +107,10 @@ pub async fn sweep_all(run: &Run) -> Result<Done, JobError> {
 }
 
 /// Some pages of a tenant; whether nothing is left.
-async fn sweep_turn(run: &Run, tenant: TenantId, total: &mut Sweep) -> Result<bool, JobError> {
+async fn sweep_turn(run: &Run, sweeper: &mut Sweeper<'_>, total: &mut Sweep) -> Result<bool, JobError> {
     for _ in 0..PAGES_PER_TURN {
         run.check_stopping()?;
-        let at = clock::now();
-        let swept = sweep(&run.store, &run.engine, tenant, at, PAGE, None, SweepScope::SkipImports).await?;
+        let swept = sweeper.settle_page(clock::now(), PAGE).await?;
         total.merge(swept);
         if swept.done {
             return Ok(true);

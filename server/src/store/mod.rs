@@ -361,6 +361,13 @@ impl Writer {
             Writer::Postgres(writer) => writer.run(batch).await,
         }
     }
+
+    /// Does what is better done between two batches than in one.
+    pub fn rest(&self) {
+        if let Writer::Sqlite(writer) = self {
+            writer.end_log();
+        }
+    }
 }
 
 /// Decides the commands that have no answer yet. Stops at one that needs something more; call again once it is loaded.

@@ -91,6 +91,8 @@ pub struct EventPage {
 pub struct Due {
     pub coupons: Vec<CouponId>,
     pub members: Vec<MemberId>,
+    /// Where the last of the lots stands whose members are told.
+    pub last_lot: Option<ExpiryPlace>,
     /// Past their deadline, or with earned points that are due.
     pub orders: Vec<(OrderId, MemberId)>,
 }
@@ -1112,26 +1114,39 @@ impl Store {
         Ok(EventPage { events, scanned_to })
     }
 
-    /// Coupons, lots, locks and holds that time has ended by `at` and that are not written yet, at most `limit` each.
+    /// Coupons, lots, locks and holds that time has ended by `at` and that are not written yet, at most `limit` each; of lots those
+    /// `after` a place. Lots by the million may end at one instant, and their entries in the index stay until nobody can see them
+    /// any more: a pass that began at the first one for each of its pages would go over all that it has settled.
     ///
     /// With `skip_imports`, objects recorded within the last day that were long over when they were recorded are left
     /// alone: an import or a replay is under way and will say itself when to expire them.
-    pub async fn due(&self, tenant: TenantId, at: Timestamp, limit: i64, skip_imports: bool) -> Found<Due> {
+    pub async fn due(
+        &self,
+        tenant: TenantId,
+        at: Timestamp,
+        after: Option<ExpiryPlace>,
+        limit: i64,
+        skip_imports: bool,
+    ) -> Found<Due> {
         let day_ago = at.0 - scrip_domain::time::MICROS_PER_DAY;
         let (newest, oldest) =
             if skip_imports { (before_ids_of(Timestamp(day_ago)), day_ago) } else { (LAST_ID, i64::MIN) };
+        let parameters = [tenant.into(), at.into(), newest.into(), oldest.into(), limit.into()];
         let mut due = Due::default();
         for sql in DUE_COUPONS {
-            let parameters = [tenant.into(), at.into(), newest.into(), oldest.into(), limit.into()];
             due.coupons.extend(self.query(sql, &parameters, |row| Ok(CouponId(row.uuid(0)?))).await?);
         }
-        for sql in DUE_MEMBERS {
-            let parameters = [tenant.into(), at.into(), newest.into(), oldest.into(), limit.into()];
-            due.members.extend(self.query(sql, &parameters, |row| row.caller_id::<MemberId>(0)).await?);
-        }
         for sql in DUE_ORDERS {
-            let parameters = [tenant.into(), at.into(), newest.into(), oldest.into(), limit.into()];
             due.orders.extend(self.query(sql, &parameters, |row| Ok((row.caller_id(0)?, row.caller_id(1)?))).await?);
+        }
+        due.members = self.query(DUE_HOLDS, &parameters, |row| row.caller_id::<MemberId>(0)).await?;
+        let (expires_at, id) = after.unwrap_or((Timestamp(i64::MIN), LotId(Uuid::nil())));
+        let [tenant, at, newest, oldest, limit] = parameters;
+        let parameters = [tenant, at, newest, oldest, limit, expires_at.into(), id.0.into()];
+        let place = |row: &Row| Ok((row.caller_id::<MemberId>(0)?, (row.time(1)?, LotId(row.uuid(2)?))));
+        for (member, place) in self.query(DUE_LOTS, &parameters, place).await? {
+            due.members.push(member);
+            due.last_lot = Some(place);
         }
         due.members.sort_unstable();
         due.members.dedup();
@@ -1265,7 +1280,7 @@ pub fn hot_queries() -> Vec<(String, String)> {
     all.extend(super::orders::hot_queries());
     all.extend(super::bulk::hot_queries());
     all.extend(WINDOWS_BETWEEN.map(|sql| named("windows_between", sql.to_owned())));
-    let due = DUE_COUPONS.into_iter().chain(DUE_MEMBERS).chain(DUE_ORDERS);
+    let due = DUE_COUPONS.into_iter().chain(DUE_ORDERS).chain([DUE_HOLDS, DUE_LOTS]);
     all.extend(due.enumerate().map(|(number, sql)| (format!("due {number}"), sql.to_owned())));
     all
 }
@@ -1351,12 +1366,12 @@ const DUE_ORDERS: [&str; 2] = [
      AND (id < $3 OR earn_due_at >= $4) ORDER BY earn_due_at LIMIT $5",
 ];
 
-const DUE_MEMBERS: [&str; 2] = [
-    "SELECT member_id FROM mkt_points_lot WHERE tenant_id = $1 AND open AND expires_at <= $2 \
-     AND (id < $3 OR expires_at >= $4) AND remaining > 0 ORDER BY expires_at LIMIT $5",
-    "SELECT member_id FROM mkt_points_hold WHERE tenant_id = $1 AND status = 'OPEN' AND expires_at <= $2 \
-     AND (id < $3 OR expires_at >= $4) ORDER BY expires_at LIMIT $5",
-];
+const DUE_HOLDS: &str = "SELECT member_id FROM mkt_points_hold WHERE tenant_id = $1 AND status = 'OPEN' AND expires_at <= $2 \
+     AND (id < $3 OR expires_at >= $4) ORDER BY expires_at LIMIT $5";
+
+const DUE_LOTS: &str = "SELECT member_id, expires_at, id FROM mkt_points_lot WHERE tenant_id = $1 AND open \
+     AND expires_at <= $2 AND (id < $3 OR expires_at >= $4) AND remaining > 0 AND (expires_at, id) > ($6, $7) \
+     ORDER BY expires_at, id LIMIT $5";
 
 const WINDOWS_BETWEEN: [&str; 2] = [
     "SELECT id FROM mkt_coupon_template WHERE tenant_id = $1 AND distribution_starts_at > $2 AND distribution_starts_at <= $3",

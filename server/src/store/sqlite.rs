@@ -3,17 +3,17 @@
 //! What it guarantees: an acknowledged commit has been synced to the disk. What bounds it: one commit at a time, which
 //! batching amortises.
 //!
-//! **The log** moves into the database file beside the commits, on a thread of its own. While batches go on, that never comes to
-//! the log's end, and only a log that has moved as a whole begins anew: the writer moves the rest, at the log's bound. SQLite syncs
-//! the database file only then, so every batch would wait a tenth of a second for all that had gathered: the thread syncs the
-//! file as well, after each pass.
+//! **The log** moves into the database file beside the commits, on a thread of its own, in passes. While batches go on, a pass never
+//! comes to the log's end, and only a log that has moved as a whole begins anew. So the writer moves the last pages, between two
+//! batches, as soon as a pass has left few of them. SQLite syncs the database file only then, so the next batch would wait for all
+//! that had gathered: the thread syncs the file as well, after each pass.
 //!
 //! Statements name one row each: there are no round trips to save, and a prepared look-up by its key costs microseconds.
 
 use std::fs::{File, TryLockError};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -34,14 +34,21 @@ use super::value::{Param, Row};
 use super::{Definitions, JobsReady, StoreError, StoreOptions, Synced, decide_all, decode, local_periods};
 use crate::calendar::day_end;
 
-/// Where the writer moves the rest of the log: 128 MiB at the default page size.
+/// Where the writer moves the rest of the log, however much it is: 128 MiB at the default page size.
 const LOG_PAGES: u32 = 32_768;
+/// A log with so many pages begins anew once the writer can do that quickly: 16 MiB.
+const FULL_LOG_PAGES: i64 = 4_096;
+/// What a pass may have moved when the writer is to move what has come meanwhile: less than this, and less than a millisecond's work.
+const LAST_PAGES: i64 = 500;
 /// Passes begin when the log's file has this many bytes.
 const CHECKPOINT_BYTES: u64 = 4 << 20;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
+/// Passes one after the other, each over what has come during the one before.
+const PASSES: usize = 4;
 /// How long to wait for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-const STATEMENT_CACHE: usize = 128;
+/// More than there are statements that recur.
+const STATEMENT_CACHE: usize = 256;
 /// Reads are short and run on the calling thread, so more connections than this would only add memory.
 const MAX_READERS: usize = 8;
 
@@ -52,8 +59,12 @@ pub struct SqliteStore {
     pub(super) definitions: Definitions,
     pub(super) traffic: Traffic,
     pub(super) jobs_ready: JobsReady,
-    /// Writes what is no batch: opened when first needed.
-    aside: Mutex<Option<Connection>>,
+    /// Whoever writes takes turns here. One connection for all: a second one's commit would empty the first one's cache of pages,
+    /// and whoever finds the file locked sleeps by the millisecond. It comes back from work that ended well only: what the file holds
+    /// after a failed sync is known only after opening it anew.
+    writer: Mutex<Option<Connection>>,
+    /// Whether the log is full and few of its pages have not moved yet.
+    log_may_end: AtomicBool,
 }
 
 impl SqliteStore {
@@ -66,7 +77,7 @@ impl SqliteStore {
                 .map_err(|error| StoreError::Unavailable(format!("cannot create {}: {error}", folder.display())))?;
         }
         // Opening for writing first creates the file and turns on the log; readers could do neither.
-        open_writer(path).map_err(|error| match error {
+        let writer = open_writer(path).map_err(|error| match error {
             StoreError::Corrupt(_) => {
                 StoreError::Unavailable(format!("{} is there but is no SQLite database", path.display()))
             }
@@ -82,37 +93,38 @@ impl SqliteStore {
             definitions: Definitions::default(),
             traffic: Traffic::new("sqlite", options.slow_statement),
             jobs_ready: JobsReady::default(),
-            aside: Mutex::new(None),
+            writer: Mutex::new(Some(writer)),
+            log_may_end: AtomicBool::new(false),
         })
     }
 
     pub(super) fn writer(self: &Arc<Self>) -> Result<SqliteWriter, StoreError> {
-        let connection = open_writer(&self.path)?;
         let store = Arc::downgrade(self);
         let path = self.path.clone();
         std::thread::Builder::new()
             .name("scrip-checkpoint".into())
             .spawn(move || checkpoint_while_open(&store, &path))
             .map_err(|error| StoreError::Fault(format!("cannot start the checkpoint thread: {error}")))?;
-        Ok(SqliteWriter { store: self.clone(), connection: Some(connection) })
+        Ok(SqliteWriter { store: self.clone() })
     }
 
     pub(super) fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
-        let mut connection = open_writer(&self.path)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute_batch(migrate::CREATE_TABLE)?;
-        let applied = transaction
-            .prepare(migrate::SELECT_APPLIED)?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<Vec<(i64, String)>, _>>()?;
-        let pending = migrate::pending(&applied, sql_of)?;
-        for migration in &pending {
-            transaction.execute_batch(sql_of(migration))?;
-            let checksum = migrate::checksum(sql_of(migration));
-            transaction.execute(migrate::INSERT_APPLIED, params![migration.number, migration.name, checksum])?;
-        }
-        transaction.commit()?;
-        Ok(pending.iter().map(|migration| migration.name).collect())
+        self.write(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch(migrate::CREATE_TABLE)?;
+            let applied = transaction
+                .prepare(migrate::SELECT_APPLIED)?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<Vec<(i64, String)>, _>>()?;
+            let pending = migrate::pending(&applied, sql_of)?;
+            for migration in &pending {
+                transaction.execute_batch(sql_of(migration))?;
+                let checksum = migrate::checksum(sql_of(migration));
+                transaction.execute(migrate::INSERT_APPLIED, params![migration.number, migration.name, checksum])?;
+            }
+            transaction.commit()?;
+            Ok(pending.iter().map(|migration| migration.name).collect())
+        })
     }
 
     /// Makes sure of being the only server on the file until the result is dropped, or the process is gone.
@@ -133,7 +145,7 @@ impl SqliteStore {
     /// Moves the whole log into the database file.
     pub(super) fn empty_log(&self) -> Result<(), StoreError> {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        match self.aside(|connection| Ok(connection.query_row(sql, [], |row| row.get::<_, bool>(0))?))? {
+        match self.write(|connection| Ok(connection.query_row(sql, [], |row| row.get::<_, bool>(0))?))? {
             false => Ok(()),
             true => Err(StoreError::Conflict("somebody reads from the log".into())),
         }
@@ -166,16 +178,16 @@ impl SqliteStore {
         })
     }
 
-    /// Works on the connection for what is written outside any batch.
-    fn aside<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut place = self.aside.lock();
-        let connection = match &mut *place {
+    /// Works on the connection that writes.
+    fn write<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut place = self.writer.lock();
+        let mut connection = match place.take() {
             Some(connection) => connection,
-            none => none.insert(open_writer(&self.path)?),
+            None => open_writer(&self.path)?,
         };
-        let result = work(connection);
-        if matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
-            *place = None;
+        let result = work(&mut connection);
+        if !matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
+            *place = Some(connection);
         }
         result
     }
@@ -183,7 +195,7 @@ impl SqliteStore {
     /// Writes one statement outside any batch: what no command touches.
     pub(super) fn execute(&self, sql: &str, parameters: &[Param<'_>]) -> Result<u64, StoreError> {
         self.traffic.writes.inc();
-        self.aside(|connection| {
+        self.write(|connection| {
             let mut statement = connection.prepare_cached(sql)?;
             bind(&mut statement, parameters)?;
             Ok(statement.raw_execute()? as u64)
@@ -198,7 +210,7 @@ impl SqliteStore {
         decode: impl Fn(&Row) -> Result<T, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
         self.traffic.writes.inc();
-        self.aside(|connection| query(connection, sql, parameters, decode))
+        self.write(|connection| query(connection, sql, parameters, decode))
     }
 
     /// Writes the changes in one transaction if `guard` writes a row, and nothing otherwise; whether it did.
@@ -209,7 +221,7 @@ impl SqliteStore {
         changes: &[Change<'_>],
         synced: Synced,
     ) -> Result<bool, StoreError> {
-        self.aside(|connection| {
+        self.write(|connection| {
             if synced == Synced::Later {
                 connection.pragma_update(None, "synchronous", "NORMAL")?;
             }
@@ -222,18 +234,20 @@ impl SqliteStore {
     /// Connections in read transactions of the same state: nobody writes while they begin. What their statements sort or
     /// keep may outgrow memory, so it goes to files beyond the cache.
     pub(super) fn snapshots(&self, count: usize) -> Result<Vec<Connection>, StoreError> {
-        let mut writer = open_writer(&self.path)?;
-        let nobody_writes = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut connections = Vec::with_capacity(count);
-        for _ in 0..count {
-            let connection = open_reader(&self.path)?;
-            connection.pragma_update(None, "temp_store", "FILE")?;
-            // A read transaction begins with its first read.
-            connection.execute_batch("BEGIN; SELECT 1 FROM sqlite_master LIMIT 1")?;
-            connections.push(connection);
-        }
-        nobody_writes.rollback()?;
-        Ok(connections)
+        self.write(|writer| {
+            // Other processes may write as well.
+            let nobody_writes = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut connections = Vec::with_capacity(count);
+            for _ in 0..count {
+                let connection = open_reader(&self.path)?;
+                connection.pragma_update(None, "temp_store", "FILE")?;
+                // A read transaction begins with its first read.
+                connection.execute_batch("BEGIN; SELECT 1 FROM sqlite_master LIMIT 1")?;
+                connections.push(connection);
+            }
+            nobody_writes.rollback()?;
+            Ok(connections)
+        })
     }
 
     /// A connection of its own, for long reads.
@@ -308,33 +322,59 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Moves the log into the database file in passive steps, which never block the writer, until the store is dropped.
+/// How far a log has moved into the database file, in pages.
+struct Moved {
+    log: i64,
+    moved: i64,
+}
+
+/// Moves what can move without anybody waiting.
+fn move_log(connection: &Connection) -> rusqlite::Result<Moved> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok(Moved { log: row.get(1)?, moved: row.get(2)? }))
+}
+
+/// Moves the log into the database file in passes, which never block the writer, until the store is dropped.
 fn checkpoint_while_open(store: &Weak<SqliteStore>, path: &Path) {
     let log = beside(path, "-wal");
     let Ok(connection) = open_writer(path) else { return };
     // Never closed: to close any descriptor of the file would give up SQLite's own locks, which are the process's.
     let mut file: Option<ManuallyDrop<File>> = None;
-    let mut moved_pages = 0;
+    let mut moved_before = 0;
     while store.strong_count() > 0 {
         std::thread::sleep(CHECKPOINT_INTERVAL);
         if std::fs::metadata(&log).map_or(0, |meta| meta.len()) < CHECKPOINT_BYTES {
             continue;
         }
-        match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2)) {
+        for _ in 0..PASSES {
+            let Moved { log, moved } = match move_log(&connection) {
+                Ok(moved) => moved,
+                Err(error) => {
+                    tracing::debug!(%error, "a background checkpoint did not run");
+                    break;
+                }
+            };
             // A server that has nothing to do leaves the disk alone.
-            Ok(pages) if pages == moved_pages => continue,
-            Ok(pages) => moved_pages = pages,
-            Err(error) => {
-                tracing::debug!(%error, "a background checkpoint did not run");
-                continue;
+            if moved == moved_before {
+                break;
             }
-        }
-        if file.is_none() {
-            file = File::open(path).ok().map(ManuallyDrop::new);
-        }
-        if let Some(Err(error)) = file.as_ref().map(|file| file.sync_data()) {
-            // It costs the writer time, and nothing else: SQLite syncs by itself what it must.
-            tracing::debug!(%error, "the database file was not synced");
+            let in_this_pass = if moved > moved_before { moved - moved_before } else { moved };
+            moved_before = moved;
+            if file.is_none() {
+                file = File::open(path).ok().map(ManuallyDrop::new);
+            }
+            if let Some(Err(error)) = file.as_ref().map(|file| file.sync_data()) {
+                // It costs the writer time, and nothing else: SQLite syncs by itself what it must.
+                tracing::debug!(%error, "the database file was not synced");
+            }
+            if log < FULL_LOG_PAGES {
+                break;
+            }
+            if in_this_pass <= LAST_PAGES {
+                if let Some(store) = store.upgrade() {
+                    store.log_may_end.store(true, Ordering::Relaxed);
+                }
+                break;
+            }
         }
     }
 }
@@ -441,24 +481,25 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// The connection that writes.
+/// Writes batches.
 pub struct SqliteWriter {
     store: Arc<SqliteStore>,
-    /// Dropped after a failed sync: what the file holds then is known only after opening it anew.
-    connection: Option<Connection>,
 }
 
 impl SqliteWriter {
-    pub(super) fn run(&mut self, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(open_writer(&self.store.path)?),
-        };
-        let result = run(connection, &self.store, batch);
-        if matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_))) {
-            self.connection = None;
+    pub(super) fn run(&self, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
+        self.store.write(|connection| run(connection, &self.store, batch))
+    }
+
+    /// Moves the log's last pages if few are left, so that it begins anew.
+    pub(super) fn end_log(&self) {
+        if !self.store.log_may_end.swap(false, Ordering::Relaxed) {
+            return;
         }
-        result
+        if let Err(error) = self.store.write(|connection| Ok(move_log(connection)?)) {
+            // The log goes on, to its bound at most.
+            tracing::debug!(%error, "the log did not begin anew");
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod processes;
 mod projection;
 mod redis;
 mod replica;
+mod sqlite_log;
 mod statements;
 mod sweep;
 mod telemetry;

@@ -14,7 +14,7 @@ use scrip_domain::{Answer, Command, TemplateId, TenantId, Timestamp};
 use scrip_server::clock;
 use scrip_server::engine::{Engine, EngineOptions};
 use scrip_server::jobs;
-use scrip_server::jobs::expire::{SweepScope, sweep};
+use scrip_server::jobs::expire::{SweepScope, Sweeper};
 use scrip_server::jobs::housekeeping::{HousekeepingOptions, ensure_passes};
 use scrip_server::jobs::runner::{Runner, RunnerOptions};
 use scrip_server::metrics::Metrics;
@@ -169,11 +169,35 @@ async fn on_postgresql_expiries_are_settled_while_a_lane_waits() {
         let engine = engine.clone();
         async move { engine.submit(envelope(tenant, claim)).await }
     });
-    let swept = sweep(&fixture.store, &engine, tenant, clock::now(), 500, None, SweepScope::All);
+    let mut sweeper = Sweeper::new(&fixture.store, &engine, tenant, None, SweepScope::All);
+    let swept = sweeper.settle_page(clock::now(), 500);
     let swept = tokio::time::timeout(Duration::from_secs(20), swept).await.expect("it waits for no lane");
     assert_eq!(swept.expect("the pass").accounts_settled, LOTS as u64);
     assert!(!claim.is_finished(), "the lane still waits for the template");
     other.batch_execute("ROLLBACK").await.expect("the template is free");
     let answer = claim.await.expect("the claim ends");
     assert!(matches!(answer, Ok(Answer::Accepted { .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_pass_goes_on_behind_the_last_lot_of_a_page_though_all_end_at_one_instant() {
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let engine = fixture.engine(EngineOptions::default()).await;
+        let tenant = tenant(&engine).await;
+        let expires_at = Timestamp(clock::now().0 + 400_000);
+        grant(&engine, tenant, 0..5, expires_at).await;
+        while clock::now() <= expires_at {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut sweeper = Sweeper::new(&fixture.store, &engine, tenant, None, SweepScope::All);
+        let mut pages = Vec::new();
+        for _ in 0..4 {
+            let page = sweeper.settle_page(clock::now(), 2).await.expect("a page");
+            pages.push((page.accounts_settled, page.done));
+        }
+        assert_eq!(pages, [(2, false), (2, false), (1, false), (0, true)], "{kind:?}");
+        let due = fixture.store.due(tenant, clock::now(), None, 100, false).await.expect("what is due");
+        assert!(due.members.is_empty(), "{kind:?}: {due:?}");
+    }
 }
