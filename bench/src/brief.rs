@@ -7,7 +7,7 @@
 //!   which gives it the highest rate of successes.
 //! - **Debit**: read the account, one transaction {update on the version read; insert of the ledger line}; at most 3 tries,
 //!   0 and 100 ms apart. After the third conflict it answers 503, where the brief returned as if it had succeeded.
-//! - A pool of 20 connections, statements prepared.
+//! - A pool of 20 connections unless asked for another, statements prepared.
 //!
 //! It does less than Scrip: no idempotency record, no event, no lots. So its store is not one that `scrip verify` accepts.
 
@@ -25,7 +25,6 @@ use scrip_domain::{
 use scrip_server::engine::{Decider, SubmitError};
 use tokio_postgres::NoTls;
 
-const POOL_SIZE: usize = 20;
 const POOL_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_TTL_MS: u64 = 10_000;
 /// How long a claim waits for the lock before it answers busy.
@@ -47,11 +46,11 @@ struct Brief {
 ///
 /// # Errors
 /// When a server cannot be reached.
-pub async fn decider(store_url: &str, redis_url: &str) -> anyhow::Result<Decider> {
+pub async fn decider(store_url: &str, redis_url: &str, connections: usize) -> anyhow::Result<Decider> {
     let config = store_url.parse().context("the store URL")?;
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
-        .max_size(POOL_SIZE)
+        .max_size(connections)
         .wait_timeout(Some(POOL_TIMEOUT))
         .runtime(Runtime::Tokio1)
         .build()?;

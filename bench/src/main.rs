@@ -39,6 +39,9 @@ struct CompareArgs {
     /// The Redis server of the brief's lock.
     #[arg(long, value_name = "URL", default_value = "redis://127.0.0.1:6379")]
     redis: String,
+    /// Connections of the brief's server to PostgreSQL. The brief has 20; twice the cores is what a pool is usually given.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    brief_connections: usize,
     /// The scrip binary.
     #[arg(long, value_name = "FILE", default_value = "target/release/scrip")]
     scrip: PathBuf,
@@ -52,6 +55,8 @@ struct BriefArgs {
     store: String,
     #[arg(long)]
     redis: String,
+    #[arg(long)]
+    connections: usize,
     #[arg(long, env = "SCRIP_PLATFORM_KEY", hide_env_values = true)]
     platform_key: String,
 }
@@ -68,8 +73,9 @@ async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let own = ["serve".into(), "--store".into(), args.store.clone()];
     let scrip = ServerProcess::start(args.scrip.clone(), &own).await.context("Scrip's server")?;
     let program = std::env::current_exe()?;
-    let theirs =
-        ["brief-server".into(), "--store".into(), args.brief_store.clone(), "--redis".into(), args.redis.clone()];
+    let mut theirs =
+        vec!["brief-server".into(), "--store".into(), args.brief_store.clone(), "--redis".into(), args.redis.clone()];
+    theirs.extend(["--connections".into(), args.brief_connections.to_string()]);
     let brief = ServerProcess::start(program, &theirs).await.context("the brief's server")?;
     let mut other = brief.target("brief").await?;
     // Out of tries, or out of patience for the lock: no success, but what the algorithm is bound to answer.
@@ -93,7 +99,7 @@ async fn serve(args: BriefArgs) -> anyhow::Result<()> {
     settings.store.url.clone_from(&args.store);
     // The schema must be there before the first claim.
     let listener = tokio::net::TcpListener::bind(&args.listen).await?;
-    let decider = brief::decider(&args.store, &args.redis).await?;
+    let decider = brief::decider(&args.store, &args.redis, args.connections).await?;
     let app = App::start_with(&settings, Some(&args.platform_key), Some(decider)).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     app.serve(listener, async move {
