@@ -39,7 +39,7 @@ const LOG_PAGES: u32 = 32_768;
 /// A log with so many pages begins anew once the writer can do that quickly: 64 MiB. Sooner, pages that change often would move
 /// more often: a tenth of the claims a second at 16 MiB.
 const FULL_LOG_PAGES: i64 = 16_384;
-/// What a pass may have moved when the writer is to move what has come meanwhile: less than this, and less than a millisecond's work.
+/// What a pass may have moved when the writer is to move what has come meanwhile: about as much, a millisecond's work.
 const LAST_PAGES: i64 = 500;
 /// Passes begin when the log's file has this many bytes.
 const CHECKPOINT_BYTES: u64 = 4 << 20;
