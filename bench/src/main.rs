@@ -73,9 +73,15 @@ async fn compare(args: CompareArgs) -> anyhow::Result<ExitCode> {
     let own = ["serve".into(), "--store".into(), args.store.clone()];
     let scrip = ServerProcess::start(args.scrip.clone(), &own).await.context("Scrip's server")?;
     let program = std::env::current_exe()?;
-    let mut theirs =
-        vec!["brief-server".into(), "--store".into(), args.brief_store.clone(), "--redis".into(), args.redis.clone()];
-    theirs.extend(["--connections".into(), args.brief_connections.to_string()]);
+    let theirs = [
+        "brief-server".into(),
+        "--store".into(),
+        args.brief_store.clone(),
+        "--redis".into(),
+        args.redis.clone(),
+        "--connections".into(),
+        args.brief_connections.to_string(),
+    ];
     let brief = ServerProcess::start(program, &theirs).await.context("the brief's server")?;
     let mut other = brief.target("brief").await?;
     // Out of tries, or out of patience for the lock: no success, but what the algorithm is bound to answer.

@@ -96,8 +96,9 @@ impl<'a> Sweeper<'a> {
                     report.add(settled);
                 }
             }
-            let earliest = Instant::now() - MOST_BEHIND;
-            self.next_piece_at = earliest.max(self.next_piece_at + EACH * piece.len() as u32);
+            let now = Instant::now();
+            let begins_at = self.next_piece_at.max(now.checked_sub(MOST_BEHIND).unwrap_or(now));
+            self.next_piece_at = begins_at + EACH * piece.len() as u32;
         }
         Ok(report)
     }

@@ -44,7 +44,7 @@ pub use job::JobsReady;
 pub use postgres::{PostgresStore, PostgresWriter, lane_statements};
 pub use projection::{Folded, Progress, Statistic};
 pub use replica::{Position, ReplicaMetrics, ReplicaOptions, ReplicaStanding, examine_replica};
-pub use sqlite::{SqliteStore, SqliteWriter, batch_look_ups};
+pub use sqlite::{SqliteStore, batch_look_ups};
 pub use traffic::Traffic;
 pub use value::{Param, Row};
 pub use webhooks::{DELIVERY_KINDS, Delivery, LogProgress, Parked, Round, Waiting, WebhookStanding};
@@ -205,10 +205,10 @@ impl Store {
         }
     }
 
-    /// A writer of its own connection. SQLite has one writer at a time: a second waits for the first one's transaction.
+    /// What decides batches: on PostgreSQL over a connection of its own, on SQLite over the one that writes, in turn with all others.
     pub async fn writer(&self) -> Result<Writer, StoreError> {
         match self {
-            Store::Sqlite(store) => Ok(Writer::Sqlite(Box::new(store.writer()?))),
+            Store::Sqlite(store) => Ok(Writer::Sqlite(store.writer()?)),
             Store::Postgres(store) => Ok(Writer::Postgres(Box::new(store.writer().await?))),
         }
     }
@@ -346,7 +346,7 @@ impl Store {
 
 /// Runs batches, one at a time.
 pub enum Writer {
-    Sqlite(Box<SqliteWriter>),
+    Sqlite(Arc<SqliteStore>),
     Postgres(Box<PostgresWriter>),
 }
 
@@ -357,15 +357,15 @@ impl Writer {
     /// A [`BatchFailure`]; then no command of the batch has taken effect, unless it is `Unknown`.
     pub async fn run(&mut self, batch: &[Envelope]) -> Result<Vec<Answer>, BatchFailure> {
         match self {
-            Writer::Sqlite(writer) => Ok(writer.run(batch)?),
+            Writer::Sqlite(store) => Ok(store.run(batch)?),
             Writer::Postgres(writer) => writer.run(batch).await,
         }
     }
 
     /// Does what is better done between two batches than in one.
     pub fn rest(&self) {
-        if let Writer::Sqlite(writer) = self {
-            writer.end_log();
+        if let Writer::Sqlite(store) = self {
+            store.end_log();
         }
     }
 }

@@ -99,14 +99,15 @@ impl SqliteStore {
         })
     }
 
-    pub(super) fn writer(self: &Arc<Self>) -> Result<SqliteWriter, StoreError> {
+    /// The same store, whose log from now on moves beside its batches.
+    pub(super) fn writer(self: &Arc<Self>) -> Result<Arc<Self>, StoreError> {
         let store = Arc::downgrade(self);
         let path = self.path.clone();
         std::thread::Builder::new()
             .name("scrip-checkpoint".into())
             .spawn(move || checkpoint_while_open(&store, &path))
             .map_err(|error| StoreError::Fault(format!("cannot start the checkpoint thread: {error}")))?;
-        Ok(SqliteWriter { store: self.clone() })
+        Ok(self.clone())
     }
 
     pub(super) fn migrate(&self) -> Result<Vec<&'static str>, StoreError> {
@@ -191,6 +192,21 @@ impl SqliteStore {
             *place = Some(connection);
         }
         result
+    }
+
+    pub(super) fn run(&self, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
+        self.write(|connection| run(connection, self, batch))
+    }
+
+    /// Moves the log's last pages if few are left, so that it begins anew.
+    pub(super) fn end_log(&self) {
+        if !self.log_may_end.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.write(|connection| Ok(move_log(connection)?)) {
+            // The log goes on, to its bound at most.
+            tracing::debug!(%error, "the log did not begin anew");
+        }
     }
 
     /// Writes one statement outside any batch: what no command touches.
@@ -478,28 +494,6 @@ impl From<rusqlite::Error> for StoreError {
             ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure => StoreError::Unavailable(text),
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Corrupt(text),
             _ => StoreError::Fault(text),
-        }
-    }
-}
-
-/// Writes batches.
-pub struct SqliteWriter {
-    store: Arc<SqliteStore>,
-}
-
-impl SqliteWriter {
-    pub(super) fn run(&self, batch: &[Envelope]) -> Result<Vec<Answer>, StoreError> {
-        self.store.write(|connection| run(connection, &self.store, batch))
-    }
-
-    /// Moves the log's last pages if few are left, so that it begins anew.
-    pub(super) fn end_log(&self) {
-        if !self.store.log_may_end.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        if let Err(error) = self.store.write(|connection| Ok(move_log(connection)?)) {
-            // The log goes on, to its bound at most.
-            tracing::debug!(%error, "the log did not begin anew");
         }
     }
 }
