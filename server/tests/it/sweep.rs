@@ -190,6 +190,17 @@ async fn a_pass_goes_on_behind_the_last_lot_of_a_page_though_all_end_at_one_inst
         while clock::now() <= expires_at {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        // Nothing is settled in between: only the place tells the pages apart.
+        let (mut members, mut after) = (Vec::new(), None);
+        for size in [2, 2, 1, 0] {
+            let page = fixture.store.due(tenant, clock::now(), after, 2, false).await.expect("a page of what is due");
+            assert_eq!((page.members.len(), page.last_lot.is_some()), (size, size > 0), "{kind:?}");
+            members.extend(page.members);
+            after = page.last_lot;
+        }
+        members.sort_unstable();
+        assert_eq!(members, [0, 1, 2, 3, 4].map(member), "{kind:?}: each once");
+
         let mut sweeper = Sweeper::new(&fixture.store, &engine, tenant, None, SweepScope::All);
         let mut pages = Vec::new();
         for _ in 0..4 {
