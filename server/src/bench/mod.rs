@@ -196,6 +196,9 @@ pub async fn run_interleaved(targets: &[Target], options: &Options) -> Result<Re
     }
 
     progress.set_message("writing the data out");
+    if !options.smoke {
+        until_quiet(environment.cores, &progress).await;
+    }
     settle(&options.stores, &progress).await?;
 
     progress.set_length(prepared.len() as u64 * u64::from(options.repetitions));
@@ -231,6 +234,9 @@ pub async fn run_interleaved(targets: &[Target], options: &Options) -> Result<Re
 
 /// Lets the disk have what making a million accounts has left in memory. Otherwise the kernel writes it half a minute later,
 /// a gigabyte at once, and every commit of whichever target is being measured then waits for it.
+///
+/// Comes when the read models have caught up: PostgreSQL's checkpoint keeps the log's files to write over, and what is written
+/// afterwards uses them up. On a server that runs for days there always are some; making a new one stops all commits for 50 ms.
 async fn settle(stores: &[StoreUrl], progress: &ProgressBar) -> Result<()> {
     for url in stores {
         if let Err(error) = Store::open(&StoreOptions::new(url.clone())).await?.checkpoint().await {
