@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # 1,000 claims a second, open loop over HTTP, before and while a million lots of another tenant expire at once; on SQLite and
-# PostgreSQL. SCRIP_SWEEP_LOTS says how many lots (1,000,000), SCRIP_SWEEP_LEAD in how many seconds they expire (300): making them and
-# the measurement before come first. SCRIP_SWEEP_SECONDS says how long claims are measured beside it (65: all of a million).
+# PostgreSQL. SCRIP_SWEEP_LOTS says how many lots (1,000,000), SCRIP_SWEEP_LOTS_EACH how many of them a member has (1, which costs
+# most), SCRIP_SWEEP_LEAD in how many seconds they expire (300): making them and the measurement before come first.
+# SCRIP_SWEEP_SECONDS says how long claims are measured beside it (65: all of a million), SCRIP_SWEEP_RATE how many come in a second,
+# SCRIP_SWEEP_STORES that only `sqlite` or only `postgres` is measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/postgres.sh
@@ -15,7 +17,7 @@ export SCRIP_HOUSEKEEPING__INTERVAL_SECONDS=1
 export SCRIP_PROJECTION__INTERVAL_MS=0
 
 claims() {
-  "$SCRIP_BIN" bench --scenario hot-claim --rate 1000 --seconds "$1" --repetitions 1 --accounts 1000 --store "$store" 2>/dev/null |
+  "$SCRIP_BIN" bench --scenario hot-claim --rate "${SCRIP_SWEEP_RATE:-1000}" --seconds "$1" --repetitions 1 --accounts 1000 --store "$store" 2>/dev/null |
     grep -E "^\| hot|INVALID|verify" || true
 }
 
@@ -23,18 +25,18 @@ measure() {
   local store=$1 tenant
   tenant=$("$SCRIP_BIN" tenant create expiring --json --store "$store" | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
   local due=$(($(date +%s) + ${SCRIP_SWEEP_LEAD:-300}))
-  python3 - "$due" "${SCRIP_SWEEP_LOTS:-1000000}" >"$folder/lots.csv" <<'P'
+  python3 - "$due" "${SCRIP_SWEEP_LOTS:-1000000}" "${SCRIP_SWEEP_LOTS_EACH:-1}" >"$folder/lots.csv" <<'P'
 import datetime, sys
 due = datetime.datetime.fromtimestamp(int(sys.argv[1]), datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 print("member_id,points,expires_at")
 for number in range(int(sys.argv[2])):
-    print(f"m-{number},7,{due}")
+    print(f"m-{number // int(sys.argv[3])},7,{due}")
 P
   "$SCRIP_BIN" grant --tenant "$tenant" --store "$store" "$folder/lots.csv" >/dev/null 2>&1
   echo "made $((due - $(date +%s))) s before they expire"
   echo "before:"
   claims 20
-  local ready=$((due - $(date +%s) - 12))
+  local ready=$((due - $(date +%s) - 15))
   [ "$ready" -gt 0 ] || { echo "there was not enough time: set SCRIP_SWEEP_LEAD" >&2; exit 1; }
   sleep "$ready"
   echo "beside it:"
@@ -46,9 +48,13 @@ P
   esac | awk '{ printf "%d lots expired, written from %.1f to %.1f s after their end\n", $1, $2 / 1000, $3 / 1000 }'
 }
 
-echo "== SQLite =="
-measure "sqlite:$folder/sweep.db"
-echo "== PostgreSQL =="
-start_postgres
-new_database sweep
-measure "$PG_URL/sweep"
+case ${SCRIP_SWEEP_STORES:-both} in both | sqlite)
+  echo "== SQLite =="
+  measure "sqlite:$folder/sweep.db" ;;
+esac
+case ${SCRIP_SWEEP_STORES:-both} in both | postgres)
+  echo "== PostgreSQL =="
+  start_postgres
+  new_database sweep
+  measure "$PG_URL/sweep" ;;
+esac

@@ -81,6 +81,9 @@ pub struct Settled {
     pub locks_released: u32,
     pub holds_released: u32,
     pub points_expired: i64,
+    /// Lines of the ledger that this took.
+    #[serde(default)]
+    pub ledger_lines: u32,
     #[serde(default)]
     pub orders_released: u32,
     /// Granted to orders whose points were to come later.
@@ -391,11 +394,16 @@ fn apply_command(
         }
         Command::SettleAccount(member_id) => {
             let own = state.account(envelope.tenant, member_id);
-            let expired_before = own.account.expired;
+            let (expired_before, sequence_before) = (own.account.expired, own.account.sequence);
             let holds_released = own.holds().filter(|hold| hold.is_overdue(envelope.at)).count() as u32;
             points::settle(state, envelope, ids, member_id)?;
-            let points_expired = state.account(envelope.tenant, member_id).account.expired - expired_before;
-            Ok(Outcome::Settled(Settled { holds_released, points_expired, ..Settled::default() }))
+            let account = &state.account(envelope.tenant, member_id).account;
+            Ok(Outcome::Settled(Settled {
+                holds_released,
+                points_expired: account.expired - expired_before,
+                ledger_lines: (account.sequence - sequence_before) as u32,
+                ..Settled::default()
+            }))
         }
     }
 }

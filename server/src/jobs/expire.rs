@@ -17,8 +17,8 @@ use crate::clock;
 use crate::engine::{Engine, SubmitError};
 use crate::store::{Store, StoreError};
 
-/// The least time for each command: a million take just under a minute. Nobody waits for them, and what goes faster would only take
-/// more of the machine away from callers that do.
+/// The least time for each line of a ledger, or object that has none: a million take just under a minute. Nobody waits for them, and
+/// what goes faster would only take more of the machine away from callers that do.
 const EACH: Duration = Duration::from_micros(57);
 /// How much of a delay the next pieces may make up for.
 const MOST_BEHIND: Duration = Duration::from_millis(20);
@@ -47,8 +47,9 @@ pub struct Sweeper<'a> {
     scope: SweepScope,
     /// The last lot that was looked at.
     after: Option<ExpiryPlace>,
-    /// When the next piece may go.
+    /// When the next piece may go, and of how many commands it is.
     next_piece_at: Instant,
+    piece: usize,
 }
 
 impl<'a> Sweeper<'a> {
@@ -59,7 +60,8 @@ impl<'a> Sweeper<'a> {
         actor: Option<KeyId>,
         scope: SweepScope,
     ) -> Sweeper<'a> {
-        Sweeper { store, engine, tenant, actor, scope, after: None, next_piece_at: Instant::now() }
+        let piece = engine.settling_piece();
+        Sweeper { store, engine, tenant, actor, scope, after: None, next_piece_at: Instant::now(), piece }
     }
 
     /// One page: settles at most `limit` objects of each kind that are due at `at`.
@@ -89,16 +91,25 @@ impl<'a> Sweeper<'a> {
             .map(|command| Envelope { tenant, actor, command, idempotency: None, at, now, seed: clock::seed(now) })
             .collect();
         let mut report = Sweep { done: commands.is_empty(), ..Sweep::default() };
-        for piece in commands.chunks(self.engine.settling_piece()) {
+        let mut commands = &commands[..];
+        while !commands.is_empty() {
+            let (piece, later) = commands.split_at(self.piece.min(commands.len()));
             tokio::time::sleep_until(self.next_piece_at).await;
+            let mut written = 0;
             for answer in self.engine.submit_all(piece.to_vec()).await {
+                let mut lines = 0;
                 if let Answer::Accepted { outcome: Outcome::Settled(settled), .. } = answer? {
                     report.add(settled);
+                    lines = settled.ledger_lines;
                 }
+                written += lines.max(1);
             }
             let now = Instant::now();
             let begins_at = self.next_piece_at.max(now.checked_sub(MOST_BEHIND).unwrap_or(now));
-            self.next_piece_at = begins_at + EACH * piece.len() as u32;
+            self.next_piece_at = begins_at + EACH * written;
+            // An account has as many lines as lots that expire. The next ones are taken to have as many as these.
+            self.piece = (self.engine.settling_piece() * piece.len() / written as usize).max(1);
+            commands = later;
         }
         Ok(report)
     }

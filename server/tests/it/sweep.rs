@@ -212,3 +212,34 @@ async fn a_pass_goes_on_behind_the_last_lot_of_a_page_though_all_end_at_one_inst
         assert!(due.members.is_empty(), "{kind:?}: {due:?}");
     }
 }
+
+#[tokio::test]
+async fn a_member_with_many_lots_counts_as_many_in_a_piece() {
+    const MEMBERS: usize = 150;
+    const LOTS_EACH: usize = 8;
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let metrics = Metrics::new();
+        let engine = Engine::start(&fixture.store, EngineOptions::default(), metrics.clone()).await.expect("it starts");
+        let tenant = tenant(&engine).await;
+        let expires_at = Timestamp(clock::now().0 + 3_000_000);
+        for _ in 0..LOTS_EACH {
+            grant(&engine, tenant, 0..MEMBERS, expires_at).await;
+        }
+        while clock::now() <= expires_at {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let sizes = || (metrics.lane_batch_size.get_sample_count(), metrics.lane_batch_size.get_sample_sum() as usize);
+        let before = sizes();
+        let mut sweeper = Sweeper::new(&fixture.store, &engine, tenant, None, SweepScope::All);
+        let swept = sweeper.settle_page(clock::now(), (MEMBERS * LOTS_EACH) as i64).await.expect("the pass");
+        assert_eq!(swept.accounts_settled, MEMBERS as u64, "{kind:?}");
+        assert_eq!(swept.points_expired, (MEMBERS * LOTS_EACH) as i64 * POINTS, "{kind:?}");
+        let after = sizes();
+        let (pieces, commands) = ((after.0 - before.0) as usize, after.1 - before.1);
+        assert_eq!(commands, MEMBERS, "{kind:?}: one command settles all lots of a member");
+        // The first piece cannot know; those behind it are of as many lots as one of lone lots would be.
+        let piece = engine.settling_piece();
+        assert_eq!(pieces, 1 + (MEMBERS - piece).div_ceil(piece / LOTS_EACH), "{kind:?}");
+    }
+}
