@@ -59,6 +59,10 @@ const STRAYS: &str = "SELECT c.tenant_id, c.bulk_id FROM bulk_chunk c WHERE c.nu
      AND NOT EXISTS (SELECT 1 FROM bulk b WHERE b.tenant_id = c.tenant_id AND b.id = c.bulk_id) LIMIT $2";
 
 /// A bulk that ended long ago and has chunks; a bulk's first chunk goes last.
+/// A page of the last chunks, down to the place of its first one (as [`super::read::page_deletes`] says).
+pub(super) const DROP_CHUNKS: &str = "DELETE FROM bulk_chunk WHERE tenant_id = $1 AND bulk_id = $2 \
+     AND number >= coalesce((SELECT number FROM bulk_chunk WHERE tenant_id = $1 AND bulk_id = $2 \
+     ORDER BY number DESC LIMIT 1 OFFSET $3), 0)";
 const ENDED: &str = "SELECT c.tenant_id, c.bulk_id FROM bulk_chunk c \
      JOIN bulk b ON b.tenant_id = c.tenant_id AND b.id = c.bulk_id \
      WHERE c.number = 0 AND c.bulk_id < $1 AND b.finished_at < $2 ORDER BY c.bulk_id LIMIT 1";
@@ -126,10 +130,7 @@ impl Store {
         let sql =
             "UPDATE bulk SET results_dropped_at = $1 WHERE tenant_id = $2 AND id = $3 AND results_dropped_at IS NULL";
         self.execute(sql, &[now.into(), tenant.into(), id.0.into()]).await?;
-        let sql = "DELETE FROM bulk_chunk WHERE tenant_id = $1 AND bulk_id = $2 AND number IN (SELECT number \
-                   FROM bulk_chunk WHERE tenant_id = $3 AND bulk_id = $4 ORDER BY number DESC LIMIT $5)";
-        let parameters = [tenant.into(), id.0.into(), tenant.into(), id.0.into(), limit.into()];
-        self.execute(sql, &parameters).await
+        self.execute(DROP_CHUNKS, &[tenant.into(), id.0.into(), (limit - 1).into()]).await
     }
 
     pub async fn find_bulk(&self, tenant: TenantId, id: BulkId) -> Found<Option<Bulk>> {

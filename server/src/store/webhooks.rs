@@ -152,6 +152,11 @@ const STANDING: &str = "(SELECT v.recorded_at FROM event v WHERE v.tenant_id = w
      AND (v.tx, v.ordinal) > (coalesce(p.tx, w.starts_tx), coalesce(p.ordinal, w.starts_ordinal)) \
      ORDER BY v.tx, v.ordinal LIMIT 1) AS since, \
      (SELECT min(k.due_at) FROM webhook_parked k WHERE k.tenant_id = w.tenant_id AND k.webhook_id = w.id) AS due_at";
+/// A page, up to the place of its last row (as [`super::read::page_deletes`] says).
+pub(super) const PURGE_DELIVERIES: &str = "DELETE FROM webhook_delivery WHERE tenant_id = $1 AND webhook_id = $2 AND id < $3 \
+     AND id <= coalesce((SELECT id FROM webhook_delivery WHERE tenant_id = $1 AND webhook_id = $2 AND id < $3 \
+     ORDER BY id LIMIT 1 OFFSET $4), $3)";
+
 const FROM_WEBHOOK: &str =
     "FROM webhook w LEFT JOIN webhook_progress p ON p.tenant_id = w.tenant_id AND p.webhook_id = w.id";
 const LAST_EVENT: &str = "SELECT tx, ordinal FROM event WHERE tenant_id = $1";
@@ -441,12 +446,8 @@ impl Store {
     ) -> Found<u64> {
         let unix_ms = u64::try_from(before.0 / 1_000).unwrap_or(0);
         let oldest = uuid::Builder::from_unix_timestamp_millis(unix_ms, &[0; 10]).into_uuid();
-        let sql = "DELETE FROM webhook_delivery WHERE tenant_id = $1 AND webhook_id = $2 AND id IN \
-                   (SELECT id FROM webhook_delivery WHERE tenant_id = $3 AND webhook_id = $4 AND id < $5 \
-                   ORDER BY id LIMIT $6)";
-        let parameters =
-            [tenant.into(), webhook.0.into(), tenant.into(), webhook.0.into(), oldest.into(), limit.into()];
-        self.execute(sql, &parameters).await
+        let parameters = [tenant.into(), webhook.0.into(), oldest.into(), (limit - 1).into()];
+        self.execute(PURGE_DELIVERIES, &parameters).await
     }
 
     async fn write_after(

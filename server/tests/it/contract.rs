@@ -4,11 +4,11 @@ use scrip_domain::command::Movement;
 use scrip_domain::coupon::Definition;
 use scrip_domain::points::{DebtPolicy, TransactionType};
 use scrip_domain::pricing::Rules;
-use scrip_domain::{Answer, Command, Idempotency, MemberId, Outcome, Rejection};
+use scrip_domain::{Answer, Command, Idempotency, MemberId, Outcome, Rejection, TenantId, Timestamp, WebhookId};
 use scrip_server::engine::EngineOptions;
 use scrip_server::store::{Store, StoreOptions, StoreUrl};
 
-use crate::harness::{Fixture, KINDS, definition, envelope, member, template, tenant};
+use crate::harness::{Fixture, KINDS, Kind, definition, envelope, member, template, tenant};
 use crate::postgres;
 
 fn movement(points: i64, kind: TransactionType) -> Movement {
@@ -328,5 +328,71 @@ async fn definitions_are_learned_in_one_go_and_remembered() {
             let known = other.definitions().get(tenant, template, version);
             assert_eq!(known.as_deref(), Some(&definition()), "{kind:?}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_old_is_deleted_in_pages_and_nothing_else() {
+    let tenant = TenantId(uuid::Uuid::from_u128(7));
+    let webhook = WebhookId(uuid::Uuid::from_u128(8));
+    // The first 48 bits of a delivery's id are its time.
+    let delivery_at = |ms: u128, number: u128| uuid::Uuid::from_u128((ms << 80) | number);
+    let (records, deliveries) = ([1, 2, 2, 3, 9], [(1, 1), (1, 2), (2, 1), (3, 1), (9, 1)]);
+    for kind in KINDS {
+        let fixture = Fixture::new(kind).await;
+        let id = |id: uuid::Uuid| match kind {
+            Kind::Sqlite => format!("x'{}'", id.simple()),
+            Kind::Postgres => format!("'{id}'"),
+        };
+        let key = |number: usize| match kind {
+            Kind::Sqlite => format!("x'0{number}'"),
+            Kind::Postgres => format!("'\\x0{number}'"),
+        };
+        let (of_tenant, of_webhook) = (id(tenant.0), id(webhook.0));
+        let mut rows = String::new();
+        for (number, ms) in records.into_iter().enumerate() {
+            let (key, at) = (key(number), ms * 1_000);
+            rows.push_str(&format!("INSERT INTO idempotency VALUES ({of_tenant}, {key}, {key}, '', {at});"));
+        }
+        for (ms, number) in deliveries {
+            let id = id(delivery_at(ms, number));
+            rows.push_str(&format!(
+                "INSERT INTO webhook_delivery SELECT {of_tenant}, {of_webhook}, {id}, 'EVENT', {id}, 'coupon.claimed', 1, 0, 1, \
+                 1 < 0, NULL, NULL, '', 1, 0;"
+            ));
+        }
+        match &fixture.url {
+            StoreUrl::Sqlite(path) => {
+                let connection = rusqlite::Connection::open(path).expect("the store opens");
+                connection.execute_batch("PRAGMA foreign_keys = off").expect("foreign keys rest");
+                connection.execute_batch(&rows).expect("the rows are there");
+            }
+            StoreUrl::Postgres(url) => {
+                let client = postgres::connect(url).await;
+                client.batch_execute("SET session_replication_role = replica").await.expect("foreign keys rest");
+                client.batch_execute(&rows).await.expect("the rows are there");
+            }
+        }
+        let before = Timestamp(5_000);
+        let (mut purged, mut deleted) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            purged.push(fixture.store.purge_idempotency(tenant, before, 2).await.expect("a page of records"));
+            deleted
+                .push(fixture.store.purge_deliveries(tenant, webhook, before, 2).await.expect("a page of deliveries"));
+        }
+        assert_eq!(purged, [3, 1, 0], "{kind:?}: those of one instant go together");
+        assert_eq!(deleted, [2, 2, 0], "{kind:?}");
+        let ever = Timestamp(1_000_000);
+        let rest = (
+            fixture.store.purge_idempotency(tenant, ever, 2).await.expect("the rest"),
+            fixture.store.purge_deliveries(tenant, webhook, ever, 2).await.expect("the rest"),
+        );
+        assert_eq!(rest, (1, 1), "{kind:?}: what was not old was still there");
+        // Without end: what the deletion of a webhook asks for.
+        assert_eq!(
+            fixture.store.purge_deliveries(tenant, webhook, Timestamp::MAX, 2).await.expect("none"),
+            0,
+            "{kind:?}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Every hot query is served by an index, on tables of 100,000 rows, in both stores.
 
-use scrip_server::store::read::{gathered_statements, hot_queries, listed_queries};
+use scrip_server::store::read::{gathered_statements, hot_queries, listed_queries, page_deletes};
 use scrip_server::store::{StoreUrl, batch_look_ups, lane_statements};
 
 use crate::harness::{Fixture, Kind};
@@ -207,4 +207,43 @@ async fn plan_of(client: &tokio_postgres::Client, name: &str, sql: &str) -> Vec<
         _ => None,
     });
     lines.collect()
+}
+
+#[tokio::test]
+async fn a_page_is_deleted_by_its_bounds_even_where_the_planner_knows_of_one_row() {
+    let fixture = Fixture::new(Kind::Sqlite).await;
+    let StoreUrl::Sqlite(path) = &fixture.url else { unreachable!("a SQLite fixture") };
+    let connection = rusqlite::Connection::open(path).expect("the store opens");
+    for (sql, column) in page_deletes() {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a statement");
+        let nothing = vec![rusqlite::types::Null; statement.parameter_count()];
+        let rows = statement.query_map(rusqlite::params_from_iter(nothing), |row| row.get(3)).expect("a plan");
+        let plan: Vec<String> = rows.map(|row| row.expect("a step")).collect();
+        let is_bounded = |step: &String| step.contains(&format!("{column}<")) || step.contains(&format!("{column}>"));
+        assert!(plan.first().is_some_and(is_bounded), "{sql}: {plan:#?}");
+    }
+
+    let fixture = Fixture::new(Kind::Postgres).await;
+    let StoreUrl::Postgres(url) = &fixture.url else { unreachable!("a PostgreSQL fixture") };
+    let client = postgres::connect(url).await;
+    let (settings, _) = lane_statements();
+    client.batch_execute(settings).await.expect("the settings of all sessions");
+    client.batch_execute("SET session_replication_role = replica").await.expect("foreign keys rest");
+    let some_id = "'01a218bb-d860-7000-9694-420b29dec714'";
+    for one in [
+        format!("INSERT INTO idempotency VALUES ({some_id}, 'k', 'f', '', 1)"),
+        format!("INSERT INTO bulk_chunk SELECT {some_id}, {some_id}, 0, 1, '[]', 0, NULL, 0, 0"),
+        format!(
+            "INSERT INTO webhook_delivery SELECT {some_id}, {some_id}, {some_id}, 'EVENT', {some_id}, 'coupon.claimed', 1, 0, 1, \
+             false, NULL, NULL, '', 1, 0"
+        ),
+    ] {
+        client.batch_execute(&one).await.unwrap_or_else(|error| panic!("{one}: {:?}", error.as_db_error()));
+    }
+    client.batch_execute("ANALYZE").await.expect("statistics");
+    for (sql, _) in page_deletes() {
+        let plan = plan_of(&client, "a page", sql).await;
+        assert!(!plan.iter().any(|line| line.contains("Join")), "{plan:#?}");
+        assert!(plan.iter().any(|line| line.contains("Index Cond") && line.contains("COALESCE")), "{plan:#?}");
+    }
 }
