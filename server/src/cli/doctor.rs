@@ -69,6 +69,8 @@ const CLOCK_SKEW_MS: i64 = 500;
 /// A replica that lacks more of the log than this falls behind.
 const BEHIND_BYTES: u64 = 64 << 20;
 const BROKER_PATIENCE: Duration = Duration::from_secs(10);
+/// The log of half a minute of a sale at full speed.
+const MIN_WAL_MB: i64 = 1_024;
 /// Transactions until PostgreSQL's numbers wrap; autovacuum acts at 200 million of age.
 const OLD_XID_AGE: i64 = 1_000_000_000;
 
@@ -262,7 +264,7 @@ async fn number(store: &Store, sql: &str) -> anyhow::Result<i64> {
 async fn look_at_postgres(findings: &mut Findings, store: &Store, connections: usize) -> anyhow::Result<()> {
     let pair = |row: &Row| Ok((row.text(0)?, row.text(1)?));
     let names = "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', \
-                 'autovacuum', 'server_version_num', 'data_checksums')";
+                 'autovacuum', 'server_version_num', 'data_checksums', 'min_wal_size')";
     let settings = store.stream(names, &[], pair).await?;
     let setting = |name: &str| settings.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
     for (name, wanted, level, remedy) in [
@@ -276,6 +278,17 @@ async fn look_at_postgres(findings: &mut Findings, store: &Store, connections: u
     let commit = setting("synchronous_commit");
     let remedy = "Lanes set it to on for themselves; keep the server's default on for everything else.";
     findings.expect(commit != "off", Level::Warning, "synchronous_commit", commit, remedy);
+    // In megabytes.
+    let kept = setting("min_wal_size");
+    let remedy = "Set it to 1GB or more: files of the log that are kept are written over, where a new one stops all commits while \
+                  it is made.";
+    findings.expect(
+        kept.parse().unwrap_or(0) >= MIN_WAL_MB,
+        Level::Warning,
+        "min_wal_size",
+        format!("{kept} MB"),
+        remedy,
+    );
     let version = setting("server_version_num").parse::<i64>().unwrap_or(0) / 10_000;
     findings.expect(version >= 13, Level::Failure, "version", version.to_string(), "Use PostgreSQL 13 or later.");
 

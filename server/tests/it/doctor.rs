@@ -97,6 +97,13 @@ async fn a_replica_and_a_broker_are_looked_at_and_may_be_gone() {
         .migrate()
         .await
         .expect("the schema is made");
+    let (_, findings) = examine(&url);
+    assert_eq!(finding(&findings, "min_wal_size")["level"], "WARNING", "as PostgreSQL comes: 80 MB");
+    // A statement each: ALTER SYSTEM cannot be part of a transaction.
+    let server = postgres::connect(&url).await;
+    for statement in ["ALTER SYSTEM SET min_wal_size = '1GB'", "SELECT pg_reload_conf()"] {
+        server.batch_execute(statement).await.expect("it is set");
+    }
     let replica = postgres::Replica::of(&primary);
     let (nats, redis) = (Nats::start().await, Redis::start().await);
     let there = [
@@ -106,7 +113,7 @@ async fn a_replica_and_a_broker_are_looked_at_and_may_be_gone() {
     ];
     let (content, findings) = examine_with(&url, &there);
     assert!(content, "{findings:?}");
-    for what in ["replica", "broker", "shared cache"] {
+    for what in ["replica", "broker", "shared cache", "min_wal_size"] {
         assert_eq!(finding(&findings, what)["level"], "OK", "{findings:?}");
     }
     let stranger = postgres::database().await;
