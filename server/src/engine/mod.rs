@@ -308,8 +308,8 @@ impl Engine {
         (hasher.finish() % settling_lane as u64) as usize
     }
 
-    /// How many settling commands, of a line of a ledger each, are best sent at a time. Whoever needs the same writer, on SQLite, or the same accounts waits behind
-    /// so many at most, a millisecond; fewer would cost more each, for what a transaction costs by itself.
+    /// How many settling commands, of a line of a ledger each, are best sent at a time. Whoever needs the same writer, on SQLite, or
+    /// the same accounts waits behind so many at most, a millisecond; fewer would cost more each, for what a transaction costs by itself.
     pub fn settling_piece(&self) -> usize {
         if self.inner.lanes.len() == 1 { 16 } else { 64 }
     }

@@ -58,11 +58,12 @@ fn chunks_sql(outcome: Option<RowOutcome>) -> String {
 const STRAYS: &str = "SELECT c.tenant_id, c.bulk_id FROM bulk_chunk c WHERE c.number = 0 AND c.bulk_id < $1 \
      AND NOT EXISTS (SELECT 1 FROM bulk b WHERE b.tenant_id = c.tenant_id AND b.id = c.bulk_id) LIMIT $2";
 
-/// A bulk that ended long ago and has chunks; a bulk's first chunk goes last.
 /// A page of the last chunks, down to the place of its first one (as [`super::read::page_deletes`] says).
 pub(super) const DROP_CHUNKS: &str = "DELETE FROM bulk_chunk WHERE tenant_id = $1 AND bulk_id = $2 \
      AND number >= coalesce((SELECT number FROM bulk_chunk WHERE tenant_id = $1 AND bulk_id = $2 \
      ORDER BY number DESC LIMIT 1 OFFSET $3), 0)";
+
+/// A bulk that ended long ago and has chunks; a bulk's first chunk goes last.
 const ENDED: &str = "SELECT c.tenant_id, c.bulk_id FROM bulk_chunk c \
      JOIN bulk b ON b.tenant_id = c.tenant_id AND b.id = c.bulk_id \
      WHERE c.number = 0 AND c.bulk_id < $1 AND b.finished_at < $2 ORDER BY c.bulk_id LIMIT 1";

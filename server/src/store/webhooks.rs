@@ -152,6 +152,7 @@ const STANDING: &str = "(SELECT v.recorded_at FROM event v WHERE v.tenant_id = w
      AND (v.tx, v.ordinal) > (coalesce(p.tx, w.starts_tx), coalesce(p.ordinal, w.starts_ordinal)) \
      ORDER BY v.tx, v.ordinal LIMIT 1) AS since, \
      (SELECT min(k.due_at) FROM webhook_parked k WHERE k.tenant_id = w.tenant_id AND k.webhook_id = w.id) AS due_at";
+
 /// A page, up to the place of its last row (as [`super::read::page_deletes`] says).
 pub(super) const PURGE_DELIVERIES: &str = "DELETE FROM webhook_delivery WHERE tenant_id = $1 AND webhook_id = $2 AND id < $3 \
      AND id <= coalesce((SELECT id FROM webhook_delivery WHERE tenant_id = $1 AND webhook_id = $2 AND id < $3 \
