@@ -195,10 +195,11 @@ pub async fn run_interleaved(targets: &[Target], options: &Options) -> Result<Re
         }
     }
 
-    progress.set_message("writing the data out");
     if !options.smoke {
+        progress.set_message("waiting until the read models have caught up");
         until_quiet(environment.cores, &progress).await;
     }
+    progress.set_message("writing the data out");
     settle(&options.stores, &progress).await?;
 
     progress.set_length(prepared.len() as u64 * u64::from(options.repetitions));
