@@ -81,7 +81,7 @@ pub struct Settled {
     pub locks_released: u32,
     pub holds_released: u32,
     pub points_expired: i64,
-    /// Lines of the ledger that this took.
+    /// Lines of the ledger that an account's took; an order's few are not counted.
     #[serde(default)]
     pub ledger_lines: u32,
     #[serde(default)]
